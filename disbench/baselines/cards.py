@@ -19,8 +19,8 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from disbench.baselines.bridge import method as bridge
-from disbench.core.budgets import BUDGETS
 from disbench.core.choices import MethodStatus
+from disbench.core.click_policies import BUDGETS
 from disbench.core.errors import InputError, shown, told, unknown_name
 from disbench.core.prediction import Method, MethodError, called
 from disbench.io import addresses, definitions
@@ -230,7 +230,7 @@ class MethodCard:
         reason: why a published-only method cannot be run.
         extra: the extra of disbench that it needs.
         hub: name of its model on Hugging Face.
-        budget: points that it gets at once, one of `disbench.core.budgets.BUDGETS`.
+        budget: points that it gets at once, one of `disbench.core.click_policies.BUDGETS`.
         published: its names in the published tables.
         options: completed from the signature of a native method's class.
         install: how a bridged system gets onto this machine.

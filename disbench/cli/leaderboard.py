@@ -132,8 +132,8 @@ def import_ious(
     """Import the IoUs that the evaluation of RITM's family saved, for tables and curves beside new runs."""
     from disbench.baselines.cards import card_names, load_card
     from disbench.datasets.cards import open_dataset
-    from disbench.harness.imported import import_ious as make
     from disbench.harness.presets import load_preset
+    from disbench.harness.run import import_ious as make
 
     preset = load_preset(protocol)
     card = load_card(method) if method in card_names() or method.endswith(".toml") else None

@@ -56,8 +56,8 @@ class Session(Protocol):
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """Candidates for all clicks so far, in order; each call has one click more than the one before.
 
-        A method with a budget (`budget` of its card or class, see `disbench.core.budgets`) is called once, with all its
-        points.
+        A method with a budget (`budget` of its card or class, one of `disbench.core.click_policies.BUDGETS`) is called
+        once, with all its points.
         """
 
 

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from disbench.core import masks
 from disbench.core.arrays import BoolArray, FloatArray
-from disbench.core.budgets import budget_points
-from disbench.core.click_policies import CLICKING_ON, EXTREMES, REPLAY, ClickPolicy, distances
+from disbench.core.click_policies import CLICKING_ON, EXTREMES, REPLAY, ClickPolicy, budget_points, distances
 from disbench.core.clicks import NO_ERROR, Click, error_masks
 from disbench.core.depths import Depth
 from disbench.core.errors import InputError

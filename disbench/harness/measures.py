@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from disbench.core.budgets import BUDGETS
+from disbench.core.click_policies import BUDGETS
 from disbench.core.errors import InputError
 from disbench.core.metrics import FailureRule, area_under_curve, clicks_to_reach, miou_curve, nof
 from disbench.core.statistics import bootstrap_interval

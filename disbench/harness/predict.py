@@ -17,7 +17,7 @@ import numpy as np
 from disbench.baselines.cards import load_card, method_spec
 from disbench.baselines.installs import overrides, require_installed
 from disbench.core.arrays import BoolArray
-from disbench.core.budgets import BUDGETS
+from disbench.core.click_policies import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import png
@@ -182,7 +182,7 @@ def predict(
     Args:
         method: any object with `open(image)`.
         image: uint8 (height, width, 3), RGB.
-        clicks: at least one; all points of a `budget` (one of `disbench.core.budgets.BUDGETS`).
+        clicks: at least one; all points of a `budget` (one of `disbench.core.click_policies.BUDGETS`).
         threshold: probabilities strictly above it belong to a mask.
         keep: index of the candidate that is meant at the first click; None takes the highest score, or the first
             candidate where there are no scores.

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from disbench.core.budgets import BUDGETS
 from disbench.core.choices import Granularity, Selection
-from disbench.core.click_policies import REPLAY, ClickPolicy, Recording, replays
+from disbench.core.click_policies import BUDGETS, REPLAY, ClickPolicy, Recording, replays
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.samples import SampleSource
@@ -39,8 +38,8 @@ class Protocol:
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
         initial_masks: begin from a sample's initial mask where it has one.
         name: the click simulation and loop.
-        budget: one of `disbench.core.budgets.BUDGETS` for a method that gets all points at once instead of a loop of
-            clicks; a sample then has one answer, which counts as its click 1.
+        budget: one of `disbench.core.click_policies.BUDGETS` for a method that gets all points at once; a sample then
+            has one answer, which counts as its click 1.
         granularity: what `open` is told of the target's size: nothing (`none`), its own granularity (`truth`), or that
             of `disbench.core.ambiguity.GRANULARITIES` with which the target is found in the fewest clicks (`ORACLES`;
             GraCo): only that loop is stored.

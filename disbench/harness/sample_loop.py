@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
-from disbench.core.budgets import budget_points
 from disbench.core.choices import Store
-from disbench.core.click_policies import EXTREMES, REPLAY, ClickPolicy
+from disbench.core.click_policies import EXTREMES, REPLAY, ClickPolicy, budget_points
 from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou

@@ -70,7 +70,7 @@ class ClickRow:
 
     A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1
     and `candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and
-    `width` are 0, too. Of an imported run (`disbench.harness.imported`) only `sample`, `click` and `iou` are known:
+    `width` are 0, too. Of an imported run (`disbench.harness.run`) only `sample`, `click` and `iou` are known:
     `x`, `y` and `kept` are -1, `boundary_iou` and seconds nan, the others as in a failure.
 
     `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or None, as

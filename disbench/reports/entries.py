@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from disbench.baselines.cards import execution_options
-from disbench.core.budgets import BUDGETS
 from disbench.core.choices import Granularity
-from disbench.core.click_policies import DRAWING, replays
+from disbench.core.click_policies import BUDGETS, DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from disbench.core.budgets import BUDGETS, budget_points
+from disbench.core.click_policies import BUDGETS, budget_points
 from disbench.core.clicks import Click, next_click
 
 targets = hnp.arrays(np.int8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 1)).filter(

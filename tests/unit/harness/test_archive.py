@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
@@ -181,21 +181,6 @@ def test_a_manifest_that_claims_too_much(
     path = repacked(packed, tmp_path / "x.zip", manifest(change))
     problems = verify_run(path, source=ToySource(3)).problems
     assert any("manifest.json" in problem for problem in problems)
-
-
-@given(st.floats(0, 1, exclude_max=True))
-@settings(max_examples=25)
-@example(0.0)
-def test_a_cut_archive_is_refused(packed: Path, share: float) -> None:
-    content = packed.read_bytes()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.zip"
-        with pytest.raises(InputError, match=r"x\.zip: no such file"):
-            read_packed(path)
-        for other in (content[: int(share * len(content))], b"\x00" * 100, b"PK\x05\x06" + bytes(18)):
-            path.write_bytes(other)
-            with pytest.raises(InputError, match=r"x\.zip"):
-                open_run(path)
 
 
 @given(st.data())

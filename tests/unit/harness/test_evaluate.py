@@ -81,23 +81,6 @@ def test_batches_give_the_same_rows_whole_or_broken() -> None:
     assert set(together.failures) == {"s2"}
 
 
-def test_failed_samples_are_kept_and_count_as_never_solved() -> None:
-    results = evaluate(Misbehaves(30), make_samples(5, faults=(0, 1, 2, 3, 4)), max_clicks=6)
-    assert set(results.failures) == {"s1", "s2", "s3", "s4"}
-    assert results.failures["s1"].startswith("open raised RuntimeError: cannot open this one (toy_methods.py:")
-    assert "predict raised ValueError: a bad day" in results.failures["s2"]
-    assert "NaN" in results.failures["s3"]
-    assert "shape" in results.failures["s4"]
-    assert len(results.ious) == 5
-    assert results.ious["s1"].tolist() == [0.0] * 6
-    assert results.ious["s2"][2:].tolist() == [0.0] * 4
-    assert results.ious["s2"][0] > 0
-    assert results.nof(1.0) == 5
-    last = {row.sample: row for row in results.rows}
-    assert (last["s1"].click, last["s2"].click) == (1, 3)
-    assert (last["s2"].kept, last["s2"].candidates) == (-1, 0)
-
-
 def test_stop_at_ends_a_sample_at_the_first_iou_that_reaches_it() -> None:
     full, stopped = evaluate(Discs(20), make_samples()), evaluate(Discs(20), make_samples(), stop_at=0.6)
     for sample, ious in stopped.ious.items():

@@ -231,19 +231,6 @@ def test_an_existing_run(tmp_path: Path) -> None:
     assert changed.record.method.options["radius"] == 3.0
 
 
-def test_a_damaged_journal_or_run_is_named(tmp_path: Path) -> None:
-    (tmp_path / JOURNAL).write_bytes(b"this is no journal" * 100)
-    with pytest.raises(InputError, match=r"journal\.sqlite"):
-        run_benchmark(spec("Discs"), ToySource(), tmp_path, SHORT)
-    out = tmp_path / "run"
-    with pytest.raises(InputError, match="no run"):
-        read_run(out)
-    run_benchmark(spec("Discs"), ToySource(2), out, SHORT)
-    (out / CLICKS).write_bytes((out / CLICKS).read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"clicks\.parquet"):
-        read_run(out).rows()
-
-
 class ChangedSource(ToySource):
     """Its files are others once a sample was read."""
 

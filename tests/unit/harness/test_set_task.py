@@ -110,22 +110,6 @@ def test_a_method_that_returns_the_set_itself(seed: int) -> None:
             assert ambiguity.held_top1(row.scores, row.scores, between) == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_method_that_repeats_one_mask(seed: int) -> None:
-    """Of nested masks a < b < c, repeating a: coverage (1 + |a|/|b| + |a|/|c|) / 3 whatever is kept; redundancy 1."""
-    masks = nested(seed)
-    area = [int(mask.sum()) for mask in masks]
-    (row,) = answers(Offers([masks[0]] * 4, [0.1, 0.2, 0.3, 0.4]), sample_of(masks), SetTask(SetProtocol(move=0)))
-    expected = np.mean([area[0] / other for other in area])
-    assert ambiguity.coverage(ious(row)) == pytest.approx(expected)
-    for curve in (ambiguity.coverage_by_own_order(ious(row), row.scores), ambiguity.coverage_by_oracle(ious(row))):
-        assert curve is not None
-        assert curve.tolist() == pytest.approx([expected] * 4)
-    assert ambiguity.redundancy(row.agreement) == 1
-    assert ambiguity.waste(ious(row)) == 0
-    assert ambiguity.meant_member(ious(row), 0) == 0
-
-
 def test_each_click_has_a_session_of_its_own() -> None:
     masks = nested(0)
     method = Offers(masks)
