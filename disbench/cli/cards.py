@@ -70,9 +70,7 @@ def data_fetch(
 
 
 @data_app.command("check-links")
-def data_check_links(
-    dataset: Annotated[Texts, arg("Names of cards, or your own card.toml; all cards without.")] = None,
-) -> None:
+def data_check_links(dataset: Annotated[Texts, arg("Names of cards, or card.toml; all without.")] = None) -> None:
     """Ask every address of the cards whether it is alive, without fetching; exit code 1 if a file has none that is."""
     from disbench.datasets.fetch import check_links
 

@@ -33,7 +33,7 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 
 leaderboard_app = typer.Typer(
-    help="Run all rows of a table, check a submission, build the leaderboard.", no_args_is_help=True
+    help="Run a table's rows, check submissions, build the leaderboard.", no_args_is_help=True
 )
 import_app = typer.Typer(help="Read results of other tools.", no_args_is_help=True)
 

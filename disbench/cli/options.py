@@ -120,7 +120,7 @@ DatasetArgument = Annotated[str, arg("Name of a card, your own card.toml, or a f
 NamedDatasetOption = Annotated[str, opt("The dataset: name of a card, your own card.toml, or a folder.")]
 DatasetSetOption = Annotated[Texts, opt("Option of the dataset: option=value; may be repeated.", "--dataset-option")]
 ThresholdOption = Annotated[
-    float | None, opt("Probability above which a pixel is the mask's (default: card).", "--threshold")
+    float | None, opt("Probability above which a pixel is in the mask (default: the card's).", "--threshold")
 ]
 ImagesOption = Annotated[
     str | None, opt("Folder of the shards' images, or: embedded (default: usual places).", "--images")

@@ -294,7 +294,7 @@ def predict(
     image: Annotated[Path, arg("The image.", parser=path)],
     method: MethodOption,
     out: Annotated[Path, written("Mask to write: a PNG with values 0 and 255.")],
-    click: Annotated[Texts, opt("x,y,+ (on the object) or x,y,- (not), pixels from the top left; repeatable.")] = None,
+    click: Annotated[Texts, opt("x,y,+ (object) or x,y,- (background), pixels from the top left; repeatable.")] = None,
     recorded: Annotated[str | None, opt("Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")] = None,
     sample: Annotated[str | None, opt("Sample whose recorded clicks to use, if the file has several.")] = None,
     variant: VariantOption = None,

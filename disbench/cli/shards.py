@@ -126,7 +126,9 @@ def merge(
 def inspect(
     folders: Annotated[list[Path], arg("Folders of shards; several: one table.", metavar="DIR...", parser=path)],
     images: Annotated[Path | None, given("Folder of the images, for the contact sheet.")] = None,
-    sheet: Annotated[Path | None, written("Contact sheet (default: contact-sheet.png in the folder, or here).")] = None,
+    sheet: Annotated[
+        Path | None, written("Contact sheet (default: contact-sheet.png in the folder; of an address, here).")
+    ] = None,
     rows: Annotated[int, opt("Sets on the contact sheet; 0 draws none.", min=0)] = 8,
     only: Annotated[Texts, opt("Draw only sets of this image id; may be repeated.", "--image")] = None,
     seed: Annotated[int, opt("Seed for choosing the sets.", min=0)] = 0,

@@ -35,9 +35,7 @@ _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 _UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
 _MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
-_AT_ONCE = (
-    1 << 20
-)  # bytes of compressed masks that are decoded together; decoded, they take several dozen times as much
+_AT_ONCE = 1 << 20  # bytes of compressed masks decoded together; decoded, they take several dozen times as much
 _ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
 
 

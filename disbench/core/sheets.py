@@ -25,6 +25,7 @@ LEGEND = (
 """What a sheet's drawing means."""
 TALLEST = 1.3  # height of a picture over the width of its place, at most
 MAX_HEIGHT = 60_000  # pixels of a PNG; few programs open a taller one
+Point = tuple[float, float]
 Window = tuple[int, int, int, int]  # part of an image: left, top, right, bottom in pixels, the last two exclusive
 _DARK, _GREY, _YELLOW = "#1A1A1A", "#444444", "#F0E442"
 _LEADING = 1.35
@@ -143,14 +144,12 @@ def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) ->
     return left, top, left + across, top + down
 
 
-def placed(
-    points: Sequence[tuple[float, float]], radius: float, size: tuple[float, float]
-) -> list[tuple[float, float]]:
+def placed(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
     """Where the numbers of clicks go so that they do not cover each other, as near to their clicks as possible.
 
     `points` are (x, y) of the clicks, `radius` a badge's; badges stay within a picture of (width, height) if possible.
     """
-    taken: list[tuple[float, float]] = []
+    taken: list[Point] = []
     for point in points:
         best, widest = point, -math.inf
         for place in _places(point, radius):
@@ -167,7 +166,7 @@ def placed(
     return taken
 
 
-def _places(point: tuple[float, float], radius: float) -> Iterator[tuple[float, float]]:
+def _places(point: Point, radius: float) -> Iterator[Point]:
     """The click itself, and rings of places around it, the nearest first."""
     yield point
     for distance in np.arange(1, 7) * 1.2 + 0.9:
@@ -244,7 +243,7 @@ class _Painter:
     def _paint_clicks(self, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]) -> None:
         left, top, right, bottom = panel.shown
 
-        def centre(click: Click) -> tuple[float, float]:
+        def centre(click: Click) -> Point:
             """The middle of the clicked pixel, on the sheet."""
             return corner[0] + (click.x - left + 0.5) * scale, corner[1] + (click.y - top + 0.5) * scale
 
@@ -267,7 +266,7 @@ class _Painter:
         for (click, found), point, badge in zip(numbers.items(), points, badges, strict=True):
             self._badge(click, f"{found[0]}{'+' if len(found) > 1 else ''}", point, badge)
 
-    def _badge(self, click: Click, text: str, point: tuple[float, float], badge: tuple[float, float]) -> None:
+    def _badge(self, click: Click, text: str, point: Point, badge: Point) -> None:
         """A click's number, with a line to the click where it is beside it."""
         letters = self.sheet.letters - 2.2
         if math.dist(point, badge) > 1e-6:
@@ -279,14 +278,12 @@ class _Painter:
         colour = "black" if click.positive else "white"
         self._text(*badge, text, size, ha="center", va="center_baseline", color=colour, zorder=7)
 
-    def _click(self, at: tuple[float, float], positive: bool, diameter: float, zorder: float = 5) -> None:
+    def _click(self, at: Point, positive: bool, diameter: float, zorder: float = 5) -> None:
         """A white disc with a black rim, or a black square with a white one."""
         look = ("o", diameter, "white", "black") if positive else ("s", 0.92 * diameter, "black", "white")
         self._mark(at, *look, zorder)
 
-    def _mark(
-        self, at: tuple[float, float], marker: str, diameter: float, face: str, edge: str, zorder: float = 5
-    ) -> None:
+    def _mark(self, at: Point, marker: str, diameter: float, face: str, edge: str, zorder: float = 5) -> None:
         look = {"markersize": diameter, "markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 1}
         self.axes.plot([at[0]], [at[1]], marker, zorder=zorder, **look)
 

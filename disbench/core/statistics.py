@@ -143,13 +143,11 @@ def _share_as_far(sums: FloatArray, given: FloatArray) -> float:
     return (int((np.abs(sums) >= reached).sum()) + 1) / (len(sums) + 1)
 
 
-def _drawn(
-    samples: int, resamples: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]
-) -> FloatArray:
+def _drawn(samples: int, count: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]) -> FloatArray:
     """Statistics (resamples,), drawn in parts that fit memory: `draw` gets a generator and a number of resamples."""
     draws = np.random.Generator(np.random.PCG64(seed))
     step = max(1, _DRAWN_AT_ONCE // samples)
-    return np.concatenate([draw(draws, min(step, resamples - begin)) for begin in range(0, resamples, step)])
+    return np.concatenate([draw(draws, min(step, count - begin)) for begin in range(0, count, step)])
 
 
 def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> FloatArray:

@@ -10,7 +10,7 @@ from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method, MethodError, RgbImage, called
-from disbench.harness.candidates import Candidates, checked_candidates, choose, predicted, tell_kept
+from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
 
 MOST_CLICKS = 200
 """Clicks on one photo."""

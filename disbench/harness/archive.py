@@ -150,9 +150,7 @@ def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
         figures = checks.end()
         if figures is not None and not len(problems):
             return store, figures
-    raise InputError(
-        f"{run.folder}: the run does not hold: {problems.lines()[0]}; see disbench verify for all; run it again"
-    )
+    raise InputError(f"{run.folder}: the run does not hold: {problems.lines()[0]}; see disbench verify; run it again")
 
 
 def _without_masks(table: pa.Table) -> pa.Table:

@@ -20,12 +20,12 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample, Target
-from disbench.harness.candidates import Candidates, choose, choose_by_numbers
 from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import UNREAD, Failure
 from disbench.harness.sample_loop import first_mask
 from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
+from disbench.harness.tasks import Candidates, choose, choose_by_numbers
 
 Row = Mapping[str, Any]  # one of `clicks.parquet`: the columns of `SCHEMA`
 Judgement = Literal["same", "moved", "wrong"]
@@ -146,9 +146,7 @@ class RowChecks:
             self._failed.append(Failure(last["sample"], last["click"], last["failure"]))
         early = len(self._ious) + 1 if self._replayed else len(self._failed)
         if early * most > MAX_IOUS:
-            raise InputError(
-                f"{self._place}: {early} samples of up to {most} clicks are more than any run has; get the file again"
-            )
+            raise InputError(f"{self._place}: {early} samples of {most} clicks are more than any run has; get it again")
         self._clicks += len(rows)
         self._ious.append((np.array([row["iou"] for row in rows], dtype=np.float64), failed))  # padded at the end
         for name in SECONDS:
@@ -352,12 +350,10 @@ class ClickChecks:
             said = f"not {_text(expected)}" if expected else "after the last recorded one"
             self._problems.add(kind, f"{sample.id!r}, click {len(before) + 1} ({_text(click)}, {said})")
 
-    def _measure(
-        self, sample: Sample, boundary: TargetBoundary, row: Row, kept: BoolArray, previous: BoolArray
-    ) -> None:
+    def _measure(self, sample: Sample, edges: TargetBoundary, row: Row, kept: BoolArray, previous: BoolArray) -> None:
         self.measured += 1
         where = f"{sample.id!r}, click {row['click']}"
-        for name, found in (("iou", iou(sample.target, kept)), ("boundary_iou", boundary.iou(kept))):
+        for name, found in (("iou", iou(sample.target, kept)), ("boundary_iou", edges.iou(kept))):
             if not _same(row[name], found):
                 self._problems.add(f"{name} that its mask does not have", f"{where} ({row[name]}, {found})")
         if row["candidate_masks"] is None:

@@ -189,9 +189,7 @@ def read_rows(run: StoredRun) -> RunRows:
         values = [split_by_sample(table, name, protocol.max_clicks, replayed=run.replayed) for name in measured]
     ious, *others = values
     if len(ious) != (said := run.record.result.samples) or not ious:
-        raise InputError(
-            f"{place}: {len(ious)} samples, where run.json says {said}; run it again with --existing overwrite"
-        )
+        raise InputError(f"{place}: {len(ious)} samples, where run.json says {said}; run it with --existing overwrite")
     failed = table.filter(table["failure"].is_valid())
     asked = table.filter(pc.fill_null(pc.invert(pc.starts_with(table["failure"], UNREAD)), True))
     failures = list(zip(failed["sample"].to_pylist(), failed["failure"].to_pylist(), strict=True))

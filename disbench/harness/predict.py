@@ -23,8 +23,8 @@ from disbench.core.errors import InputError
 from disbench.core.painting import png
 from disbench.core.prediction import Method, MethodError, RgbImage, called
 from disbench.datasets.cards import open_dataset
-from disbench.harness.candidates import Candidates, checked_candidates, choose, predicted, tell_kept
 from disbench.harness.evaluation import evaluate
+from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
 from disbench.io.files import whole_file
 
 GRID = 16  # points a side
@@ -196,9 +196,7 @@ def predict(
     if not clicks:
         raise InputError("no clicks; give at least one")
     if budget and len(clicks) != BUDGETS[budget].count:
-        raise InputError(
-            f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give as many --click"
-        )
+        raise InputError(f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give as many")
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise InputError(f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)")

@@ -339,9 +339,7 @@ def parse_record(content: bytes, where: str) -> Record:
         raise InputError(f"{where}: not the record of a run ({error}); run it again") from error
     form, task = table.pop("format", None), table.get("task")
     if form != FORMAT:
-        raise InputError(
-            f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version of disbench"
-        )
+        raise InputError(f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version")
     kind = {DIVERSE: SetRunRecord, FIRST_CLICKS: FirstClicksRecord}.get(str(task), RunRecord)
     asked = SetProtocol() if task == DIVERSE else Protocol()
     for part, complete in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):

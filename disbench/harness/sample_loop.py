@@ -20,7 +20,6 @@ from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
 from disbench.core.samples import Sample
-from disbench.harness.candidates import Candidates, checked_candidates, choose
 from disbench.harness.protocol import ORACLES, Protocol
 from disbench.harness.record import FirstClicksRecord, RunRecord
 from disbench.harness.store import (
@@ -35,7 +34,7 @@ from disbench.harness.store import (
     table_writer,
     write_clicks,
 )
-from disbench.harness.tasks import AskedLoop, Loop, Task
+from disbench.harness.tasks import AskedLoop, Candidates, Loop, Task, checked_candidates, choose
 from disbench.io import addresses
 from disbench.io.parquet import complaining, open_parquet, read_rows
 from disbench.io.recorded_clicks import read_first_clicks
@@ -417,9 +416,7 @@ class FirstClicksTask(Task):
         """
         named = ClickPolicy.parse(policy).recording
         if named is None:
-            raise InputError(
-                f"policy {policy}: first clicks are those of a recording; name it with --policy {REPLAY}:FILE"
-            )
+            raise InputError(f"policy {policy}: first clicks are a recording's; name it with --policy {REPLAY}:FILE")
         found, users = read_first_clicks(Path(addresses.local_text(named.file)), named.user, named.digest)
         replay = str(ClickPolicy(REPLAY, recording=found))
         return cls(Protocol(1, threshold, "score", replay, initial_masks=False, recording=found), users)

@@ -172,9 +172,7 @@ class SetSource:
     def _path(self, file_name: str) -> Path:
         path = self._find(file_name)
         if path is None:
-            raise InputError(
-                f"{self.folder}: its image {shown(file_name)} is not here; name the folder that has it with --images"
-            )
+            raise InputError(f"{self.folder}: its image {shown(file_name)} is not here; name its folder with --images")
         return path
 
 

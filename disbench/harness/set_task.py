@@ -25,11 +25,10 @@ from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import draw_click
-from disbench.harness.candidates import Candidates, plain_iou
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import SetRunRecord
 from disbench.harness.store import Float32, Int16, Int32, columns_of, grouped, open_rows, read_record, table_writer
-from disbench.harness.tasks import AskedLoop, Task
+from disbench.harness.tasks import AskedLoop, Candidates, Task, plain_iou
 from disbench.io.parquet import read_rows
 
 SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"

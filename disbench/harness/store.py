@@ -193,9 +193,7 @@ class Journal:
         except (sqlite3.Error, pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
             if isinstance(error, sqlite3.Error) and "full" in str(error):
                 raise InputError(f"{self.path}: the disk is full; free some space and resume") from error
-            raise InputError(
-                f"{self.path}: not a readable journal ({error}); use --existing overwrite or another folder"
-            ) from error
+            raise InputError(f"{self.path}: not a readable journal ({error}); use --existing overwrite") from error
 
 
 @contextmanager

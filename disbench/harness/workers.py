@@ -137,9 +137,7 @@ class WatchedWorker:
             self._hear(process.receive(self._deadline), Chunk(()))
         except TimeoutError:
             self._end_process()
-            raise InputError(
-                f"{self._work.method.name}: the method was not made within {_STARTING_TIMEOUT:g} s"
-            ) from None
+            raise InputError(f"{self._work.method.name}: it was not made within {_STARTING_TIMEOUT:g} s") from None
         except (EOFError, OSError):
             self._lost(None)
         return process

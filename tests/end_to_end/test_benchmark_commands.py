@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -104,19 +103,6 @@ def test_what_a_user_gets_wrong(tmp_path: Path, method: str, arguments: str, wor
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run" / "run.json").exists()
-
-
-def test_stop_at_and_policies_are_recorded_and_have_no_curve(folder: Path, tmp_path: Path) -> None:
-    for name, more in (("stopped", ("--stop-at", "0.9")), ("moved", ("--policy", "jitter:sigma=0.3", "--seed", "4"))):
-        arguments = ("run", "--method", "disk", "--dataset", str(folder), "--out", f"runs/{name}")
-        assert disbench(*arguments, *more, cwd=tmp_path).returncode == 0
-    description = json.loads((tmp_path / "runs" / "moved" / "run.json").read_text())
-    assert description["protocol"]["policy"] == "jitter:sigma=0.3"
-    assert disbench("report", "runs", cwd=tmp_path).returncode == 0
-    page = (tmp_path / "report" / "report.md").read_text()
-    assert "jitter:sigma=0" in page.replace("\\", "")
-    lines = (tmp_path / "report" / "curves.csv").read_text().splitlines()
-    assert len(lines) == 1 + 20
 
 
 def test_predict_writes_mask_candidates_and_overlay(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import MethodError
 from disbench.harness import evaluate
-from disbench.harness.candidates import checked_candidates
 from disbench.harness.predict import predict
+from disbench.harness.tasks import checked_candidates
 from tests import bridge_adapter
 from tests.toy_methods import Discs
 from tests.toy_samples import make_samples

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from disbench.core.prediction import MethodError, Prediction
-from disbench.harness.candidates import Candidates, checked_candidates, choose
+from disbench.harness.tasks import Candidates, checked_candidates, choose
 
 
 def check(masks: object, scores: object = None, threshold: float = 0.49) -> Candidates:

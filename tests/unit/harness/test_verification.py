@@ -330,16 +330,3 @@ def test_a_sample_without_end_is_read_in_pieces(
     run = forged(runs["none"], tmp_path / "run", repeat)
     assert [len(table) for table in run.samples()] == [640, 640, 640, 81, 5, 5, 5, 5, 5]
     assert any("are not together: 's0'" in problem for problem in verify(run).problems)
-
-
-def test_what_cannot_be_told_is_as_documented(runs: dict[str, StoredRun], tmp_path: Path) -> None:
-    def rename(rows: Rows) -> None:
-        for row in rows[:5]:
-            row.update(sample="another", height=row["height"] + 1)
-
-    def rescore(rows: Rows) -> None:
-        rows[3]["candidate_scores"] = (9.0, *rows[3]["candidate_scores"][1:])
-
-    assert verify_run(forged(runs["none"], tmp_path / "name", rename).folder).holds
-    assert not verify(forged(runs["none"], tmp_path / "name-again", rename)).holds
-    assert verify(forged(runs["all"], tmp_path / "scores", rescore)).holds
