@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 FAILED_SAMPLES = 1
 """Exit code of a run that is finished, with samples on which the method failed or that cannot be read."""
-BAD_INPUT = 2
-"""Exit code of a command that was refused, or whose check does not hold."""
+BAD_INPUT = 2  # exit code of a command that was refused, or whose check does not hold
 
 
 def path(text: str) -> Path:

@@ -21,12 +21,10 @@ from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.statistics import as_text, statistics
 
-PICTURED = 3
-"""Samples of each run that are shown because they are never solved, and as many because they take long."""
+PICTURED = 3  # samples of each run that are shown because they are never solved, and as many because they take long
 RECIPES = ("lvis-hierarchy", "coco-lvis-proximity")
 METHODS = ("disk", "geodesic", "grabcut")
-EVERY = 24
-"""Of the photos' 257 objects every so-many-th is segmented: enough to see the methods apart in a minute."""
+EVERY = 24  # of the photos' 257 objects every so-many-th is segmented: enough to see the methods apart in a minute
 
 
 def quickstart(out: Path, existing: Existing = "resume") -> list[Path]:

@@ -21,8 +21,7 @@ class Click(NamedTuple):
     positive: bool
 
 
-NO_ERROR = Click(0, 0, False)
-"""The protocol's click where all errors, if any, were clicked before."""
+NO_ERROR = Click(0, 0, False)  # the protocol's click where all errors, if any, were clicked before
 
 
 def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> Click:

@@ -17,10 +17,8 @@ _CANVASES: dict[str, tuple[str, str, dict[str, None]]] = {  # module, class, and
     "svg": ("svg", "SVG", {"Date": None, "Creator": None}),
     "pdf": ("pdf", "Pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
 }
-FORMS = tuple(_CANVASES)
-"""File formats of figures."""
-MAX_LETTERS = 1000
-"""Letters of a text that are drawn."""
+FORMS = tuple(_CANVASES)  # file formats of figures
+MAX_LETTERS = 1000  # letters of a text that are drawn
 
 
 @contextmanager

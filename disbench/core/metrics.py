@@ -121,10 +121,7 @@ def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
 
 
 class Spread(NamedTuple):
-    """A value's mean and deviation over groups of clicks, and their quotient (NSR; nan for a mean of 0).
-
-    float64 (samples,) each.
-    """
+    """A value's mean and deviation over groups of clicks, and their quotient (nan for a mean of 0), (samples,) each."""
 
     mean: FloatArray
     deviation: FloatArray

@@ -132,10 +132,7 @@ def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]
 
 
 def overlay_png(mask: BoolArray, number: int) -> bytes:
-    """A PNG to lay over a photograph: transparent outside the mask, tinted inside, with a solid edge.
-
-    `number` is the candidate's, for its colour.
-    """
+    """A candidate's PNG to lay over a photograph: transparent outside the mask, tinted inside, with a solid edge."""
     thickness = max(1, round(max(mask.shape) / 250))
     inside = np.ascontiguousarray(mask, dtype=np.uint8)
     inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))

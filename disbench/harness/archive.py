@@ -36,8 +36,7 @@ from disbench.io.settings import Count, parse_json_table, settings_from
 
 MANIFEST = "manifest.json"
 ENDING = ".zip"
-LEFT_OUT: Final = "left out"
-"""For `Manifest.masks`: the run has masks, the archive does not."""
+LEFT_OUT: Final = "left out"  # for `Manifest.masks`: the run has masks, the archive does not
 _MEMBERS = (MANIFEST, RUN, CLICKS)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store
 _UNIX, _MODE = 3, stat.S_IFREG | 0o644

@@ -175,11 +175,7 @@ def measures_in(place: Place) -> list[Measure]:
 
 
 def read_rows(run: StoredRun) -> RunRows:
-    """The rows of a stored run.
-
-    Raises:
-        InputError: the file is damaged, has numbers outside their range, or does not fit `run.json`.
-    """
+    """The rows of a stored run; InputError for a file that is damaged, out of range, or does not fit `run.json`."""
     place, protocol = run.place(CLICKS), run.protocol
     known = ("iou",) if run.record.imported else ("iou", "boundary_iou", *SECONDS)
     table = run.rows(("sample", "click", "failure", *known))

@@ -205,10 +205,7 @@ def read_plan(name: str) -> Plan:
 
 
 def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
-    """The runs of a plan, row by row; with `only`, those whose name (`DATASET/ROW`) fits one of these patterns.
-
-    InputError for a pattern that fits no run.
-    """
+    """A plan's runs, row by row; with `only`, those whose `DATASET/ROW` fits a pattern; InputError if none does."""
     jobs = [
         Job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
         for row in plan.rows

@@ -19,8 +19,7 @@ from disbench.io.settings import Bounds, Count, Number, check_fields
 
 ORACLES: Mapping[Granularity, float] = {"oracle": 0.90, "oracle-85": 0.85}
 """Oracles of the granularity, and the IoU that the best loop reaches first."""
-MOST_CLICKS = (1 << 15) - 1
-"""The column `click` of the rows is an int16."""
+MOST_CLICKS = (1 << 15) - 1  # the column `click` of the rows is an int16
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.io.settings import Bounds, Count, Number, check_fields, parse_json_table, settings_from
 
 FORMAT = 1
-Task = Literal["", "diverse", "first-clicks"]
-"""The task of a run; "" for targets."""
+Task = Literal["", "diverse", "first-clicks"]  # the task of a run; "" for targets
 DIVERSE: Final = "diverse"
 FIRST_CLICKS: Final = "first-clicks"
 UNREAD = "the sample cannot be read"  # how the reason begins of a sample that failed without the method

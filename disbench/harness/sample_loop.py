@@ -39,8 +39,7 @@ from disbench.io import addresses
 from disbench.io.parquet import complaining, open_parquet, read_rows
 from disbench.io.recorded_clicks import read_first_clicks
 
-GRANULARITIES = "granularities.parquet"
-"""The granularity that each target's stored loop was told, in a run with one."""
+GRANULARITIES = "granularities.parquet"  # the granularity that each target's stored loop was told, in a run with one
 TRIALS = "trials.parquet"
 """x, y and IoU of all clicks tried for each click, in a run of `worst` or `best`; the IoU is null where it failed."""
 _TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())])

@@ -28,8 +28,7 @@ from disbench.io.files import file_sha256
 from disbench.sampling.splits import Place, Split, places_of, recorded_split
 from disbench.shards.reader import FindImage, ShardReader, lookup, read_scene_image
 
-EMBEDDED = "embedded"
-"""For `images`: the embedded photos."""
+EMBEDDED = "embedded"  # for `images`: the embedded photos
 
 
 @dataclass

@@ -98,8 +98,7 @@ class ClickRow:
 
 
 SCHEMA = pa.schema(columns_of(ClickRow), {"disbench.run": str(FORMAT)})
-SECONDS = ("model_seconds", "harness_seconds")
-"""The columns that differ from run to run."""
+SECONDS = ("model_seconds", "harness_seconds")  # the columns that differ from run to run
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:

@@ -140,8 +140,7 @@ def _checked_scores(scores: object, count: int) -> tuple[float, ...] | None:
     return tuple(found.tolist())
 
 
-Row = Any
-"""The outcome of one call of a method: a dataclass with the columns of its task's schema."""
+Row = Any  # the outcome of one call of a method: a dataclass with the columns of its task's schema
 
 
 class Loop(ABC):

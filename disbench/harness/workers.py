@@ -103,10 +103,7 @@ class WatchedWorker:
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """Evaluate some samples; WorkerLost if the process ended outside the method, or `end` was called.
-
-        InputError if the method cannot be made.
-        """
+        """Evaluate some samples; WorkerLost if the process ended outside the method, InputError without a method."""
         chunk = Chunk(tuple(numbers))
         while chunk.left:
             process = self._process or self._begin_process()
