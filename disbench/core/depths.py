@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,6 @@ _BLOCK = 1 << 13  # neighbours that are looked up at a time
 BitArray = npt.NDArray[np.uint64]
 
 
-class _Pixel(Protocol):
-    """Whole pixels from the top left; a `Click` is one."""
-
-    @property
-    def x(self) -> int: ...
-    @property
-    def y(self) -> int: ...
-
-
 class Depth(NamedTuple):
     """The largest distance of one kind of errors, and the first pixel in the image that has it."""
 
@@ -45,7 +36,7 @@ class Depth(NamedTuple):
     missed: bool
 
 
-def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()) -> Depth | None:
+def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[Any] = ()) -> Depth | None:
     """The pixel with the largest distance to what is not an error of its own kind.
 
     Distances are from pixel centre to pixel centre, in the float32 of `transform`; everything beyond the
@@ -58,8 +49,8 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[_Pixel] = ()
     Args:
         missed: boolean (height, width), errors of one kind.
         excess: boolean (height, width), errors of the other kind.
-        clicked: pixels (x, y) of the image that are not looked for; they count as errors all the same. None is returned
-            if all errors are among them.
+        clicked: clicks, or other pixels (x, y), that are not looked for; they count as errors all the same. None is
+            returned if all errors are among them.
     """
     packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
     either = packed[0] | packed[1]
