@@ -18,7 +18,7 @@ IMPORTED = (
     *("torch", "matplotlib.backends.backend_agg", "disbench.sampling.job", "disbench.sampling.sources"),
     *("disbench.shards.contact_sheet", "disbench.harness.run", "disbench.harness.predict"),
     *("disbench.harness.verification", "disbench.io.outputs", "disbench.baselines.classical.disk"),
-    *("disbench.reports.report", "disbench.reports.failures", "disbench.reports.run_samples"),
+    *("disbench.reports.report", "disbench.reports.samples", "disbench.reports.samples"),
     *("disbench.reports.ambiguity.report", "disbench.reports.ambiguity.pictures"),
 )
 

@@ -100,7 +100,7 @@ def methods_show(method: CardArgument) -> None:
     """Show a method's card, its published numbers, and the commands that run it."""
     from disbench.baselines.cards import load_card
     from disbench.baselines.listing import show_method
-    from disbench.reports.paper.published import published_lines
+    from disbench.reports.paper.definitions import published_lines
 
     names = load_card(method).published
     say_all(show_method(method, [line for name in names for line in published_lines(name)]))

@@ -14,8 +14,8 @@ from disbench.harness.protocol import Protocol
 from disbench.harness.record import Execution
 from disbench.harness.run import run_benchmark
 from disbench.io.files import Existing
-from disbench.reports.failures import failure_pictures
 from disbench.reports.report import LEADERBOARD, make_report
+from disbench.reports.samples import failure_pictures
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet

@@ -39,8 +39,8 @@ def report(
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
     from disbench.io.outputs import output
-    from disbench.reports.failures import failure_pictures
     from disbench.reports.report import FILES, make_report
+    from disbench.reports.samples import failure_pictures
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
@@ -148,7 +148,7 @@ def failures(
     data: DataOption = None,
 ) -> None:
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
-    from disbench.reports.failures import write_failures
+    from disbench.reports.samples import write_failures
 
     say_all(write_failures([addresses.here(run) for run in runs], out, data, samples, dataset))
 
@@ -170,7 +170,7 @@ def reproduce(
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
     from disbench.reports.paper.reproduce import reproduce as make
     from disbench.reports.paper.reproduce import reproducible
-    from disbench.reports.paper.rows import parse_rows
+    from disbench.reports.paper.tables import parse_rows
 
     if name is None:
         say_all(reproducible())
@@ -191,6 +191,6 @@ def reproduce(
 
 def published(method: Annotated[str | None, arg("Name of a method (default: list all).")] = None) -> None:
     """List the published numbers of a method, with sources and remarks."""
-    from disbench.reports.paper.published import published_lines, published_methods, read_published
+    from disbench.reports.paper.definitions import published_lines, published_methods, read_published
 
     say_all(published_methods(read_published()) if method is None else published_lines(method))

@@ -4,6 +4,15 @@
   const config = JSON.parse(document.getElementById("config").textContent);
   const by = (id) => document.getElementById(id);
   const [stage, sheet, photo, mask, marks, cross] = ["stage", "sheet", "photo", "mask", "marks", "cross"].map(by);
+  const html = (name, values, ...children) => {  // names with a hyphen are attributes, others properties
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(values)) {
+      if (key.includes("-")) element.setAttribute(key, value);
+      else element[key] = value;
+    }
+    element.append(...children);
+    return element;
+  };
   const saves = [...document.querySelectorAll("[data-save]")];
   const photos = new Map(config.photos.map((one) => [one.number, one]));
   const works = new Map();  // number of a photo -> the work on it, so that one can come back
@@ -71,17 +80,10 @@
 
   function listPhotos() {
     by("photos").replaceChildren(...[...photos.values()].map((one) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "photo";
-      button.value = String(one.number);
-      button.title = `${one.name}, ${one.width} × ${one.height}`;
-      button.setAttribute("aria-label", `Photo ${one.name}`);
-      button.setAttribute("aria-pressed", String(one === shown));
-      const image = document.createElement("img");
-      image.alt = "";
-      image.src = `/photos/${one.number}/thumbnail`;
-      button.append(image);
+      const button = html("button", {
+        type: "button", className: "photo", value: one.number, title: `${one.name}, ${one.width} × ${one.height}`,
+        "aria-label": `Photo ${one.name}`, "aria-pressed": one === shown,
+      }, html("img", { alt: "", src: `/photos/${one.number}/thumbnail` }));
       button.addEventListener("click", () => choosePhoto(one));
       return button;
     }));
@@ -104,12 +106,7 @@
       photo.src = `/photos/${one.number}`;
       stage.setAttribute("aria-label", `Photo ${one.name}, ${one.width} by ${one.height} pixels`);
       by("sample").value = one.stem;
-      by("samples").replaceChildren(...one.samples.map(([id, name]) => {
-        const option = document.createElement("option");
-        option.value = id;
-        option.label = `${id}: ${name}`;
-        return option;
-      }));
+      by("samples").replaceChildren(...one.samples.map(([id, name]) => html("option", { value: id, label: `${id}: ${name}` })));
       for (const button of by("photos").children) {
         button.setAttribute("aria-pressed", String(button.value === String(one.number)));
       }
@@ -302,29 +299,16 @@
   }
 
   function candidate(one, index) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "candidate";
-    button.setAttribute("aria-pressed", String(index === state.kept));
-    button.setAttribute("aria-keyshortcuts", String(index + 1));
-    const small = document.createElement("span");
-    small.className = "small";
+    const images = [`/photos/${shown.number}/thumbnail`, one.overlay].map((src) => html("img", { alt: "", src }));
+    const small = html("span", { className: "small" }, ...images);
     small.style.aspectRatio = `${shown.width} / ${shown.height}`;
-    for (const source of [`/photos/${shown.number}/thumbnail`, one.overlay]) {
-      const image = document.createElement("img");
-      image.alt = "";
-      image.src = source;
-      small.append(image);
-    }
-    const number = document.createElement("strong");
-    number.textContent = String(index + 1);
-    const score = document.createElement("small");
-    score.textContent = one.score === null ? "no score" : `score ${one.score.toFixed(3)}`;
-    const size = document.createElement("small");
     const share = (100 * one.pixels) / (shown.width * shown.height);
-    size.textContent = `${share < 1 ? share.toFixed(2) : share.toFixed(1)} % area`;
-    button.title = `${one.pixels.toLocaleString("en")} pixels`;
-    button.append(small, number, score, size);
+    const score = one.score === null ? "no score" : `score ${one.score.toFixed(3)}`;
+    const button = html("button", {
+      type: "button", className: "candidate", title: `${one.pixels.toLocaleString("en")} pixels`,
+      "aria-pressed": index === state.kept, "aria-keyshortcuts": index + 1,
+    }, small, html("strong", { textContent: index + 1 }), html("small", { textContent: score }),
+    html("small", { textContent: `${share.toFixed(share < 1 ? 2 : 1)} % area` }));
     button.addEventListener("click", () => choose(index));
     button.addEventListener("pointerenter", () => preview(one));
     button.addEventListener("pointerleave", () => preview(null));
@@ -336,9 +320,8 @@
   // Drawing what the server said.
 
   function mark([x, y, positive], answered) {
-    const dot = document.createElement("span");
-    dot.className = `mark ${positive ? "plus" : "minus"}${answered ? "" : " waiting"}`;
-    dot.textContent = positive ? "+" : "−";
+    const className = `mark ${positive ? "plus" : "minus"}${answered ? "" : " waiting"}`;
+    const dot = html("span", { className, textContent: positive ? "+" : "−" });
     dot.style.left = `${((x + 0.5) / shown.width) * 100}%`;
     dot.style.top = `${((y + 0.5) / shown.height) * 100}%`;
     return dot;
@@ -398,9 +381,7 @@
       const [work, stem] = [state.work, shown.stem];
       inTurn(async () => {
         const content = await (await ask(`/works/${work}/save`, JSON.stringify({ kind, ...names() }))).blob();
-        const link = document.createElement("a");
-        link.href = URL.createObjectURL(content);
-        link.download = `${stem}-${kind}`;
+        const link = html("a", { href: URL.createObjectURL(content), download: `${stem}-${kind}` });
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
       });

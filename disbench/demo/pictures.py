@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -122,18 +122,13 @@ def mask_png(mask: BoolArray) -> bytes:
     return png(mask.astype(np.uint8) * np.uint8(255))
 
 
-def _embedded() -> list[tuple[Path, tuple[tuple[str, str], ...]]]:
+def _embedded() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:
     """The embedded photos, each with the ids and categories of its objects."""
     file = open_photos()
-    found = []
     for image_id, image in file.images.items():
-        stem = Path(image.file_name).stem
-        samples = tuple(
-            (f"{stem}/{annotation['id']}", file.categories[annotation["category_id"]].name)
-            for annotation in file.annotations(image_id)
-        )
-        found.append((photo_path(image.file_name), samples))
-    return found
+        path = photo_path(image.file_name)
+        named = [(one["id"], file.categories[one["category_id"]].name) for one in file.annotations(image_id)]
+        yield path, tuple((f"{path.stem}/{number}", name) for number, name in named)
 
 
 def _size(path: Path, exif: Exif) -> tuple[int, int]:

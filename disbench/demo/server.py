@@ -38,9 +38,8 @@ from disbench.core.limits import MAX_UPLOAD_BYTES
 from disbench.core.painting import overlay_png, png
 from disbench.core.prediction import Method, RgbImage
 from disbench.demo.pictures import Picture, Pictures, thumbnail_png, too_many_bytes
-from disbench.demo.saved import command as predict_command
-from disbench.demo.saved import save_into, saved
-from disbench.demo.work import MethodFailedError, Work
+from disbench.demo.work import MethodFailedError, Work, save_into, saved
+from disbench.demo.work import command as predict_command
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
@@ -104,11 +103,8 @@ class Demo:
 
     Attributes:
         asked: the method as typed; `name` and `title` are its short and full names.
-        threshold: probabilities above it belong to a mask.
         out: folder for saved masks and clicks; None: the browser downloads them.
-        token: required in the page's requests.
         works: photos being segmented, by the id that the page knows.
-        turns: runs the calls of the method.
     """
 
     method: Method
@@ -144,8 +140,30 @@ class Demo:
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = page_html(self, nonce)
-        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+        headers = {"Content-Security-Policy": policy}
+        return web.Response(text=self.html(nonce), content_type="text/html", headers=headers)
+
+    def html(self, nonce: str) -> str:
+        """The page with its style, script and configuration; `nonce` marks its own style and script."""
+        import jinja2  # noqa: PLC0415
+        from markupsafe import Markup  # noqa: PLC0415
+
+        files = resources.files("disbench.demo")
+        page, style, script = (
+            files.joinpath(f"page.{ending}").read_text(encoding="utf-8") for ending in ("html.jinja", "css", "js")
+        )
+        out = None if self.out is None else str(self.out)
+        config = {
+            "token": self.token,
+            "method": self.name,
+            "photos": [_facts(picture) for picture in self.pictures.all()],
+            "out": out,
+            "mostBytes": MAX_UPLOAD_BYTES,
+        }
+        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+        return environment.from_string(page).render(
+            nonce=nonce, title=self.title, config=config, out=out, style=Markup(style), script=Markup(script)
+        )
 
     async def _picture(self, request: web.Request, made: Callable[[RgbImage], bytes]) -> web.Response:
         number = int(request.match_info["number"])
@@ -188,9 +206,31 @@ class Demo:
 
         def turn() -> dict[str, Any]:
             change(work)
-            return _state(self, picture, work)
+            return self._state(picture, work)
 
         return web.json_response({"work": name, **await self.turns.do(turn)})
+
+    def _state(self, picture: Picture, work: Work) -> dict[str, Any]:
+        """The state of a work as the page shows it."""
+        height, width = work.size
+        found, candidates = work.found, []
+        if found and work.choosing:
+            for number, mask in enumerate(found.masks):
+                score = None if found.scores is None else found.scores[number]
+                overlay = _data(overlay_png(mask, number))
+                candidates.append({"score": score, "pixels": int(mask.sum()), "overlay": overlay})
+        return {
+            "photo": picture.number,
+            "height": height,
+            "width": width,
+            "clicks": [list(click) for click in work.clicks],
+            "kept": work.kept,
+            "chosen": work.chosen,
+            "pixels": int(work.mask.sum()),
+            "overlay": _data(overlay_png(work.mask, work.meant)) if found else "",
+            "candidates": candidates,
+            "command": predict_command(picture, work, self.asked, self.overrides) if found else "",
+        }
 
 
 def application(demo: Demo) -> web.Application:
@@ -298,67 +338,9 @@ def guard_of(token: str) -> Any:
     return guard
 
 
-def _state(demo: Demo, picture: Picture, work: Work) -> dict[str, Any]:
-    """The state of a work as the page shows it."""
-    height, width = work.size
-    found = work.found
-    return {
-        "photo": picture.number,
-        "height": height,
-        "width": width,
-        "clicks": [list(click) for click in work.clicks],
-        "kept": work.kept,
-        "chosen": work.chosen,
-        "pixels": int(work.mask.sum()),
-        "overlay": _data(overlay_png(work.mask, work.meant)) if found else "",
-        "candidates": [
-            {
-                "score": None if found.scores is None else found.scores[number],
-                "pixels": int(mask.sum()),
-                "overlay": _data(overlay_png(mask, number)),
-            }
-            for number, mask in enumerate(found.masks)
-        ]
-        if found and work.choosing
-        else [],
-        "command": predict_command(picture, work, demo.asked, demo.overrides) if found else "",
-    }
-
-
-def page_html(demo: Demo, nonce: str) -> str:
-    """The page with its style, script and configuration; `nonce` marks its own style and script."""
-    import jinja2  # noqa: PLC0415
-    from markupsafe import Markup  # noqa: PLC0415
-
-    files = resources.files("disbench.demo")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(files.joinpath("page.html.jinja").read_text(encoding="utf-8"))
-    config = {
-        "token": demo.token,
-        "method": demo.name,
-        "photos": [_facts(picture) for picture in demo.pictures.all()],
-        "out": None if demo.out is None else str(demo.out),
-        "mostBytes": MAX_UPLOAD_BYTES,
-    }
-    return template.render(
-        nonce=nonce,
-        title=demo.title,
-        config=config,
-        out=config["out"],
-        style=Markup(files.joinpath("page.css").read_text(encoding="utf-8")),
-        script=Markup(files.joinpath("page.js").read_text(encoding="utf-8")),
-    )
-
-
 def _facts(picture: Picture) -> dict[str, Any]:
-    return {
-        "number": picture.number,
-        "name": picture.name,
-        "stem": picture.stem,
-        "height": picture.height,
-        "width": picture.width,
-        "samples": [list(pair) for pair in picture.samples],
-    }
+    names = ("number", "name", "stem", "height", "width", "samples")
+    return {name: getattr(picture, name) for name in names}
 
 
 def _data(content: bytes) -> str:
@@ -377,9 +359,7 @@ async def _asked(request: web.Request, **kinds: type) -> dict[str, Any]:
         found = json.loads(await request.read())
     except (ValueError, RecursionError):
         raise InputError("the request is not JSON") from None
-    if not isinstance(found, dict) or set(found) != set(kinds):
-        raise InputError(f"the request must have exactly these keys: {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        if type(found[name]) is not kind:
-            raise InputError(f"{name} is not of type {kind.__name__}")
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != kinds:
+        wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+        raise InputError(f"the request must have exactly these keys: {wanted}")
     return found

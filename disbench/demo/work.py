@@ -1,17 +1,31 @@
-"""A photo being segmented by a person's clicks: candidates, a choice, refinement, undo."""
+"""A photo being segmented by a person's clicks: candidates, a choice, refinement, undo; and what can be saved of it."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Method, MethodError, RgbImage, called
+from disbench.demo.pictures import Picture, mask_png
 from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
+from disbench.io.files import whole_file
+from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
 
+Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+RECORDED = "recorded-clicks.parquet"
+"""In the folder of `--out`: all clicks of all photos and users, as the policy `replay` reads them."""
 MOST_CLICKS = 200
 """Clicks on one photo."""
 
@@ -57,8 +71,7 @@ class Work:
         """The kept mask, boolean (height, width); empty before the first click."""
         if self.found is None:
             return np.zeros(self.size, dtype=bool)
-        mask: BoolArray = self.found.masks[self.kept]
-        return mask
+        return np.asarray(self.found.masks[self.kept], dtype=bool)
 
     @property
     def choosing(self) -> bool:
@@ -100,7 +113,11 @@ class Work:
         """Open a session and repeat these clicks."""
         before = self.clicks, self.found, self.kept
         try:
-            self._session = self._open()
+            with self._complaining():
+                make_ready = getattr(self._method, "make_ready", None)
+                if make_ready is not None:
+                    called("make_ready", make_ready)
+                self._session = called("open", lambda: self._method.open(self._image.copy()))
             self.clicks, self.found = [], None
             for click in clicks:
                 self._advance(click)
@@ -108,23 +125,12 @@ class Work:
             self.clicks, self.found, self.kept = before
             raise
 
-    def _open(self) -> Any:
-        try:
-            make_ready = getattr(self._method, "make_ready", None)
-            if make_ready is not None:
-                called("make_ready", make_ready)
-            return called("open", lambda: self._method.open(self._image.copy()))
-        except MethodError as error:
-            raise self._failure(error) from error
-
     def _advance(self, click: Click) -> None:
-        try:
+        with self._complaining():
             if self.clicks:
                 tell_kept(self._session, self.kept)
             found = checked_candidates(predicted(self._session, [*self.clicks, click]), *self.size, self._threshold)
             kept = self._kept(found)
-        except MethodError as error:
-            raise self._failure(error) from error
         self.clicks, self.found, self.kept = [*self.clicks, click], found, kept
         if self.choosing:
             self.meant = kept
@@ -136,7 +142,62 @@ class Work:
             return self.chosen
         return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
 
-    def _failure(self, error: MethodError) -> MethodFailedError:
-        """The message for an error of the method; its session is dropped."""
-        self._session = None
-        return MethodFailedError(f"{type(self._method).__name__} failed: {error}; earlier clicks are kept")
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """Turn an error of the method into a message, and drop its session."""
+        try:
+            yield
+        except MethodError as error:
+            self._session = None
+            name = type(self._method).__name__
+            raise MethodFailedError(f"{name} failed: {error}; earlier clicks are kept") from error
+
+
+def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
+    """The bytes of a file to download; `InputError` before the first click.
+
+    It has the mask as a PNG of 0 and 255, the mask as COCO compressed run lengths in JSON (`size`, `counts`), or the
+    clicks, with the sample's id and the user's name, as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of file", kind, KINDS)
+    if kind == "clicks.parquet":
+        return as_parquet([_sequence(work, sample, user)])
+    _check_begun(work)
+    if kind == "mask.png":
+        return mask_png(work.mask)
+    rle = masks.encode(work.mask)
+    return (json.dumps({"size": rle["size"], "counts": rle["counts"].decode("ascii")}) + "\n").encode()
+
+
+def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
+    """Write the mask in both forms under new names, add the clicks to the folder's recording; the files' names."""
+    recorded = _sequence(work, sample, user)
+    folder.mkdir(parents=True, exist_ok=True)
+    stems = (f"{picture.stem}-{number}" for number in count(1))
+    stem = next(one for one in stems if not any((folder / f"{one}{end}").exists() for end in (".png", ".json")))
+    for kind in ("mask.png", "mask.json"):
+        with whole_file(folder / f"{stem}{Path(kind).suffix}") as file:
+            file.write(saved(kind, work, sample, user))
+    add_sequence(folder / RECORDED, recorded)
+    return [f"{stem}.png", f"{stem}.json", RECORDED]
+
+
+def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:
+    """The `disbench predict` command that gives the same mask; an uploaded photo appears by its name only."""
+    clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
+    keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
+    words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
+    for option, values in (("--set", overrides), ("--click", clicks)):
+        words += [word for value in values for word in (option, value)]
+    return shlex.join([*words, *keep, "--out", f"{picture.stem}-mask.png"])
+
+
+def _sequence(work: Work, sample: str, user: str) -> Sequenced:
+    _check_begun(work)
+    return Sequenced(check_name(sample, "sample"), check_name(user, "user"), tuple(work.clicks))
+
+
+def _check_begun(work: Work) -> None:
+    if not work.clicks:
+        raise InputError("nothing to save yet; click on the photo first")

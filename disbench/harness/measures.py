@@ -438,9 +438,9 @@ MEASURES: dict[str, Measure] = {
         _short(_noc(SOLVED), SOLVED),
         *(_short(_nof(SOLVED, rule), SOLVED, rule) for rule in get_args(FailureRule)[::-1]),
         *map(_iou, AT_CLICKS),
-        _auc("auc", "AuC", "iou", "quality", "comparison"),
+        _auc("auc", "AuC", "iou", "quality", "leaderboard", "comparison"),
         *map(_boundary, AT_CLICKS),
-        _auc("boundary_auc", "boundary AuC", "boundary", "quality"),
+        _auc("boundary_auc", "boundary AuC", "boundary", "quality", "leaderboard"),
         Measure(
             f"never_solved_{SOLVED}",
             "never solved",

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import markdown
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, plain
-from disbench.reports.run_samples import mask_panels, open_same_dataset, read_samples, window_of
+from disbench.reports.samples import mask_panels, open_same_dataset, read_samples, window_of
 from disbench.reports.tables import deviation, failures, reference, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
@@ -32,6 +31,8 @@ HOW = (
     f"at random ({RESAMPLES:,} draws); more reliable with few samples. Both are (b + 1) / (B + 1), and not corrected "
     "for the number of measures. A lower NoC and a higher IoU are better; the last columns count samples."
 )
+_RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
+"""Fields of `Difference` that have another name in `comparison.csv`."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Compared:
     measure: Measure
     difference: Difference | None
     reason: str = ""
-
-    @property
-    def key(self) -> str:
-        """The name in `comparison.csv`: one sample has no mean."""
-        return self.measure.name.removeprefix("mean_")
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
                 f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to compare"
             )
     _check_same_samples(first, second)
-    cap = min(first.max_clicks, second.max_clicks)
+    cap = min(first.rows.max_clicks, second.rows.max_clicks)
     of_a, of_b = (dataclasses.replace(entry.rows, max_clicks=cap) for entry in (first, second))
     percent = max((p for p in PERCENTS if p <= SOLVED and of_a.reaches(p) and of_b.reaches(p)), default=0)
     if not percent:
@@ -99,14 +95,10 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
             "compared; run them without --stop-at"
         )
     clicks_a, clicks_b = (clicks_to_reach(rows.ious, percent / 100, cap) for rows in (of_a, of_b))
+    measures = tuple(_compared(measure, of_a, of_b) for measure in measures_in("comparison"))
+    order = tuple(_order(clicks_a - clicks_b, of_a, of_b))
     return Comparison(
-        first,
-        second,
-        measures=tuple(_compared(measure, of_a, of_b) for measure in measures_in("comparison")),
-        warnings=tuple(_warnings(first, second, cap)),
-        clicks=(clicks_a, clicks_b),
-        percent=percent,
-        order=tuple(_order(clicks_a - clicks_b, of_a, of_b)),
+        first, second, measures, tuple(_warnings(first, second, cap)), (clicks_a, clicks_b), percent, order
     )
 
 
@@ -141,12 +133,36 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
 
     Files of an earlier comparison in the folder are replaced, and its picture is removed.
     """
-    contents = {
-        PAGE: _page(comparison, picture is not None).encode(),
-        RESULTS: csv_text([_record(comparison, compared) for compared in comparison.measures]).encode(),
-        PICTURE: picture,
+    shared = {
+        "run_a": comparison.a.folder,
+        "run_b": comparison.b.folder,
+        "label_a": comparison.a.label,
+        "label_b": comparison.b.label,
+        "dataset": comparison.a.dataset,
+        "content_hash": comparison.a.content_hash,
+        "samples": len(comparison.samples),
     }
-    return write_files(contents, out)
+    names = {_RENAMED.get(field.name, field.name): field.name for field in dataclasses.fields(Difference)}
+    records = [
+        {
+            "measure": compared.measure.name.removeprefix("mean_"),  # one sample has no mean
+            **shared,
+            **{name: getattr(compared.difference, field, None) for name, field in names.items()},
+            "notes": ". ".join(filter(None, (compared.reason, *comparison.warnings))),
+        }
+        for compared in comparison.measures
+    ]
+    table = comparison_table(comparison)
+    paragraphs = [
+        f"# {markdown.escape(table.title)}",
+        "\n".join(f"- {markdown.escape(line)}" for line in _heading(comparison)),
+        *(f"**Warning:** {markdown.escape(text)}." for text in comparison.warnings),
+        markdown.table(table),
+    ]
+    if picture is not None:
+        paragraphs += ["## Where they differ most", f"![The samples on which the runs differ most]({PICTURE})"]
+    page = "\n\n".join(paragraphs) + "\n"
+    return write_files({PAGE: page.encode(), RESULTS: csv_text(records).encode(), PICTURE: picture}, out)
 
 
 def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes:
@@ -214,7 +230,7 @@ def _compared(measure: Measure, a: RunRows, b: RunRows) -> Compared:
 def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
     if text := deviation(b, reference([a, b])):
         yield f"A and B differ in more than the method, B has {text}"
-    if a.max_clicks != b.max_clicks:
+    if a.rows.max_clicks != b.rows.max_clicks:
         yield f"only the first {counted(cap, 'click')} of each sample are compared"
     for letter, entry in (("A", a), ("B", b)):
         yield from (f"{letter}: {text}" for text in (failures(entry), undefined(entry)) if text)
@@ -255,38 +271,3 @@ def _line(compared: Compared, notes: Footnotes) -> tuple[Cell, ...]:
         *(f"{count:,}" for count in (found.a_better, found.ties, found.b_better)),
     )
     return (title, *map(Cell, texts))
-
-
-_RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
-"""Fields of `Difference` that have another name in `comparison.csv`."""
-
-
-def _record(comparison: Comparison, compared: Compared) -> dict[str, Any]:
-    return {
-        "measure": compared.key,
-        "run_a": comparison.a.folder,
-        "run_b": comparison.b.folder,
-        "label_a": comparison.a.label,
-        "label_b": comparison.b.label,
-        "dataset": comparison.a.dataset,
-        "content_hash": comparison.a.content_hash,
-        "samples": len(comparison.samples),
-        **{
-            _RENAMED.get(field.name, field.name): getattr(compared.difference, field.name, None)
-            for field in dataclasses.fields(Difference)
-        },
-        "notes": ". ".join(filter(None, (compared.reason, *comparison.warnings))),
-    }
-
-
-def _page(comparison: Comparison, pictured: bool) -> str:
-    table = comparison_table(comparison)
-    paragraphs = [
-        f"# {markdown.escape(table.title)}",
-        "\n".join(f"- {markdown.escape(line)}" for line in _heading(comparison)),
-        *(f"**Warning:** {markdown.escape(text)}." for text in comparison.warnings),
-        markdown.table(table),
-    ]
-    if pictured:
-        paragraphs += ["## Where they differ most", f"![The samples on which the runs differ most]({PICTURE})"]
-    return "\n\n".join(paragraphs) + "\n"

@@ -37,13 +37,11 @@ class Curve:
     """A curve and its legend.
 
     Attributes:
-        label: wrapped, and cut if very long.
-        remark: follows the label, never cut.
+        label: wrapped, and cut if very long; the remark follows it and is never cut.
         values: float (n,), y at x = 1, 2, ...
         style: index of its colour, marker and line.
         bound: a second curve, dotted with hollow markers.
         spread: (2, n) lengths of error bars below and above; points are drawn instead of a curve.
-        hollow: whether the markers are hollow.
     """
 
     label: str
@@ -83,12 +81,10 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
 
     figure = Figure(dpi=_DPI, facecolor="white")
     rows = -(-len(panels) // columns)
-    heights = [0.0] * rows
-    for number, panel in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        row = number // columns
-        heights[row] = max(heights[row], _draw_panel(axes, panel))
-    figure.set_size_inches(columns * _WIDTH, sum(heights) + rows * (_HEIGHT + _AXIS + 2 * _PAD))
+    places = [figure.add_subplot(rows, columns, number) for number in range(1, len(panels) + 1)]
+    heights = list(map(_draw_panel, places, panels))
+    highest = [max(heights[first : first + columns]) for first in range(0, len(heights), columns)]
+    figure.set_size_inches(columns * _WIDTH, sum(highest) + rows * (_HEIGHT + _AXIS + 2 * _PAD))
     ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD, wspace=0, hspace=0).execute(figure)  # once for all forms
     return figure
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
 from disbench.harness.presets import departures
 from disbench.harness.protocol import Protocol, SetProtocol
-from disbench.harness.record import DIVERSE, FIRST_CLICKS, MethodRecord, Record, RunRecord
+from disbench.harness.record import DIVERSE, FIRST_CLICKS, Record, RunRecord
 from disbench.harness.sample_loop import StoredFirstClicks, read_first_clicks_run
 from disbench.harness.set_task import StoredAnswers, read_answers
 from disbench.harness.store import StoredRun, task_of
@@ -33,7 +33,6 @@ _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "l
 """Options for the size of images: tables name them even at their defaults."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
 """What must agree before two runs of one dataset are compared."""
-
 _TOLD: Mapping[Granularity, str] = {
     "none": "",
     "truth": "told the granularity",
@@ -52,9 +51,7 @@ class Entry:
         build: hash of entry, source and weights.
         resolution: the option for the size of images, else what the card says, or "".
         content_hash: SHA-256 of the dataset.
-        dataset_samples: number of samples in the whole dataset.
         conditions: `CONDITIONS` -> how the run was made.
-        stop_at: the IoU at which samples ended, or None.
         execution: machine, processes and threads, on which the seconds depend.
         values: measure -> its value.
     """
@@ -68,13 +65,8 @@ class Entry:
     backbone: str
     dataset: str
     content_hash: str
-    dataset_samples: int
     conditions: Mapping[str, str]
-    threshold: float
-    max_clicks: int
-    stop_at: float | None
     execution: str
-    command: str
     run: StoredRun
     rows: RunRows
     values: Mapping[str, Value]
@@ -119,19 +111,19 @@ class Entry:
     @property
     def protocol(self) -> str:
         """How the run was made, except which samples it has."""
-        conditions = self.conditions
-        parts = [
+        conditions, stop_at = self.conditions, self.rows.stop_at
+        parts = (
             conditions["selection"],
             conditions["click policy"],
             "" if conditions["seed"] == "none" else f"seed {conditions['seed']}",
-            self.budget or counted(self.max_clicks, "click"),
-            f"> {self.threshold:g}",
-            "" if self.stop_at is None else f"stop at {self.stop_at:g}",
+            self.budget or counted(self.rows.max_clicks, "click"),
+            f"> {self.record.protocol.threshold:g}",
+            "" if stop_at is None else f"stop at {stop_at:g}",
             "" if conditions["initial masks"] == "used" else "no initial masks",
             self.resolution,
             f"protocol of {self.preset}" if self.preset else "",
-        ]
-        return ", ".join(part for part in parts if part)
+        )
+        return ", ".join(filter(None, parts))
 
     @property
     def setting(self) -> tuple[str, ...]:
@@ -140,15 +132,7 @@ class Entry:
 
 
 def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
-    """The runs of folders: each a run, packed or not, or a folder with runs below it, at any depth.
-
-    Returns:
-        Each run once, in the order given; those below one folder by path. A run beside its packed form counts once.
-
-    Raises:
-        InputError: no run in a folder, one that is unfinished or damaged, or an archive of another run beside a folder
-            of its name.
-    """
+    """The runs of targets in folders, as `split_runs` finds them; `InputError` if there are none."""
     found = split_runs(folders)
     if found.first_clicks and not found.targets:
         raise InputError(f"{found.first_clicks[0].folder}: a run of --task {FIRST_CLICKS}; disbench report reads it")
@@ -172,7 +156,15 @@ class FoundRuns(NamedTuple):
 
 
 def split_runs(folders: Sequence[Path]) -> FoundRuns:
-    """The runs of folders as for `find_runs`, by their task."""
+    """The runs of folders: each a run, packed or not, or a folder with runs below it, at any depth.
+
+    Returns:
+        Each run once, in the order given; those below one folder by path. A run beside its packed form counts once.
+
+    Raises:
+        InputError: no run in a folder, one that is unfinished or damaged, or an archive of another run beside a folder
+            of its name.
+    """
     places: dict[Path, Path] = {}
     for folder in folders:
         below = [folder] if is_run(folder) else _runs_below(folder)
@@ -192,9 +184,23 @@ def split_runs(folders: Sequence[Path]) -> FoundRuns:
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
     """Runs with their numbers and unique labels; `InputError` for a damaged run."""
-    names = _short_names([run.folder for run in runs])
-    entries = [_read_entry(run, name) for run, name in zip(runs, names, strict=True)]
-    return _numbered(_with_builds(entries))
+    folders = [run.folder.resolve() for run in runs]
+    root = Path(os.path.commonpath([folder.parent for folder in folders]))
+    entries = [
+        _read_entry(run, plain(folder.relative_to(root).as_posix())) for run, folder in zip(runs, folders, strict=True)
+    ]
+    builds = Counter(label for label, _ in {(entry.label, entry.build) for entry in entries})
+    entries = [  # methods of different code or weights
+        dataclasses.replace(entry, label=f"{entry.label} [build {entry.build[:8]}]")
+        if builds[entry.label] > 1
+        else entry
+        for entry in entries
+    ]
+    labels = {}
+    for same in alike(entries, lambda entry: (entry.setting, entry.dataset_key)).values():
+        for number, entry in enumerate(same, start=1):
+            labels[entry.run.folder] = f"{entry.label} #{number}" if len(same) > 1 else entry.label
+    return [dataclasses.replace(entry, label=labels[entry.run.folder]) for entry in entries]
 
 
 def alike(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
@@ -235,34 +241,33 @@ def _runs_below(folder: Path) -> list[Path]:
     return [place for _, place in sorted(found)]
 
 
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The paths below the folder that holds them all."""
-    whole = [folder.resolve() for folder in folders]
-    root = Path(os.path.commonpath([folder.parent for folder in whole]))
-    return [plain(folder.relative_to(root).as_posix()) for folder in whole]
-
-
 def _read_entry(run: StoredRun, name: str) -> Entry:
-    method, dataset, protocol = run.record.method, run.record.dataset, run.protocol
-    rows, options = read_rows(run), method.options
+    method, dataset = run.record.method, run.record.dataset
+    rows, options, execution = read_rows(run), method.options, "an unknown machine"
+    if not run.record.imported:
+        machine, how = run.record.machine, run.record.execution
+        execution = plain(
+            f"{machine.processor} with {machine.cores} cores; workers {how.workers}, threads {how.threads}, "
+            f"batch {how.batch}"
+        )
+    bridged = [(method.provenance or {}).get(name) for name in ("checkpoint_sha256", "adapter_sha256", "repo_commit")]
+    weights = [weight.get("sha256") for weight in method.facts.weights]
+    build = json.dumps(
+        [method.entry, method.source_sha256, weights, *(bridged if method.provenance is not None else [])]
+    )
     sizes = [f"{key}={option_value(options[key])}" for key in _RESOLUTIONS if key in options]
     return Entry(
         folder=name,
         method=plain(method.name),
         label=run_label(run.record),
-        build=_build(method),
+        build=hashlib.sha256(build.encode()).hexdigest(),
         resolution=plain(", ".join(sizes) or method.facts.input_size),
         training_data=plain(", ".join(method.facts.training_data)),
         backbone=plain(method.facts.backbone),
         dataset=plain(dataset.name),
         content_hash=plain(dataset.content_hash),
-        dataset_samples=dataset.samples,
         conditions=_conditions(run.record),
-        threshold=protocol.threshold,
-        max_clicks=protocol.max_clicks,
-        stop_at=protocol.stop_at,
-        execution=_execution(run.record),
-        command=run.record.command,
+        execution=execution,
         run=run,
         rows=rows,
         values=measure_run(run, rows),
@@ -276,12 +281,8 @@ def told(protocol: Protocol | SetProtocol) -> str:
 
 def run_label(record: Record) -> str:
     """The method's name, with the options that are not the card's defaults (all where there is no card), and `told`."""
-    name, options, card, threshold = (
-        plain(record.method.name),
-        record.method.options,
-        record.method.facts,
-        record.protocol.threshold,
-    )
+    name, options, card = plain(record.method.name), record.method.options, record.method.facts
+    threshold = record.protocol.threshold
     defaults = {key: table.get("default") for key, table in card.options.items()}
     if card.status == "bridge" and not record.imported:
         defaults["adapter"] = card.adapter
@@ -294,31 +295,16 @@ def run_label(record: Record) -> str:
     ]
     if threshold != card.threshold:
         changed.append(f"threshold={threshold:g}")
-    name = f"{name} ({', '.join(changed)})" if changed else name
-    return plain(f"{name} ({told(record.protocol)})" if told(record.protocol) else name)
-
-
-def _build(method: MethodRecord) -> str:
-    weights = [weight.get("sha256") for weight in method.facts.weights]
-    bridged = ("checkpoint_sha256", "adapter_sha256", "repo_commit")
-    peer = [] if method.provenance is None else [method.provenance.get(name) for name in bridged]
-    content = json.dumps([method.entry, method.source_sha256, weights, *peer])
-    return hashlib.sha256(content.encode()).hexdigest()
+    remarks = (", ".join(changed), told(record.protocol))
+    return plain(name + "".join(f" ({remark})" for remark in remarks if remark))
 
 
 def _conditions(record: RunRecord) -> dict[str, str]:
     protocol = record.protocol
     policy = protocol.click_policy
+    loop = "imported" if record.imported else protocol.name
     values = (
-        ", ".join(
-            filter(
-                None,
-                (
-                    "imported" if record.imported else protocol.name,
-                    told(protocol) and f"granularity {protocol.granularity}",
-                ),
-            )
-        ),
+        f"{loop}, granularity {protocol.granularity}" if told(protocol) else loop,
         protocol.selection,
         policy.label,
         protocol.seed if policy.name in DRAWING else "none",
@@ -338,39 +324,3 @@ def _samples(record: RunRecord) -> str:
     if replays(record.protocol.policy):
         parts.append(f"{record.result.samples} with recorded clicks")
     return ", of them ".join(parts)
-
-
-def _execution(record: RunRecord) -> str:
-    machine, execution = record.machine, record.execution
-    if record.imported:
-        return "an unknown machine"
-    return plain(
-        f"{machine.processor} with {machine.cores} cores; workers {execution.workers}, "
-        f"threads {execution.threads}, batch {execution.batch}"
-    )
-
-
-def _with_builds(entries: Sequence[Entry]) -> list[Entry]:
-    """Add the build to labels that methods of different code or weights share."""
-    builds = defaultdict(set)
-    for entry in entries:
-        builds[entry.label].add(entry.build)
-    return [
-        dataclasses.replace(entry, label=f"{entry.label} [build {entry.build[:8]}]")
-        if len(builds[entry.label]) > 1
-        else entry
-        for entry in entries
-    ]
-
-
-def _numbered(entries: Sequence[Entry]) -> list[Entry]:
-    """Number the runs of one setting on one dataset."""
-    keys = [(entry.setting, entry.dataset_key) for entry in entries]
-    many = Counter(keys)
-    seen: Counter[object] = Counter()
-    numbered = []
-    for entry, key in zip(entries, keys, strict=True):
-        seen[key] += 1
-        label = f"{entry.label} #{seen[key]}" if many[key] > 1 else entry.label
-        numbered.append(dataclasses.replace(entry, label=label))
-    return numbered

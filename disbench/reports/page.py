@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from disbench.harness.measures import MEASURES, SOLVED, Measure, measures_in, significant
+from disbench.harness.measures import MEASURES, SOLVED, measures_in, significant
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
 from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
@@ -15,6 +15,7 @@ from disbench.reports.render.table import Cell, Table, counted, plain
 from disbench.reports.tables import deviation, failures, leaderboard_table, most_common, ran_out, reference
 
 _SORTED_BY = f"noc_{SOLVED}"
+_FILTERS = {"dataset": "Dataset", "training": "Training data", "selection": "Selection", "policy": "Click policy"}
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,21 @@ def page_html(
 
     Args:
         entries: at least one.
-        pictures: folder of an entry -> small images, which the page embeds.
+        pictures: folder of an entry -> small images, which the page embeds; `InputError` for an unknown form.
         tables: of other runs (methods with a fixed budget of points, the diverse task).
         figures: shown below those tables.
-
-    Raises:
-        InputError: a picture that is neither PNG nor JPEG nor WebP.
     """
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     groups = _groups(entries)
     measures = {measure.headings["leaderboard"][1]: measure for measure in measures_in("leaderboard")}
+    columns = []
+    for column in groups[0].table.columns:  # the order that puts the best first, and the heading's tooltip
+        measure = measures.get(column.name)
+        hint = ", ".join(filter(None, (measure.unit, f"{measure.better} is better"))) if measure else ""
+        columns.append((column, "descending" if measure and measure.better == "higher" else "ascending", hint))
     style, script = text_of("page.css"), text_of("page.js")
+    shown = {number: (pictures or {}).get(entry.folder, ()) for number, entry in enumerate(entries)}
     return page(
         "page.html.jinja",
         {
@@ -68,42 +72,37 @@ def page_html(
             "style": Markup(style),
             "script": Markup(script),
             "summary": f"{counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}",
-            "columns": [(column, *_order_and_hint(measures.get(column.name))) for column in groups[0].table.columns],
+            "columns": columns,
             "sorted_by": MEASURES[_SORTED_BY].title,
             "groups": groups,
-            "choices": _choices(entries),
+            "choices": [
+                (key, label, list(dict.fromkeys(_filtered_by(entry)[key] for entry in entries)))
+                for key, label in _FILTERS.items()
+            ],
             "plain_tables": [table_section(table) for table in tables],
             "figures": [embedded(figure, "the report") for figure in figures],
             "pictures": [
-                (number, entry, [embedded(picture, entry.folder) for picture in pictures[entry.folder]])
-                for number, entry in enumerate(entries)
-                if pictures and pictures.get(entry.folder)
+                (number, entries[number], [embedded(one, entries[number].folder) for one in own])
+                for number, own in shown.items()
+                if own
             ],
             "data": _data(entries, groups),
         },
     )
 
 
-def _order_and_hint(measure: Measure | None) -> tuple[str, str]:
-    """The order that puts a column's best first, and the heading's tooltip."""
-    if measure is None:
-        return "ascending", ""
-    order = "descending" if measure.better == "higher" else "ascending"
-    return order, ", ".join(filter(None, (measure.unit, f"{measure.better} is better")))
-
-
 def _groups(entries: Sequence[Entry]) -> list[_Group]:
-    numbers = {id(entry): number for number, entry in enumerate(entries)}
+    numbers = {entry.folder: number for number, entry in enumerate(entries)}
     groups = []
     for members in by_dataset(entries).values():
         table, shared = leaderboard_table(members), reference(members)
-        machine = most_common(entry.execution for entry in members)
         bars = zip(*map(_bars, zip(*table.rows, strict=True)), strict=True)
         rows = [
-            _Row(numbers[id(entry)], entry, cells, of_run, deviation(entry, shared), run_facts(entry))
+            _Row(numbers[entry.folder], entry, cells, of_run, deviation(entry, shared), run_facts(entry))
             for entry, cells, of_run in zip(members, table.rows, bars, strict=True)
         ]
         rows.sort(key=lambda row: row.entry.values[_SORTED_BY].number or math.inf)
+        machine = most_common(entry.execution for entry in members)
         groups.append(_Group(table, dataset_facts(members[0]), machine, tuple(rows)))
     return groups
 
@@ -122,15 +121,6 @@ def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
     return list(map(bar, column))
 
 
-def _choices(entries: Sequence[Entry]) -> list[tuple[str, str, list[str]]]:
-    """Filters: key in the data, label, choices."""
-    labels = {"dataset": "Dataset", "training": "Training data", "selection": "Selection", "policy": "Click policy"}
-    return [
-        (key, label, list(dict.fromkeys(_filtered_by(entry)[key] for entry in entries)))
-        for key, label in labels.items()
-    ]
-
-
 def _filtered_by(entry: Entry) -> dict[str, str]:
     return {
         "dataset": entry.dataset_name,
@@ -146,11 +136,10 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
     runs: dict[int, dict[str, Any]] = {}
     for place, group in enumerate(groups):
         for row in group.rows:
-            entry = row.entry
-            clicks, curve = entry.values[_SORTED_BY], entry.rows.miou
+            entry, clicks = row.entry, row.entry.values[_SORTED_BY]
             interval = [round(v, 2) for v in (clicks.number, clicks.low, clicks.high) if v is not None]
             seconds = entry.values["model_seconds"].number or 0.0
-            alike = not row.deviation and entry.execution == group.machine and entry.stop_at is None
+            curve = None if entry.rows.miou is None else entry.rows.miou.tolist()
             runs[row.number] = {
                 **_filtered_by(entry),
                 "group": place,
@@ -158,13 +147,11 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
                 "marks": ", ".join(row.cells[0].marks),
                 "style": styles[entry.setting],
                 "standard": not row.deviation,
-                "comparable": alike,
+                "comparable": not row.deviation and entry.execution == group.machine and entry.rows.stop_at is None,
                 "noc": interval or None,
                 "seconds": float(f"{seconds:.4g}"),
                 "secondsText": significant(seconds),
-                "curve": None
-                if curve is None
-                else [None if math.isnan(value) else round(float(value), 3) for value in curve],
+                "curve": curve and [None if math.isnan(value) else round(value, 3) for value in curve],
             }
     return {
         "runs": [runs[number] for number in range(len(entries))],
@@ -180,7 +167,7 @@ def dataset_facts(entry: Entry) -> str:
     dataset = entry.record.dataset
     parts = [
         str(dataset.facts.get("title", "")),
-        counted(entry.dataset_samples, "sample"),
+        counted(entry.record.dataset.samples, "sample"),
         f"content hash {entry.content_hash}",
         f"options {_pairs(dataset.options)}" if dataset.options else "",
     ]
@@ -190,6 +177,7 @@ def dataset_facts(entry: Entry) -> str:
 def run_facts(entry: Entry) -> list[tuple[str, str]]:
     """Heading and text (one printable line) of what a report says of a run, except its command."""
     record, method, card = entry.record, entry.record.method, entry.record.method.facts
+    samples = counted(record.dataset.samples, "sample")
     repeated = record.result.batches_repeated.count
     weights = [f"{weight.get('file')}: SHA-256 {weight.get('sha256')}" for weight in card.weights]
     facts = {
@@ -201,11 +189,11 @@ def run_facts(entry: Entry) -> list[tuple[str, str]]:
         "Code": card.code,
         "Licence": card.licence,
         "Weights": "; ".join(weights),
-        "Dataset": f"{entry.dataset}, {counted(entry.dataset_samples, 'sample')}, content hash {entry.content_hash}",
+        "Dataset": f"{entry.dataset}, {samples}, content hash {entry.content_hash}",
         "Protocol": ", ".join(f"{key} {value}" for key, value in entry.conditions.items()),
-        "Threshold": f"{entry.threshold:g}",
+        "Threshold": f"{record.protocol.threshold:g}",
         "Protocol of": entry.preset,
-        "Stop": "" if entry.stop_at is None else f"at an IoU of {entry.stop_at:g}",
+        "Stop": "" if entry.rows.stop_at is None else f"at an IoU of {entry.rows.stop_at:g}",
         "Result": f"{counted(len(entry.rows.samples), 'sample')}, {counted(entry.rows.clicks, 'click')}, "
         f"{'unknown' if record.imported else f'{record.result.wall_seconds:.1f} s of'} wall time",
         "Failed": failures(entry),

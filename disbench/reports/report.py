@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,21 @@ from disbench.reports.ambiguity.numbers import Numbers, read_numbers
 from disbench.reports.ambiguity.report import FIGURE, draw_ambiguity
 from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
-from disbench.reports.depth import depth_panels, depth_series, depth_tables
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, split_runs
-from disbench.reports.extremes import extremes, extremes_table
-from disbench.reports.first_clicks import FirstClickNumbers, first_clicks_table, read_first_click_numbers
 from disbench.reports.page import dataset_facts, page_html, run_facts
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import Picture, render
 from disbench.reports.render.table import Table, counted
+from disbench.reports.sensitivity import (
+    FirstClickNumbers,
+    depth_panels,
+    depth_series,
+    depth_tables,
+    extremes,
+    extremes_table,
+    first_clicks_table,
+    read_first_click_numbers,
+)
 from disbench.reports.tables import (
     budget_table,
     clicks_table,
@@ -49,16 +56,6 @@ class Report:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Section:
-    """The part of the page on one dataset."""
-
-    heading: str
-    facts: str
-    clicks: Table
-    quality: Table
-
-
 def make_report(
     folders: Sequence[Path],
     out: Path,
@@ -66,7 +63,7 @@ def make_report(
     page: bool = False,
     pictures: Pictures | Callable[[Sequence[Entry]], Pictures] | None = None,
 ) -> Report:
-    """Write tables, curves and the text that joins them; only stored runs are read.
+    """Write tables, curves and the text that joins them; only stored runs are read, and the same give the same bytes.
 
     Args:
         folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
@@ -78,8 +75,7 @@ def make_report(
 
     Returns:
         `report.md`, `results.csv`, `tables.tex`; `curves.csv`, `curves.png` and `curves.svg` if a run has curves;
-        `depth.png` and `depth.svg` of `--policy slices:10`;
-        `leaderboard.html` if asked for. The same runs give the same bytes.
+        `depth.png` and `depth.svg` of `--policy slices:10`; `leaderboard.html` if asked for.
 
     Raises:
         InputError: no run in a folder, an unfinished or damaged run, a picture of another form, or pictures of a
@@ -88,95 +84,98 @@ def make_report(
     found = split_runs(folders)
     runs = found.required()
     entries = read_entries(runs) if runs else []
-    shown = _by_entry((pictures(entries) if callable(pictures) else pictures) or {}, entries)
-    clicked, once = [e for e in entries if not e.budget], [e for e in entries if e.budget]
-    series = depth_series(clicked)
-    sliced = {entry.folder for one in series for entry in one.slices}
-    clicked = [entry for entry in clicked if entry.folder not in sliced]  # the table of depths shows them
+    places = {entry.run.folder.resolve(): entry.folder for entry in entries}
+    given = (pictures(entries) if callable(pictures) else pictures) or {}
+    if strange := [folder for folder in given if folder.resolve() not in places]:
+        raise InputError(f"{strange[0]}: pictures of a run that is not in the report; name the run as well")
+    shown = {places[folder.resolve()]: images for folder, images in given.items()}
+    once = [entry for entry in entries if entry.budget]
+    series = depth_series([entry for entry in entries if not entry.budget])
+    apart = {entry.folder for entry in once} | {entry.folder for one in series for entry in one.slices}
+    clicked = [entry for entry in entries if entry.folder not in apart]  # the table of depths shows the slices
     if page and not clicked:
         raise InputError("no run has a loop of clicks, as the leaderboard needs; leave --page out")
-    sections = [
-        _Section(group[0].dataset_name, dataset_facts(group[0]), clicks_table(group), quality_table(group))
-        for group in by_dataset(clicked).values()
-    ]
-    overview = [overview_table(clicked)] if clicked else []
     numbers = [read_numbers(run) for run in found.answers]
     first = [read_first_click_numbers(run) for run in found.first_clicks]
-    plain = [*([budget_table(once)] if once else []), *([overview_of_sets(numbers)] if numbers else [])]
     tried = extremes(clicked)
-    plain += [
+    plain = [
+        *([budget_table(once)] if once else []),
+        *([overview_of_sets(numbers)] if numbers else []),
         *depth_tables(series),
         *([extremes_table(tried)] if tried else []),
         *([first_clicks_table(first)] if first else []),
     ]
-    depths = draw_curves(depth_panels(series), columns=2) if series else {}
-    panels = _panels(clicked, sections)
+    overview = [overview_table(clicked)] if clicked else []
+    groups = list(by_dataset(clicked).values())
+    sections = [(group[0], clicks_table(group), quality_table(group)) for group in groups]
     tables = {table.name: table for table in (*overview, *plain)}
-    for number, section in enumerate(sections, start=1):
-        tables |= {f"{part.name}-{number}": part for part in (section.clicks, section.quality)}
-    figures = _figures(numbers, runs) if page else []
+    for number, (_, *parts) in enumerate(sections, start=1):
+        tables |= {f"{part.name}-{number}": part for part in parts}
+    styles = curve_styles(clicked)
+    panels = [_panel(group, section[1], styles) for group, section in zip(groups, sections, strict=True)]
+    drawn = [panel for panel in panels if panel.curves]
+    curves = draw_curves(drawn) if drawn else {}
+    depths = draw_curves(depth_panels(series), columns=2) if series else {}
+    figures = [*_ambiguity_figure(numbers, runs)] if page else []
     if page and series:
         figures.append(("NoC and AuC against the depth of clicks", depths["png"]))
+    text = render(
+        "report.md.jinja",
+        {
+            "files": {
+                "png": PNG,
+                "svg": SVG,
+                "curves": CURVES,
+                "results": RESULTS,
+                "tables": TABLES,
+                "depth": DEPTH_PNG,
+            },
+            "overview": overview,
+            "plain_tables": plain,
+            "sections": [(entry.dataset_name, dataset_facts(entry), *parts) for entry, *parts in sections],
+            "drawn": bool(drawn),
+            "depth": bool(series),
+            "first_clicks": first,
+            "runs": [(entry, run_facts(entry)) for entry in entries],
+        },
+        {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
+    )
     contents: dict[str, bytes | None] = {
-        PAGE: _page(entries, overview, plain, sections, panels, DEPTH_PNG if series else "", first).encode(),
+        PAGE: text.encode(),
         RESULTS: results_csv(entries).encode(),
         TABLES: latex.document(tables).encode(),
-        **dict.fromkeys((CURVES, PNG, SVG)),
+        CURVES: curves_csv(clicked).encode() if drawn else None,
+        PNG: curves.get("png"),
+        SVG: curves.get("svg"),
         DEPTH_PNG: depths.get("png"),
         DEPTH_SVG: depths.get("svg"),
         LEADERBOARD: page_html(clicked, shown, plain, figures).encode() if page else None,
     }
-    if panels:
-        contents[CURVES] = curves_csv(clicked).encode()
-        contents[PNG], contents[SVG] = draw_curves(panels).values()
     lines = _lines(entries, first, out)
     if page:
         lines.append(f"{out / LEADERBOARD}: the same for a browser, in one file")
     return Report(tuple(write_files(contents, out)), tuple(lines))
 
 
-def _figures(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> list[Picture]:
+def _ambiguity_figure(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> Iterator[Picture]:
     """The leaderboard's figure of ambiguity; packed runs have no table of sets, so they are not in it."""
-    intents = [
-        read_intents(run)
-        for run in runs
-        if run.record.dataset.has_sets and run.archive is None and run.protocol.stop_at is None
-    ]
-    if not numbers and not intents:
-        return []
-    return [(FIGURE, draw_ambiguity(numbers, intents)["png"])]
+    on_sets = [run for run in runs if run.record.dataset.has_sets and run.archive is None]
+    intents = [read_intents(run) for run in on_sets if run.protocol.stop_at is None]
+    if numbers or intents:
+        yield FIGURE, draw_ambiguity(numbers, intents)["png"]
 
 
-def _by_entry(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Sequence[Picture]]:
-    """Folder of an entry -> its pictures."""
-    places = {entry.run.folder.resolve(): entry.folder for entry in entries}
-    for folder in pictures:
-        if folder.resolve() not in places:
-            raise InputError(f"{folder}: pictures of a run that is not in the report; name the run as well")
-    return {places[folder.resolve()]: images for folder, images in pictures.items()}
-
-
-def _panels(entries: Sequence[Entry], sections: Sequence[_Section]) -> list[Panel]:
-    """A panel for each dataset; marks are those of its table of clicks."""
-    styles = curve_styles(entries)
-    panels = []
-    for group, section in zip(by_dataset(entries).values(), sections, strict=True):
-        curves: list[Curve] = []
-        used: set[str] = set()
-        for entry, row in zip(group, section.clicks.rows, strict=True):
-            if entry.rows.miou is None:
-                continue
-            used.update(row[0].marks)
-            curves.append(run_curve(entry, row[0].marks, styles[entry.setting]))
-        notes = [f"[{mark}] {text}" for mark, text in section.clicks.footnotes.items() if mark in used]
-        left_out = [entry.label for entry in group if entry.rows.miou is None]
-        if left_out:
-            notes.append(f"Without curves, since their samples end early: {', '.join(left_out)}")
-        if curves:
-            subset = reference(group)["samples"]
-            title = section.heading if subset == "all" else f"{section.heading}, samples: {subset}"
-            panels.append(Panel(title, tuple(curves), tuple(notes)))
-    return panels
+def _panel(group: Sequence[Entry], table: Table, styles: Mapping[tuple[str, ...], int]) -> Panel:
+    """The curves of runs on one dataset; marks are those of its table of clicks."""
+    marks = {entry.folder: row[0].marks for entry, row in zip(group, table.rows, strict=True)}
+    whole = [entry for entry in group if entry.rows.miou is not None]
+    curves = [run_curve(entry, marks[entry.folder], styles[entry.setting]) for entry in whole]
+    used = {mark for entry in whole for mark in marks[entry.folder]}
+    notes = [f"[{mark}] {text}" for mark, text in table.footnotes.items() if mark in used]
+    if left_out := [entry.label for entry in group if entry.rows.miou is None]:
+        notes.append(f"Without curves, since their samples end early: {', '.join(left_out)}")
+    name, subset = group[0].dataset_name, reference(group)["samples"]
+    return Panel(name if subset == "all" else f"{name}, samples: {subset}", tuple(curves), tuple(notes))
 
 
 def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
@@ -184,36 +183,6 @@ def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
     assert entry.rows.miou is not None  # the caller's condition
     before = f"[{', '.join(marks)}] " if marks else ""
     return Curve(entry.label, f"{before}{entry.measured(f'noc_{SOLVED}')}", entry.rows.miou, style)
-
-
-def _page(
-    entries: Sequence[Entry],
-    overview: Sequence[Table],
-    plain: Sequence[Table],
-    sections: Sequence[_Section],
-    panels: Sequence[Panel],
-    depth: str,
-    first_clicks: Sequence[FirstClickNumbers],
-) -> str:
-    return render(
-        "report.md.jinja",
-        {
-            "overview": overview[0] if overview else None,
-            "plain_tables": plain,
-            "sections": sections,
-            "panels": panels,
-            "depth": depth,
-            "first_clicks": first_clicks,
-            "stopped": [entry for entry in entries if entry.stop_at is not None],
-            "png": PNG,
-            "svg": SVG,
-            "curves": CURVES,
-            "results": RESULTS,
-            "tables": TABLES,
-            "runs": [(entry, run_facts(entry)) for entry in entries],
-        },
-        {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
-    )
 
 
 def _lines(entries: Sequence[Entry], first: Sequence[FirstClickNumbers], out: Path) -> list[str]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from disbench.core.arrays import FloatArray
 from disbench.harness.measures import MEASURES, SOLVED, Measure, Place, measures_in
 from disbench.reports.entries import Entry, by_dataset, by_setting
-from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text, listed, plain
+from disbench.reports.render.table import (
+    DASH,
+    Cell,
+    Column,
+    Footnotes,
+    Table,
+    counted,
+    csv_text,
+    listed,
+    number_cell,
+    plain,
+)
 
 _Value = TypeVar("_Value")
 _EVERY_RUN = ("samples", "OpenCV")
@@ -56,19 +67,19 @@ def overview_table(entries: Sequence[Entry]) -> Table:
     before = ("Method", "Protocol", *_METHOD)
     rows = []
     for runs in by_setting(entries).values():
-        first, by_key = runs[0], {entry.dataset_key: entry for entry in runs}
-        cells = _described(first, notes.marks(deviation(first, shared)))
-        numbers: list[Cell] = []
+        by_key = {entry.dataset_key: entry for entry in runs}
+        described = _described(runs[0], notes.marks(deviation(runs[0], shared)))
+        cells = [described[name] for name in before]
         for key in datasets:
             if key in by_key:
                 texts = notes_on_dataset(by_key[key], opencv)
-                numbers += [_cell(by_key[key], measure, notes, texts, interval=False) for measure in measures]
+                cells += [_cell(by_key[key], measure, notes, texts, interval=False) for measure in measures]
             else:
-                numbers += [Cell(DASH)] * len(measures)
-        rows.append((*(cells[name] for name in before), *numbers))
+                cells += [Cell(DASH)] * len(measures)
+        rows.append(tuple(cells))
     names = [runs[0].dataset_name for runs in datasets.values()]
     columns = (
-        *map(_column, before),
+        *(Column(name, number=False) for name in before),
         *(Column(measure.headings["overview"][1], name) for name in names for measure in measures),
     )
     caption = (
@@ -85,23 +96,23 @@ def results_csv(entries: Sequence[Entry]) -> str:
 
 
 def curves_csv(entries: Sequence[Entry]) -> str:
-    """One row a click of each run that has curves."""
-    return csv_text(
-        [
-            {
-                "run": entry.folder,
-                "label": entry.label,
-                "dataset": entry.dataset,
-                "content_hash": entry.content_hash,
-                "click": click + 1,
-                "mean_iou": _point(entry.rows.miou, click),
-                "mean_boundary_iou": _point(entry.rows.boundary_miou, click),
-            }
-            for entry in entries
-            if entry.rows.miou is not None
-            for click in range(entry.max_clicks)
-        ]
-    )
+    """One row a click of each run that has curves; an empty field for nan."""
+    records = []
+    for entry in entries:
+        curves = {"mean_iou": entry.rows.miou, "mean_boundary_iou": entry.rows.boundary_miou}
+        for click in range(entry.rows.max_clicks if entry.rows.miou is not None else 0):
+            values = {name: math.nan if curve is None else float(curve[click]) for name, curve in curves.items()}
+            records.append(
+                {
+                    "run": entry.folder,
+                    "label": entry.label,
+                    "dataset": entry.dataset,
+                    "content_hash": entry.content_hash,
+                    "click": click + 1,
+                    **{name: None if math.isnan(value) else value for name, value in values.items()},
+                }
+            )
+    return csv_text(records)
 
 
 def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[str, str]:
@@ -134,7 +145,9 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
     """Footnotes on a run's numbers where runs on several datasets share a row; a text may be ""."""
     subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
     return (
-        "" if subset == "all" else f"samples: {subset} ({len(entry.rows.samples):,} of {entry.dataset_samples:,})",
+        ""
+        if subset == "all"
+        else f"samples: {subset} ({len(entry.rows.samples):,} of {entry.record.dataset.samples:,})",
         "" if version == opencv else f"OpenCV {version} instead of {opencv}",
         *_remarks(entry),
     )
@@ -168,12 +181,12 @@ def undefined(entry: Entry) -> str:
 
 def ran_out(entry: Entry) -> str:
     """How many samples of a run have fewer than `max_clicks` recorded clicks; "" if none."""
-    few = entry.rows.ran_out
+    few, most = entry.rows.ran_out, entry.rows.max_clicks
     if not few:
         return ""
     return (
-        f"{few:,} of {counted(len(entry.rows.samples), 'sample')} with fewer than {entry.max_clicks} recorded clicks: "
-        f"an IoU not reached by the last of them counts {entry.max_clicks}, and the last mask is kept for later clicks"
+        f"{few:,} of {counted(len(entry.rows.samples), 'sample')} with fewer than {most} recorded clicks: "
+        f"an IoU not reached by the last of them counts {most}, and the last mask is kept for later clicks"
     )
 
 
@@ -200,29 +213,22 @@ def _table(
     rows = []
     for entry in entries:
         cells = _described(entry, notes.marks(deviation(entry, shared), *_remarks(entry)))
-        few = "" if entry.stop_at is None else "of the clicks before the stop alone"
+        few = "" if entry.rows.stop_at is None else "of the clicks before the stop alone"
         timing = ("" if entry.execution == machine else f"seconds on {entry.execution}", few)
         numbers = [_cell(entry, m, notes, timing if m.group == "seconds" else ()) for m in measures]
         rows.append((*(cells[key] for key in before), *numbers, *(cells[key] for key in after)))
-    columns = (
-        *map(_column, before),
-        *(Column(own, group) for group, own in (measure.headings[place] for measure in measures)),
-        *map(_column, after),
-    )
+    ours, theirs = ([Column(name, number=name in ("Samples", "Failed")) for name in own] for own in (before, after))
+    columns = (*ours, *(Column(m.headings[place][1], m.headings[place][0]) for m in measures), *theirs)
     timed = f"Seconds on {machine}." if any(measure.group == "seconds" for measure in measures) else ""
     text = " ".join(filter(None, (caption, _shared(shared), timed)))
     return Table(name, title, text, columns, tuple(rows), notes.by_mark())
-
-
-def _column(name: str) -> Column:
-    return Column(name, number=name in ("Samples", "Failed"))
 
 
 def _described(entry: Entry, marks: tuple[str, ...]) -> dict[str, Cell]:
     """Heading -> cell: what a run is and how it was made."""
     samples, subset = f"{len(entry.rows.samples):,}", entry.conditions["samples"]
     if subset != "all":
-        samples = f"{samples} of {entry.dataset_samples:,} ({subset})"
+        samples = f"{samples} of {entry.record.dataset.samples:,} ({subset})"
     policy, seed = entry.conditions["click policy"], entry.conditions["seed"]
     policies = (policy, "" if seed == "none" else f"seed {seed}", f"protocol of {entry.preset}" if entry.preset else "")
     texts = {
@@ -249,9 +255,8 @@ def _cell(
     value = entry.values[measure.name]
     if value.number is None:
         return Cell(DASH, notes.marks(value.missing))
-    ends = tuple(end for end in (value.low, value.high) if end is not None) if interval else ()
-    marks = notes.marks(*texts)
-    return Cell(measure.text(value.number), marks, ", ".join(map(measure.text, ends)), value=value.number, ends=ends)
+    ends = (value.low, value.high) if interval and value.low is not None and value.high is not None else ()
+    return number_cell(value.number, measure.text, ends, notes.marks(*texts))
 
 
 def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
@@ -262,6 +267,7 @@ def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
 
 def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
     record, machine, execution = entry.record, entry.record.machine, entry.record.execution
+    conditions = entry.conditions
     return {
         "run": entry.folder,
         "method": entry.method,
@@ -272,23 +278,23 @@ def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
         "backbone": entry.backbone,
         "dataset": entry.dataset,
         "content_hash": entry.content_hash,
-        "dataset_samples": entry.dataset_samples,
+        "dataset_samples": record.dataset.samples,
         "every": record.every,
         "limit": record.limit,
-        **_numbers(entry, [measure for measure in MEASURES.values() if measure.group == "counts"]),
-        "loop": entry.conditions["loop"],
-        "selection": entry.conditions["selection"],
-        "policy": entry.conditions["click policy"],
+        **_numbers(entry, counts=True),
+        "loop": conditions["loop"],
+        "selection": conditions["selection"],
+        "policy": conditions["click policy"],
         "seed": record.protocol.seed,
-        "threshold": entry.threshold,
-        "max_clicks": entry.max_clicks,
-        "stop_at": entry.stop_at,
+        "threshold": record.protocol.threshold,
+        "max_clicks": entry.rows.max_clicks,
+        "stop_at": entry.rows.stop_at,
         "budget": record.protocol.budget,
         "preset": entry.preset,
-        "initial_masks": entry.conditions["initial masks"],
-        **_numbers(entry, [measure for measure in MEASURES.values() if measure.group != "counts"]),
+        "initial_masks": conditions["initial masks"],
+        **_numbers(entry, counts=False),
         "disbench": record.versions["disbench"],
-        "opencv": entry.conditions["OpenCV"],
+        "opencv": conditions["OpenCV"],
         "processor": machine.processor,
         "cores": machine.cores,
         "workers": execution.workers,
@@ -298,20 +304,13 @@ def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _numbers(entry: Entry, measures: Sequence[Measure]) -> dict[str, float | None]:
+def _numbers(entry: Entry, *, counts: bool) -> dict[str, float | None]:
     """Columns of measures and their intervals."""
     found: dict[str, float | None] = {}
-    for measure in measures:
-        if measure.in_csv:
+    for measure in MEASURES.values():
+        if measure.in_csv and (measure.group == "counts") == counts:
             value = entry.values[measure.name]
             found[measure.name] = value.number
             if measure.interval:
                 found |= {f"{measure.name}_low": value.low, f"{measure.name}_high": value.high}
     return found
-
-
-def _point(curve: FloatArray | None, index: int) -> float | None:
-    """A value of a curve; None beyond its end and for nan."""
-    if curve is None or index >= len(curve) or curve[index] != curve[index]:
-        return None
-    return float(curve[index])

@@ -15,18 +15,13 @@ import numpy as np
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.masks import Rle, areas, boxes, overlaps_where
 
-BOX_SHARE = 0.70
-"""A mask can contain another only if their boxes' intersection has this share of the inner box (>=)."""
-MASK_SHARE = 0.80
-"""A mask contains another if it covers more than this share of the inner mask's pixels (>)."""
+BOX_SHARE, MASK_SHARE = 0.70, 0.80
+"""As for `containment_matrix`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Parents (-1 for a root) and levels (0 for a root) of the masks of one image.
-
-    `children` are those of each mask, in the order in which they were attached.
-    """
+    """Parents (-1 for a root), levels (0 for a root) and children, in order of attachment, of an image's masks."""
 
     parents: tuple[int, ...]
     levels: tuple[int, ...]

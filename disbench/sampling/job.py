@@ -1,9 +1,8 @@
 """Making shards: scenes in, Parquet out; in parallel, resumable, and the same bytes every time.
 
 Scenes are sampled in chunks by worker processes and written in order by this one. Where a shard ends depends on the
-scenes alone, so neither the number of workers nor an interruption changes a byte. A shard gets its name only when it is
-whole; `manifest.json` comes last. Several machines can make a part each, which `disbench.sampling.merged_parts` puts
-together.
+scenes alone. A shard gets its name only when it is whole; `manifest.json` comes last. Several machines can make a part
+each, which `disbench.sampling.merged_parts` puts together.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import contextlib
 import dataclasses
 import gc
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,10 +31,8 @@ from disbench.shards.manifest import MANIFEST, Job, Part, ShardManifest, Tally, 
 from disbench.shards.rows import Chunk, ShardWriter, other_job, row_bytes, to_batch
 from disbench.workers import Engine, LocalEngine
 
-SCENES_A_CHUNK = 256
-"""Scenes a chunk at most: handing one over costs milliseconds, so chunks of a long job are large."""
-FEW_SCENES = 16
-"""Scenes a chunk at most in a job that is short: of less, handing over would take longer than the work."""
+SCENES_A_CHUNK, FEW_SCENES = 256, 16
+"""Scenes a chunk, at most, in a long job and in a short one: handing a chunk over costs milliseconds."""
 CHUNKS_A_WORKER = 32
 """A job with fewer large chunks a worker is cut finer, so that all workers have work to the end."""
 COST_A_SCENE = 16
@@ -59,11 +57,7 @@ class SamplingWork:
         return self
 
     def do(self, images: Sequence[int]) -> Chunk:
-        """Sampled scenes of some images.
-
-        Raises:
-            InputError: an invalid record.
-        """
+        """Sampled scenes of some images; `InputError` for an invalid record."""
         with _no_collector():
             return _sample_chunk(self.source, self.recipe, images)
 
@@ -77,8 +71,7 @@ class SamplingWork:
 
 def chunk_scenes(images: int, workers: int) -> int:
     """How many scenes a chunk may have, `FEW_SCENES` to `SCENES_A_CHUNK`, so that each worker gets several."""
-    fair = max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers)))
-    return min(SCENES_A_CHUNK, fair)
+    return min(SCENES_A_CHUNK, max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers))))
 
 
 def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iterator[range]:
@@ -149,25 +142,21 @@ def make_shards(
     progress: bool = False,
     finished: Callable[[Path], None] = lambda path: None,
 ) -> ShardManifest:
-    """Write the diverse sets of a dataset as shards.
+    """Write the diverse sets of a dataset as shards; neither workers nor interruptions change a byte.
 
     Args:
         source: the dataset.
         recipe: how sets are made.
         out: folder for the shards.
-        workers: processes that sample; 1 samples in this process. Does not change the result. With more, a
-            script must make this call under `if __name__ == "__main__":` (they are started by "spawn").
-        engine: where the workers are; by default processes on this machine. Does not change the result.
+        workers: processes that sample; 1 samples in this process. With more, a script must make this call under
+            `if __name__ == "__main__":` (they are started by "spawn").
+        engine: where the workers are; by default processes on this machine.
         limit: only the first images of the source, this many.
-        part: (i, n) with i from 1 to n samples the i-th of n slices of these images, for
-            `merge_parts`; None samples all of them.
+        part: (i, n) with i from 1 to n samples the i-th of n slices of these images, for `merge_parts`.
         existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
             stops, `overwrite` removes them first.
         progress: show a progress bar on a terminal.
         finished: called with each shard that this call makes, as soon as it has its name.
-
-    Returns:
-        The manifest.
 
     Raises:
         InputError: `out` has shards made by another recipe or from other input, an unknown part, or bad input data.
@@ -183,7 +172,7 @@ def make_shards(
         sources=source.fingerprint(),
         limit=limit,
         versions=versions(),
-        part=None if part is None else Part(*part, images.start, images.stop, count),
+        part=part and Part(*part, images.start, images.stop, count),
     )
     done = prepare_folder(folder, job, existing)
     if done is not None:
@@ -197,11 +186,10 @@ def make_shards(
     with contextlib.closing(engine.in_order(SamplingWork(source, recipe), tasks, folder)) as chunks:
         bar = progress_bar(recipe.name, len(images), len(images) - len(rest), shown=progress)
         write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)
-    before_any_scene = dict(getattr(source, "dropped", {}))
+    dropped = dict(getattr(source, "dropped", {}))
     if part is not None:  # merging counts once what every part would count
-        of_part = {"trailing": writer.pending, "source_dropped": before_any_scene}
-        return write_manifest(folder, manifest_of(job, writer, **of_part))
-    writer.total.drop(before_any_scene)
+        return write_manifest(folder, manifest_of(job, writer, trailing=writer.pending, source_dropped=dropped))
+    writer.total.drop(dropped)
     return write_manifest(folder, manifest_of(job, writer))
 
 
@@ -214,24 +202,19 @@ def manifest_of(job: Job, writer: ShardWriter, **of_part: Any) -> ShardManifest:
 
 def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
     """The chunks, each once its rows are known to be of the files that were opened; changed files explain any error."""
+    check = getattr(source, "check_unchanged", lambda: None)
     try:
         for chunk in chunks:
-            _check_unchanged(source)
+            check()
             yield chunk
     except InputError:
-        _check_unchanged(source)
+        check()
         raise
     if source.fingerprint() != job.sources:
         raise InputError(
             f"{folder}: the files of {source.name} were changed while they were read; "
             "run it again with --existing overwrite"
         )
-
-
-def _check_unchanged(source: SceneSource) -> None:
-    check = getattr(source, "check_unchanged", None)
-    if check is not None:
-        check()
 
 
 def progress_bar(title: str, images: int, done: int, *, shown: bool) -> tqdm:
@@ -300,9 +283,9 @@ def slice_of(images: int, part: tuple[int, int]) -> range:
 
 def parse_part(text: str) -> tuple[int, int]:
     """The part that is written as i/n; `InputError` unless i is a whole number from 1 to n."""
-    number, slash, parts = text.partition("/")
-    if not (slash and all(word.isascii() and word.isdecimal() and len(word) < 10 for word in (number, parts))):
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if not found:
         raise InputError(f"part {text!r}: not i/n; give whole numbers with i from 1 to n, such as 3/16")
-    part = int(number), int(parts)
+    part = int(found[1]), int(found[2])
     slice_of(0, part)
     return part

@@ -102,13 +102,20 @@ def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
     first = parts[0]
     found: dict[int, _Part] = {}
     for part in parts:
-        _check_same_job(part, first)
-        number = part.slice.number
-        if number in found:
+        here, there = part.slice, first.slice
+        if part.job != first.job:
             raise InputError(
-                f"{part.folder}: part {number} of {part.slice.of}, as {found[number].folder} is; name each part once"
+                f"{part.folder}: not of the job that made {first.folder} ({part.job.differences(first.job)}); name "
+                "parts that the same command made with the same versions"
             )
-        found[number] = part
+        if (here.of, here.of_images) != (there.of, there.of_images):
+            raise InputError(
+                f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
+                f"{there.of} parts of {there.of_images}; name parts of one division"
+            )
+        if found.setdefault(here.number, part) is not part:
+            other = found[here.number].folder
+            raise InputError(f"{part.folder}: part {here.number} of {here.of}, as {other} is; name each part once")
     missing = [number for number in range(1, first.slice.of + 1) if number not in found][: _NAMED + 1]
     if missing:
         numbers = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
@@ -116,32 +123,16 @@ def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
             f"{first.folder}: one of {first.slice.of} parts, but part {numbers} is missing; name its folder too, or "
             f"make it with --shard-of {missing[0]}/{first.slice.of}"
         )
-    _check_versions(first)
+    mine, made = versions(), first.job.versions
+    other_versions = [
+        f"{name} {made.get(name)}, here {mine[name]}" for name in _WRITERS if made.get(name) != mine[name]
+    ]
+    if other_versions:
+        raise InputError(
+            f"{first.folder}: made by {', '.join(other_versions)}; merge with the version that made the parts, or the "
+            "bytes would not be those of one job"
+        )
     return [found[number] for number in sorted(found)]
-
-
-def _check_same_job(part: _Part, first: _Part) -> None:
-    if part.job != first.job:
-        raise InputError(
-            f"{part.folder}: not of the job that made {first.folder} ({part.job.differences(first.job)}); name "
-            "parts that the same command made with the same versions"
-        )
-    here, there = part.slice, first.slice
-    if (here.of, here.of_images) != (there.of, there.of_images):
-        raise InputError(
-            f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
-            f"{there.of} parts of {there.of_images}; name parts of one division"
-        )
-
-
-def _check_versions(part: _Part) -> None:
-    here, there = versions(), part.job.versions
-    other = [f"{name} {there.get(name)}, here {here[name]}" for name in _WRITERS if there.get(name) != here[name]]
-    if other:
-        raise InputError(
-            f"{part.folder}: made by {', '.join(other)}; merge with the version that made the parts, or the bytes "
-            "would not be those of one job"
-        )
 
 
 def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:

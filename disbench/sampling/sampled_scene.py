@@ -9,16 +9,23 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 
+from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_DEPTH
+from disbench.core.masks import Rle, areas, boxes, difference, overlaps_where, union
 from disbench.core.scenes import Links, SampledScene, Scene, SceneObject, scene_objects
 from disbench.datasets.scene_sources import check_count
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
 from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
 from disbench.sampling.links import DECLARED, checked_parents, remaining_links, with_groups
-from disbench.sampling.merge import STUFF_AREA, coco_repeated_in_lvis, lvis_repeated_later, stuff_left_over
 from disbench.sampling.proximity import proximity_graph
 from disbench.sampling.recipes import Recipe
+
+BOX_IOU = 0.70
+COCO_IOU = 0.70
+LVIS_IOU = 0.85
+STUFF_AREA = 500
+"""IoUs above which masks of COCO and LVIS are the same, and pixels that stuff needs more than (docs/hierarchy.md)."""
 
 
 def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
@@ -29,22 +36,27 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     """
     check_count(f"{scene.source}: image {scene.image_id} ({scene.file_name})", len(scene.objects))
     chosen = choose_objects(scene, recipe)
-    given = chosen.parents
+    given: Sequence[int | None] | None = chosen.parents
     if chosen.links is not None and recipe.method == "hierarchy":
         chosen, given = _with_declared_tree(chosen, chosen.links, recipe)
-    if given is not None or chosen.links is not None:
-        # A row of a shard has the tree in columns of its own.
-        chosen = dataclasses.replace(chosen, parents=None, links=None)
-    rles = chosen.rles
-    count = len(rles)
-    unrelated: tuple[None, ...] = (None,) * count
-    alone = ((),) * count
+    # A row of a shard has the tree in columns of its own.
+    return related(dataclasses.replace(chosen, parents=None, links=None), recipe, given)
+
+
+def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = None) -> SampledScene:
+    """The relations between all objects of a scene and its sets, by a recipe.
+
+    `given` are the parents that a dataset declares (-1 or None for a root), instead of those by containment.
+    """
+    rles = scene.rles
+    unrelated: tuple[None, ...] = (None,) * len(rles)
+    alone = ((),) * len(rles)
     if recipe.method == "hierarchy":
         # Stuff comes after the instances, so the nodes are the first objects and keep their numbers.
-        nodes = sum(item.kind != "stuff" for item in chosen.objects)
-        area, box = chosen.areas[:nodes], chosen.boxes[:nodes]
+        nodes = sum(item.kind != "stuff" for item in scene.objects)
+        area, box = scene.areas[:nodes], scene.boxes[:nodes]
         if given is not None:
-            forest = _given_forest(given[:nodes])
+            forest = _given_forest([-1 if parent is None else parent for parent in given[:nodes]])
             if (depth := max(forest.levels, default=0)) > MAX_DEPTH:
                 raise InputError(
                     f"{scene.source}: image {scene.image_id} ({scene.file_name}) declares {depth + 1} objects in each "
@@ -55,31 +67,35 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
             forest = grow_forest(contains, area)
         sets = hierarchy_sets(rles[:nodes], forest, recipe.nest, area)
         padding = unrelated[nodes:]
-        return SampledScene(chosen, forest.parents + padding, forest.levels + padding, alone, tuple(sets))
+        return SampledScene(scene, forest.parents + padding, forest.levels + padding, alone, tuple(sets))
     if recipe.method == "containment":
-        area = chosen.areas
-        contains = containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, chosen.boxes))
-        return SampledScene(chosen, unrelated, unrelated, alone, tuple(containment_sets(contains, area)))
-    things = [i for i, item in enumerate(chosen.objects) if item.kind == "thing"]
-    graph = _neighbourhood(chosen, things, recipe)
+        area = scene.areas
+        contains = containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, scene.boxes))
+        return SampledScene(scene, unrelated, unrelated, alone, tuple(containment_sets(contains, area)))
+    things = [i for i, item in enumerate(scene.objects) if item.kind == "thing"]
+    graph = proximity_graph(
+        [rles[i] for i in things],
+        box=scene.boxes[things],
+        dilated=recipe.dilated,
+        iterations=recipe.iterations,
+        min_overlap=recipe.min_overlap,
+    )
+    graph = nx.relabel_nodes(graph, dict(enumerate(things)))
+    graph.add_nodes_from(range(len(rles)))
     sets = proximity_sets(rles, graph, things, recipe.cap)
     if recipe.method == "random-merge":
         generator = np.random.default_rng([recipe.seed, *scene.image_id.encode()])
         sets = random_merge_sets(rles, sets, things, recipe.largest_merge, generator)
-    neighbours = tuple(tuple(sorted(graph[i])) for i in range(count))
-    return SampledScene(chosen, unrelated, unrelated, neighbours, tuple(sets))
+    neighbours = tuple(tuple(sorted(graph[i])) for i in range(len(rles)))
+    return SampledScene(scene, unrelated, unrelated, neighbours, tuple(sets))
 
 
 def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     """The objects that take part, COCO's first, stuff last (docs/hierarchy.md, 1 and 4)."""
     dropped = Counter(scene.dropped)
-    keep: list[int] = []
-    for index, item in enumerate(scene.objects):
-        reason = _too_small(item, recipe)
-        if reason:
-            dropped[reason] += 1
-        else:
-            keep.append(index)
+    reasons = [_too_small(item, recipe) for item in scene.objects]
+    dropped.update(reason for reason in reasons if reason)
+    keep = [i for i, reason in enumerate(reasons) if reason is None]
     instances = [i for i in keep if scene.objects[i].kind != "stuff"]
     declares = scene.links is not None and recipe.links == "declared"  # a part may nearly fill its whole
     if recipe.drop_repeated and ("lvis" in scene.source or scene.source == "sa1b") and not declares:
@@ -142,39 +158,78 @@ def _cut_stuff(
     stuff: Sequence[SceneObject], instances: Sequence[SceneObject], dropped: Counter[str]
 ) -> list[SceneObject]:
     left = stuff_left_over([item.rle for item in stuff], [item.rle for item in instances])
-    cut: list[SceneObject] = []
-    for item, rle in zip(stuff, left, strict=True):
-        if rle is None:
-            dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += 1
-            continue
-        cut += scene_objects([rle], [(item.category, item.synset, item.annotation_id, item.source, item.kind)])
-    return cut
+    dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += left.count(None)
+    return [
+        part
+        for item, rle in zip(stuff, left, strict=True)
+        if rle is not None
+        for part in scene_objects([rle], [(item.category, item.synset, item.annotation_id, item.source, item.kind)])
+    ]
 
 
-def _given_forest(parents: tuple[int, ...]) -> Forest:
+def _given_forest(parents: Sequence[int]) -> Forest:
     children: list[list[int]] = [[] for _ in parents]
     for node, parent in enumerate(parents):
         if parent >= 0:
             children[parent].append(node)
     levels = [0] * len(parents)
     pending = [node for node, parent in enumerate(parents) if parent < 0]
-    while pending:
-        node = pending.pop()
+    for node in pending:  # grows while it is gone through
         for child in children[node]:
             levels[child] = levels[node] + 1
-            pending.append(child)
-    return Forest(parents, tuple(levels), tuple(map(tuple, children)))
+        pending += children[node]
+    return Forest(tuple(parents), tuple(levels), tuple(map(tuple, children)))
 
 
-def _neighbourhood(scene: Scene, things: Sequence[int], recipe: Recipe) -> nx.Graph:
-    """The proximity graph of the things, under the numbers that they have in the scene."""
-    graph = proximity_graph(
-        [scene.objects[i].rle for i in things],
-        box=scene.boxes[things],
-        dilated=recipe.dilated,
-        iterations=recipe.iterations,
-        min_overlap=recipe.min_overlap,
-    )
-    named = nx.relabel_nodes(graph, dict(enumerate(things)))
-    named.add_nodes_from(range(len(scene.objects)))
-    return named
+def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
+    """The box IoU of the merge rule, float64 (n, m): the product of the IoUs of the row and the column intervals.
+
+    Each interval IoU is the intersection over the interval that encloses both, in inclusive pixels; this
+    is not the usual ratio of areas. Boxes are int (n, 4) and (m, 4) of x, y, width, height.
+    """
+    shares = []
+    for axis in (0, 1):
+        start, other_start = first[:, None, axis], second[None, :, axis]
+        end, other_end = start + first[:, None, axis + 2], other_start + second[None, :, axis + 2]
+        inner = np.maximum(np.minimum(end, other_end) - np.maximum(start, other_start), 0)
+        shares.append(inner / (np.maximum(end, other_end) - np.minimum(start, other_start)))
+    return np.asarray(shares[0] * shares[1], dtype=np.float64)
+
+
+def coco_repeated_in_lvis(
+    coco: Sequence[Rle], lvis: Sequence[Rle], box: IntArray | None = None, lvis_box: IntArray | None = None
+) -> BoolArray:
+    """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask; bool (n,).
+
+    All masks are of one size, none empty; boxes are `boxes` of the masks where the caller has them.
+    """
+    if not coco or not lvis:
+        return np.zeros(len(coco), dtype=bool)
+    shares = interval_box_ious(boxes(coco) if box is None else box, boxes(lvis) if lvis_box is None else lvis_box)
+    return _any_above(COCO_IOU, shares > BOX_IOU, coco, lvis)
+
+
+def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> BoolArray:
+    """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask; bool (n,).
+
+    The masks are in the order of the file, boxes as for `coco_repeated_in_lvis`. The later mask counts even if it is
+    dropped itself.
+    """
+    if len(lvis) < 2:
+        return np.zeros(len(lvis), dtype=bool)
+    box = boxes(lvis) if box is None else box
+    return _any_above(LVIS_IOU, np.triu(interval_box_ious(box, box) > BOX_IOU, k=1), lvis, lvis)
+
+
+def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
+    """Stuff regions less the union of the instance masks that were kept; None where 500 pixels or fewer are left."""
+    if not stuff:
+        return []
+    covered = [union(instances)] if instances else []
+    left = [difference(region, covered) for region in stuff]
+    return [rle if area > STUFF_AREA else None for rle, area in zip(left, areas(left), strict=True)]
+
+
+def _any_above(threshold: float, near: BoolArray, rles: Sequence[Rle], others: Sequence[Rle]) -> BoolArray:
+    """Which masks have a larger IoU than the threshold with one of the others that are near."""
+    return np.asarray((overlaps_where(near, rles, others, "iou") > threshold).any(axis=1), dtype=np.bool_)

@@ -114,9 +114,8 @@ def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
 
 def _open(chosen: SourceName, recipe: Recipe, paths: SourcePaths) -> SceneSource:
     if paths.folder is not None:
-        return open_folder_scenes(
-            cast(FolderName, chosen), paths.find(paths.folder), paths.split, recipe.bad_annotations
-        )
+        folder = paths.find(paths.folder)
+        return open_folder_scenes(cast(FolderName, chosen), folder, paths.split, recipe.bad_annotations)
     if chosen == "hannotation":
         from disbench.datasets.hannotation import HannotationSource  # noqa: PLC0415
 
@@ -124,14 +123,11 @@ def _open(chosen: SourceName, recipe: Recipe, paths: SourcePaths) -> SceneSource
     if chosen in ("sbd", "voc"):
         from disbench.datasets.label_maps import SBD, VOC, MapScenes  # noqa: PLC0415
 
-        layout, folder = (SBD, paths.sbd) if chosen == "sbd" else (VOC, paths.voc)
-        return MapScenes(layout, paths.find(folder or Path()), paths.split)
-    if chosen == "photos":
-        from disbench.datasets.photos import open_photos  # noqa: PLC0415
+        layout, given = (SBD, paths.sbd) if chosen == "sbd" else (VOC, paths.voc)
+        return MapScenes(layout, paths.find(given or Path()), paths.split)
+    from disbench.datasets.photos import open_photos  # noqa: PLC0415
 
-        files = [open_photos()]
-    else:
-        files = list(_annotation_files(recipe, paths))
+    files = [open_photos()] if chosen == "photos" else list(_annotation_files(recipe, paths))
     return AnnotatedImages(files, raster=recipe.raster, coco_masks=recipe.coco_masks, join=recipe.join)
 
 

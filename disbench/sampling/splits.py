@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_COUNT, MAX_LIST_BYTES
-from disbench.core.masks import Rle, areas, ious
+from disbench.core.masks import areas, ious
 from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.io import definitions
 from disbench.io.files import bounded_bytes, whole_file
@@ -27,15 +27,10 @@ from disbench.shards.reader import ShardReader
 
 RULE: Final = "disbench parts 1"
 """The rule of candidates, rank and draw; a changed rule gets another number."""
-MIN_AREA = 80
-MIN_CLICK_AREA = 20
-SAME_AS_PARENT = 0.90
-"""A center with a larger IoU with its parent cannot be told apart from it."""
-PER_IMAGE = 3
-NAME_SHARE = 20
-"""Of N sets, at most one in so many (rounded up) has the same part key."""
-ALIKE = 0.50
-"""Centers of one image with a larger IoU are not both taken."""
+MIN_AREA, MIN_CLICK_AREA, SAME_AS_PARENT = 80, 20, 0.90
+"""A candidate has these areas or larger ones, and an IoU with its parent of at most this."""
+PER_IMAGE, NAME_SHARE, ALIKE = 3, 20, 0.50
+"""Sets of one image; one in so many (rounded up) has the same part key; IoU of two centers of one image: at most."""
 _OF_SHARDS = ("source", "limit", "recipe", "sources", "versions")
 """What a list records of the manifest of the shards."""
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
@@ -62,20 +57,18 @@ class Draw:
     per_name: Positive | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "split"):
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", getattr(self, name)):
+        for text in (self.dataset, self.split):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
                 raise InputError(
-                    f"{name} = {shown(getattr(self, name))}: write it with ASCII letters, digits, dots, hyphens and "
-                    "underscores"
+                    f"{shown(text)}: write dataset and split with ASCII letters, digits, dots, hyphens and underscores"
                 )
         if self.size is not None and None in (self.per_image, self.per_name):
             raise InputError("size goes with per_image and per_name")
 
     def image(self, file_name: str) -> str | None:
         """`dataset/split/image`, with the stem of the file's name; None for an image that is not taken."""
-        if not fnmatchcase(file_name, self.images):
-            return None
-        return f"{self.dataset}/{self.split}/{PurePosixPath(file_name).stem}"
+        stem = PurePosixPath(file_name).stem
+        return f"{self.dataset}/{self.split}/{stem}" if fnmatchcase(file_name, self.images) else None
 
     def rank(self, key: str) -> str:
         """SHA-256 (hex) by which keys are sorted before the draw."""
@@ -98,14 +91,12 @@ class ListedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """How a list was made, the content of `NAME.toml`.
+    """How a list was made, the content of `NAME.toml`; from `source` on what the manifest of the shards says.
 
     Attributes:
-        rule: `RULE`.
         candidates: number of candidates, and SHA-256 (hex) of their keys: sorted by code points, each with a line feed.
         list_sha256: of the bytes of `NAME.jsonl`.
         command: that made it.
-        source: of the shards, as their manifest says; `recipe`, `sources`, `versions` and `limit` likewise.
     """
 
     rule: Literal["disbench parts 1"]
@@ -146,7 +137,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A set that can be drawn."""
+    """A set that can be drawn; its `name` is its part key."""
 
     key: str
     name: str
@@ -170,8 +161,7 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
     from tqdm import tqdm  # noqa: PLC0415
 
     found: dict[str, Candidate] = {}
-    scenes = tqdm(enumerate(reader), total=len(reader), unit="scene", disable=not progress)
-    for scene, sampled in scenes:
+    for scene, sampled in tqdm(enumerate(reader), total=len(reader), unit="scene", disable=not progress):
         for key, number, chosen in _keys(sampled, draw):
             if not _is_candidate(sampled, chosen):
                 continue
@@ -185,8 +175,8 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
                     f"{reader.folder}: two sets have the key {shown(key)}; sample images whose names differ, with "
                     "annotation ids that differ"
                 )
-            place = Place(scene, number, chosen.center, len(chosen.members))
-            found[key] = Candidate(key, part_key(sampled.scene.objects[chosen.center].category), place)
+            name = part_key(sampled.scene.objects[chosen.center].category)
+            found[key] = Candidate(key, name, Place(scene, number, chosen.center, len(chosen.members)))
     if not found:
         raise InputError(
             f"{reader.folder}: no set of images {draw.images!r} can be drawn; name shards of parts and wholes (method "
@@ -233,12 +223,12 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
     if out.suffix != ".jsonl":
         raise InputError(f"{out}: a list is written as NAME.jsonl; name the file so")
     reader = ShardReader(shards)
-    recipe = settings_from(Recipe, reader.manifest.recipe, f"{shards}: recipe")
+    manifest = reader.manifest
+    recipe = settings_from(Recipe, manifest.recipe, f"{shards}: recipe")
     candidates, sets = _list(reader, draw, progress)
     content = "".join(json.dumps(table_from(one), ensure_ascii=False) + "\n" for one in sets).encode()
     if out.exists() and out.read_bytes() != content:
         raise InputError(f"{out}: there is another list of this name, and a list is never changed; choose a new name")
-    manifest = reader.manifest
     made = Made(
         rule=RULE,
         draw=draw,
@@ -266,10 +256,17 @@ def read_split(name: str) -> Split:
     listed = path.with_suffix(".jsonl")
     missing = f"there is no such list; put it beside {path.name}"
     content = bounded_bytes(listed, MAX_LIST_BYTES, "name the list of a split", missing)
-    sets = tuple(_parsed(listed, content))
     if _sha256(content) != made.list_sha256:
         raise InputError(f"{listed}: its SHA-256 is not the one that {path.name} names; get both files again")
-    return Split(path.stem, made, sets)
+    sets = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            sets.append(settings_from(ListedSet, parse_json_table(line), f"{listed}: line {number}"))
+        except ValueError as error:
+            raise InputError(f"{listed}: line {number} is not a set ({error}); get the list again") from error
+    if len({one.key for one in sets}) < max(1, len(sets)):
+        raise InputError(f"{listed}: the list is empty or a key comes twice; get the list again")
+    return Split(path.stem, made, tuple(sets))
 
 
 def recorded_split(name: str, sha256: str) -> Split:
@@ -343,19 +340,15 @@ def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | 
 def _list(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candidate], tuple[ListedSet, ...]]:
     """All candidates by rank, and the lines of the sets drawn of them."""
 
-    def center(one: Candidate) -> Rle:
-        return reader[one.place.scene].scene.objects[one.place.center].rle
-
-    def alike(one: Candidate, other: Candidate) -> bool:
-        return float(ious(center(one), [center(other)])[0]) > ALIKE
-
-    def line(one: Candidate) -> ListedSet:
-        sampled = reader[one.place.scene]
-        return _listed(one.key, sampled, sampled.sets[one.place.number])
+    def alike(*pair: Candidate) -> bool:
+        one, other = (reader[item.place.scene].scene.objects[item.place.center].rle for item in pair)
+        return float(ious(one, [other])[0]) > ALIKE
 
     candidates = find_candidates(reader, draw, progress=progress)
-    taken = drawn_of(candidates, draw, alike)
-    lines = {one.key: line(one) for one in sorted(taken, key=lambda one: one.place.scene)}  # row groups are read once
+    taken, lines = drawn_of(candidates, draw, alike), {}
+    for one in sorted(taken, key=lambda one: one.place.scene):  # row groups are read once
+        sampled = reader[one.place.scene]
+        lines[one.key] = _listed(one.key, sampled, sampled.sets[one.place.number])
     return candidates, tuple(lines[one.key] for one in taken)
 
 
@@ -382,23 +375,6 @@ def _listed(key: str, sampled: SampledScene, chosen: SetOfObjects) -> ListedSet:
     rles = sampled.scene.rles
     members = tuple(_sha256(rle["counts"]) for rle in set_masks(rles, chosen))
     return ListedSet(key, _sha256(rles[chosen.center]["counts"]), members)
-
-
-def _parsed(path: Path, content: bytes) -> Iterator[ListedSet]:
-    """The lines of a list; `InputError` for one that is not a set, a key that comes again, or no line at all."""
-    seen: set[str] = set()
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            table = parse_json_table(line)
-        except ValueError as error:
-            raise InputError(f"{path}: line {number} is not a set ({error}); get the list again") from error
-        one = settings_from(ListedSet, table, f"{path}: line {number}")
-        if one.key in seen:
-            raise InputError(f"{path}: line {number}: the key {shown(one.key)} comes again; get the list again")
-        seen.add(one.key)
-        yield one
-    if not seen:
-        raise InputError(f"{path}: the list is empty; get it again")
 
 
 def _keys_sha256(candidates: Sequence[Candidate]) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests import toy_methods
-from tests.commands import disbench, refused
+from tests.commands import disbench
 from tests.synthetic import write_pairs
-from tests.unit.run_tools import draw_ious, write_run
 
 TOY = str(Path(toy_methods.__file__))
 
@@ -32,19 +31,3 @@ def test_two_runs_on_a_folder(tmp_path: Path) -> None:
     done = disbench("failures", "runs", "--dataset", "set", "--samples", "1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in (tmp_path / "failures").iterdir()} == {"8.png", "16.png", "failures.csv"}
-
-
-def test_what_cannot_be_compared_or_drawn(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", draw_ious(5))
-    write_run(tmp_path / "b", draw_ious(5, seed=1))
-    write_run(tmp_path / "other", draw_ious(5), dataset={"name": "berkeley", "content_hash": "0" * 64})
-    for arguments, words in (
-        (("compare", "a", "other"), "needs runs on the same samples"),
-        (("compare", "a", "b"), "no pictures of a: grabcut"),
-        (("failures", "a"), "no pictures of a: grabcut"),
-    ):
-        refused(disbench(*arguments, cwd=tmp_path), words)
-        assert not (tmp_path / arguments[0]).exists()
-    done = disbench("compare", "a", "b", "--samples", "0", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert {path.name for path in (tmp_path / "comparison").iterdir()} == {"comparison.md", "comparison.csv"}

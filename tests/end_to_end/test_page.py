@@ -29,6 +29,8 @@ FIELDS = {
     "NoF@90 ritm": "nof_90_ritm",
     "NoF@90 strict": "nof_90_strict",
     "mIoU@1": "mean_iou_1",
+    "AuC": "auc",
+    "boundary AuC": "boundary_auc",
     "never solved": "never_solved_90",
     "s/click": "model_seconds",
     "Training data": "training_data",
@@ -136,6 +138,8 @@ def key(row: dict[str, str], column: str) -> Any:
 
 def test_every_column_sorts_both_ways(open_page: Opener, results: list[dict[str, str]]) -> None:
     page = open_page()
+    assert page.locator("th[aria-sort=ascending]").inner_text() == "NoC@90"
+    check_order([results[number] for number in shown_runs(page)], "NoC@90", descending=False)
     assert page.locator("thead th").all_inner_texts() == list(FIELDS)
     for column in FIELDS:
         directions = set()
@@ -165,23 +169,7 @@ def check_order(rows: list[dict[str, str]], column: str, descending: bool) -> No
         assert there == sorted(there, reverse=descending)
 
 
-def test_rows_are_first_sorted_by_clicks(open_page: Opener, results: list[dict[str, str]]) -> None:
-    page = open_page()
-    assert page.locator("th[aria-sort=ascending]").inner_text() == "NoC@90"
-    for name in ("davis", "grabcut"):
-        clicks = [float(results[n]["noc_90"]) for n in shown_runs(page) if results[n]["dataset"] == name]
-        assert clicks == sorted(clicks)
-
-
-@pytest.mark.parametrize(
-    ("label", "field"),
-    [
-        ("Dataset", "dataset"),
-        ("Training data", "training_data"),
-        ("Selection", "selection"),
-        ("Click policy", "policy"),
-    ],
-)
+@pytest.mark.parametrize(("label", "field"), [("Dataset", "dataset"), ("Click policy", "policy")])
 def test_filters(open_page: Opener, results: list[dict[str, str]], label: str, field: str) -> None:
     page = open_page()
     choice = page.get_by_label(label, exact=True)
@@ -221,30 +209,6 @@ def tip(page: Any, kind: str, place: int) -> list[str]:
     """Name without its letters, then the lines below it."""
     name, *lines = page.locator(f"[data-kind={kind}] .tip").nth(place).locator("> *").all_inner_texts()
     return [name.split(" [")[0], *lines]
-
-
-def test_what_hovers_is_the_data(open_page: Opener, report: Path) -> None:
-    page = open_page()
-    rows = list(csv.DictReader(io.StringIO((report / "curves.csv").read_text())))
-    known = {(row["label"], row["click"]): row["mean_iou"] for row in rows if row["dataset"] == "grabcut"}
-    canvas = page.locator("[data-kind=curves] .canvas").nth(1)
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    seen: dict[str, set[int]] = {}
-    for right, down in itertools.product(np.linspace(0.1, 0.98, 12), (0.1, 0.25, 0.5, 0.7)):
-        page.mouse.move(box["x"] + right * box["width"], box["y"] + down * box["height"])
-        if not page.locator("[data-kind=curves] .tip").nth(1).is_visible():
-            continue
-        label, text = tip(page, "curves", 1)
-        click, value = text.removeprefix("click ").split(": mean IoU ")
-        assert value == f"{float(known[label, click]):.3f}"
-        seen.setdefault(label, set()).add(int(click))
-    assert len(seen) >= 3
-    assert {1, 20} <= set().union(*seen.values())
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.2 * box["height"])
-    assert page.locator("[data-kind=curves] g.focus").count() == 1
-    page.mouse.move(2, 2)
-    assert not page.locator(".tip.shown").count()
 
 
 def test_clicks_against_seconds(open_page: Opener, results: list[dict[str, str]]) -> None:
@@ -339,16 +303,6 @@ def test_the_legend_takes_curves_out(open_page: Opener) -> None:
     assert plots.locator("[data-kind=curves] g[data-run]").count() == before
 
 
-def test_an_ill_name_is_a_name(open_page: Opener) -> None:
-    page = open_page()
-    assert page.locator("tbody.run", has_text=HOSTILE).count() == 1
-    assert page.locator(".legend", has_text=HOSTILE).count() == 1
-    assert page.title() == "disbench leaderboard"
-    assert page.locator("img").count() == 1
-    page.locator("img").scroll_into_view_if_needed()
-    assert page.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 60
-
-
 @pytest.mark.parametrize("width", [375, 768])
 def test_narrow_screens(open_page: Opener, width: int) -> None:
     page = open_page(viewport={"width": width, "height": 800}, has_touch=True)
@@ -369,8 +323,7 @@ def test_narrow_screens(open_page: Opener, width: int) -> None:
     assert shown.bounding_box()["x"] + shown.bounding_box()["width"] <= width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("chosen", ["", "light", "dark"])
+@pytest.mark.parametrize(("scheme", "chosen"), [("light", ""), ("dark", ""), ("light", "dark"), ("dark", "light")])
 def test_texts_can_be_read(open_page: Opener, scheme: str, chosen: str) -> None:
     page = open_page(color_scheme=scheme)
     page.get_by_label("Colours").select_option(chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.commands import disbench, refused
+from tests.commands import disbench
 from tests.unit.run_tools import CARD, draw_ious, write_run
 
 
@@ -41,19 +41,3 @@ def test_what_there_is(tmp_path: Path) -> None:
     assert "FocalClick" in done.stdout.splitlines()
     done = disbench("published", "ritm", cwd=tmp_path)
     assert "differs: the RITM repository's README prints SBD NoC@85 3.59" in done.stdout
-
-
-def test_what_is_wrong(tmp_path: Path) -> None:
-    write_ritm(tmp_path / "run")
-    (tmp_path / "empty").mkdir()
-    for arguments, named in (
-        (["reproduce", "table9"], "table9"),
-        (["reproduce", "table1", "--pdf"], "--pdf"),
-        (["reproduce", "figure4", "--sample", "s1"], "--sample"),
-        (["reproduce", "figure4", "--latex"], "--latex"),
-        (["reproduce", "figure4", "--map", "row=run"], "--map"),
-        (["reproduce", "table1", "--map", "RITM HRNet-32=run"], "RITM HRNet-32"),
-        (["reproduce", "table1", "--runs", "empty"], "empty"),
-    ):
-        refused(disbench(*arguments, cwd=tmp_path), named)
-    assert not (tmp_path / "paper").exists()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import Result, contents, disbench, refused
-from tests.unit.shard_tools import rewrite_shard
+from tests.commands import Result, contents, disbench
 
 PARTS = 3
 SHARD = "shard-00001.parquet"
@@ -44,27 +42,3 @@ def test_parts_are_merged_into_the_undivided_folder(made: Path, tmp_path: Path) 
         str(made / "whole"), ""
     )
     assert "(of 8 images)" in result.stdout
-
-
-def test_what_is_wrong_is_told_in_one_sentence(made: Path, tmp_path: Path) -> None:
-    refused(disbench("merge", *parts(made)[:2], "--out", tmp_path / "out"), "part 1 is missing")
-    refused(sample(tmp_path / "out", "--shard-of", "4/3"), "such as 3/16")
-    assert not (tmp_path / "out").exists()
-
-
-def test_verification_sees_what_hashes_do_not(made: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for name, content in contents(made / "whole").items():
-        (folder / name).write_bytes(content)
-    for options in ((), ("--quick",), ("--workers", "2")):
-        result = disbench("verify", folder, *options)
-        assert (result.returncode, result.stderr.count("not whole")) == (0, 0)
-        assert "8 scenes in" in result.stdout
-    rows = pq.read_table(folder / SHARD).to_pylist()
-    rows[0]["sets"][0]["members"][0] = []
-    rewrite_shard(folder, rows, SHARD)
-    assert disbench("verify", folder, "--quick").returncode == 0
-    result = disbench("verify", folder, "--workers", "1")
-    assert result.returncode == 2
-    assert SHARD in result.stderr and f"image '{rows[0]['image_id']}'" in result.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.commands import disbench, refused
+from tests.commands import disbench
 from tests.unit.run_tools import draw_ious, write_run
 
 
@@ -21,12 +21,3 @@ def test_a_report_of_runs_below_a_folder(tmp_path: Path) -> None:
     before = (tmp_path / "report" / "report.md").read_bytes()
     assert disbench("report", "runs", "other", "--out", "again", cwd=tmp_path).returncode == 0
     assert (tmp_path / "again" / "report.md").read_bytes() == before
-
-
-def test_what_cannot_be_reported(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    refused(disbench("report", "empty", cwd=tmp_path), "empty: there is no run in it")
-    assert not (tmp_path / "report").exists()
-    write_run(tmp_path / "run", draw_ious(2))
-    (tmp_path / "file").touch()
-    refused(disbench("report", "run", "--out", "file", cwd=tmp_path), "error: file: ")

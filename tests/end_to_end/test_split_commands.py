@@ -41,15 +41,6 @@ def test_a_split_is_made_again_and_checked(place: Path, tmp_path: Path) -> None:
     assert json.loads(command).startswith("disbench split make shards-1 --out ")
 
 
-def test_a_check_that_fails_names_a_key(place: Path, tmp_path: Path) -> None:
-    other = ("lvis-hierarchy", "--photos", "--set", "min_area=3000", "--out", tmp_path / "shards", "--workers", "1")
-    assert disbench("sample", *other).returncode == 0
-    done = disbench("split", "check", "few.jsonl", tmp_path / "shards", cwd=place)
-    assert done.returncode == 2 and not done.stdout
-    for words in ("set 2 of the list is 'photos/all/grace_hopper/169', of these", "recipe min_area"):
-        assert words in done.stderr
-
-
 def test_runs_on_splits_and_their_report(place: Path, tmp_path: Path) -> None:
     for task, split in (("diverse", "few"), ("diverse", "more"), ("intents", "few")):
         run = ("--task", task, "--shards", "shards-1", "--images", "embedded", "--method", TOY, "--workers", "1")

@@ -37,10 +37,10 @@ from disbench.harness.store import (
 )
 from disbench.harness.verification import verify_run
 from disbench.reports.entries import read_entries
-from disbench.reports.failures import hard_samples
 from disbench.reports.page import page_html
 from disbench.reports.render import latex, markdown
 from disbench.reports.report import make_report
+from disbench.reports.samples import hard_samples
 from disbench.reports.tables import budget_table, clicks_table, curves_csv, overview_table, quality_table, results_csv
 from tests.fuzz.stored_forms import (
     NASTY_TEXTS,

@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from disbench.core.masks import Rle, areas, boxes, decode, encode
 from disbench.core.scenes import Kind, Scene, SceneObject
 from disbench.sampling.hierarchy import build_hierarchy
-from disbench.sampling.merge import coco_repeated_in_lvis, interval_box_ious, lvis_repeated_later, stuff_left_over
 from disbench.sampling.recipes import load_recipe
-from disbench.sampling.sampled_scene import choose_objects
+from disbench.sampling.sampled_scene import (
+    choose_objects,
+    coco_repeated_in_lvis,
+    interval_box_ious,
+    lvis_repeated_later,
+    stuff_left_over,
+)
 
 Mask = npt.NDArray[np.bool_]
 Masks = npt.NDArray[np.bool_]

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from disbench.io import definitions
-from disbench.reports.paper.definitions import PaperTable, read_definition
-from disbench.reports.paper.published import published_lines
-from disbench.reports.paper.rows import PaperRuns, paper_blocks
-from disbench.reports.paper.tables import paper_table
+from disbench.reports.paper.definitions import PaperTable, published_lines, read_definition
+from disbench.reports.paper.tables import PaperRuns, paper_blocks, paper_table
 from disbench.reports.render.table import Cell, Table
 
 FOLDER = definitions.folder("reports") / "published"

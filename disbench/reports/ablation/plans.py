@@ -113,18 +113,17 @@ class AblationPlan:
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
         for name in (self.name, *names):
-            if not _NAME.fullmatch(name):
-                raise InputError(f"the name {name!r} cannot be a folder's: use lower-case letters, digits and hyphens")
-            if names.count(name) > 1:
-                raise InputError(f"two rows are called {name!r}; give them different names")
+            if not _NAME.fullmatch(name) or names.count(name) > 1:
+                raise InputError(f"the name {name!r}: give each row its own, of lower-case letters, digits and hyphens")
         for row in self.rows:
-            if row.trained_as and self.row(row.trained_as).trained_as:
-                raise InputError(f"row {row.name!r}: {row.trained_as!r} is not trained itself; name a row that is")
-            if row.trained_as and (row.set or row.shards):
-                raise InputError(f"row {row.name!r} is trained as {row.trained_as!r}; leave its set and shards out")
+            if row.trained_as and (row.set or row.shards or self.row(row.trained_as).trained_as):
+                raise InputError(
+                    f"row {row.name!r} is trained as {row.trained_as!r}: name a row that is trained itself, and "
+                    "leave its set and shards out"
+                )
         for contrast in self.contrasts:
-            self.row(contrast.before)
-            self.row(contrast.after)
+            for name in contrast.rows:
+                self.row(name)
 
     def row(self, name: str) -> PlannedRow:
         """The row of a name; `InputError` if there is none."""

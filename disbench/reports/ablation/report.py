@@ -2,34 +2,293 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from disbench.core.arrays import FloatArray
+from disbench.core.errors import InputError
+from disbench.core.statistics import bootstrap_interval
+from disbench.harness.measures import MEASURES, NOT_A_NUMBER, Measure, RunRows, UnavailableError
+from disbench.harness.store import RUN
 from disbench.io.files import write_files
-from disbench.reports.ablation.plans import AblationPlan
-from disbench.reports.ablation.results import (
-    HOW,
-    CellRun,
-    MeasuredAblation,
-    Quantity,
-    Sign,
-    estimate,
-    read_results,
-    values_of,
-)
+from disbench.reports.ablation.plans import RUNS, AblationPlan, Contrast, RowRecord, read_record, recorded
+from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.paper.definitions import PaperTable, read_definition
-from disbench.reports.paper.rows import NOT_RUN
+from disbench.reports.paper.tables import NOT_PRINTED, NOT_RUN
 from disbench.reports.render import markdown
 from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, csv_text
 from disbench.reports.report import Report
 from disbench.reports.tables import notes_on_dataset
 
+_HOW = (
+    "Measured: after less before on the same samples, mean over seeds. Over samples: 95 % percentile bootstrap of the "
+    "paired differences (exact for clicks and failures). Over seeds: 95 % t interval of the seeds' differences; of one "
+    "seed there is none, and no interval then tells how another training would have come out. Finding: holds, against: "
+    "every interval that there is excludes 0, on the paper's side or on the other; better, worse: likewise, where the "
+    "paper prints no difference or 0; not decided: some interval has 0 in it. Nothing is corrected for the number of "
+    "differences. Of NoC and NoF less is better, of mIoU@1 (after the first click) more; NoF counts by RITM's rule."
+)
 _ROWS = (
     "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
     "seeds where there are several."
 )
+
+
+def _first_ious(rows: RunRows) -> FloatArray:
+    return np.array([row[0] for row in rows.ious], dtype=np.float64)
+
+
+FIRST = replace(MEASURES["mean_iou_1"], by_sample=_first_ious)
+"""The IoU at click 1, of runs that stop early too."""
+
+
+class CellRun(NamedTuple):
+    """The run of a row and seed."""
+
+    record: RowRecord
+    entry: Entry
+
+
+Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
+"""(row, dataset) -> seed -> its run."""
+
+
+def _title(measure: Measure) -> str:
+    """NoC@90, NoF@90, mIoU@1."""
+    return measure.title.removesuffix(" ritm")
+
+
+def _key(measure: Measure) -> str:
+    """As in published columns: noc90, nof90; iou1."""
+    return measure.name.removeprefix("mean_").removesuffix("_ritm").replace("_", "")
+
+
+def _text(measure: Measure, value: float, *, sign: bool = False) -> str:
+    """A value, or with `sign` a difference, as tables print it."""
+    size = f"{abs(value):.{ {'clicks': 2, 'samples': 1}.get(measure.unit, 3) }f}"
+    before = "−" if value < 0 else "+" if sign else ""
+    return f"{before}{size}" if float(size) else size
+
+
+def values_of(runs: Sequence[CellRun], measure: Measure) -> FloatArray:
+    """A measure of each seed and sample, (seeds, samples), 1 for a failure; `UnavailableError` if there is none."""
+    assert measure.by_sample is not None
+    found = np.stack([np.asarray(measure.by_sample(run.entry.rows), dtype=np.float64) for run in runs])
+    if not np.isfinite(found).all():
+        raise UnavailableError(NOT_A_NUMBER)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds and samples (for failures, their number), and its 95 % intervals as in `_HOW`."""
+
+    mean: float
+    samples: tuple[float, float]
+    seeds: tuple[float, float] | None
+
+    @property
+    def side(self) -> int:
+        """The sign of the mean if every interval excludes 0, else 0."""
+        if all(low > 0 for low, _ in self.intervals):
+            return 1
+        return -1 if all(high < 0 for _, high in self.intervals) else 0
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """The interval over samples and, with several seeds, the one over seeds."""
+        return [self.samples, *([self.seeds] if self.seeds else [])]
+
+
+def estimate(values: npt.ArrayLike, measure: Measure) -> Estimate:
+    """Mean and intervals of finite values or differences (seeds, samples); for failures, of their sum over samples."""
+    from scipy.special import stdtrit  # noqa: PLC0415  (slow to load)
+
+    given = np.asarray(values, dtype=np.float64)
+    seeds, samples = given.shape
+    scale = samples if measure.unit == "samples" else 1
+    low, high = bootstrap_interval(given.sum(axis=0))  # sums of whole numbers, unlike means, are exact
+    means = given.mean(axis=1) * scale
+    mean, over_seeds = float(means.mean()), None
+    if seeds > 1:
+        half = float(stdtrit(seeds - 1, 0.975) * means.std(ddof=1) / math.sqrt(seeds))
+        over_seeds = (mean - half, mean + half)
+    return Estimate(mean, (low * scale / seeds, high * scale / seeds), over_seeds)
+
+
+def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
+    """The finished runs in an ablation's folder.
+
+    Raises:
+        InputError: nothing is finished, a run or record is damaged, or budgets, samples or protocols differ.
+    """
+    records = {
+        run.parent: read_record(cell) for cell in recorded(folder) for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
+    }
+    if not records:
+        raise InputError(f"{folder}: no row of an ablation is finished here; run disbench ablate to the end")
+    found: dict[tuple[str, str], dict[int, CellRun]] = {}
+    first_of: dict[str, CellRun] = {}
+    for entry in read_entries(find_runs(list(records))):
+        place, options = entry.run.folder, entry.record.method.options
+        own = CellRun(records[place], entry)
+        for name, value in own.record.method.items():
+            if options.get(name) != value:
+                raise InputError(
+                    f"{place}: {name} = {options.get(name)!r}, where its row has {value!r}; run the ablation again "
+                    "with --existing overwrite"
+                )
+        first = first_of.setdefault(entry.dataset, own)
+        one = next(iter(first_of.values()))
+        if own.record.length != one.record.length:
+            raise InputError(
+                f"{place} is trained for {own.record.budget} and {one.entry.run.folder} for {one.record.budget}; rows "
+                "are compared at one budget: name another --out for the other"
+            )
+        if _how(entry) != _how(first.entry):
+            raise InputError(
+                f"{place} and {first.entry.run.folder} differ in samples or protocol; measure all rows with the same "
+                "--every, --limit and --stop-at"
+            )
+        found.setdefault((own.record.row, entry.dataset), {})[own.record.seed] = own
+    return found
+
+
+def _how(entry: Entry) -> tuple[object, ...]:
+    rows, threshold = entry.rows, entry.record.protocol.threshold
+    return entry.content_hash, dict(entry.conditions), threshold, rows.stop_at, list(rows.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class PaperDifference:
+    """The paper's numbers of a contrast or "", after minus before, and the source if that is not the table."""
+
+    before: str = ""
+    after: str = ""
+    difference: Decimal | None = None
+    source: str = ""
+
+    @property
+    def side(self) -> int:
+        """The sign of the difference; 0 if none is printed."""
+        return 0 if self.difference is None else (self.difference > 0) - (self.difference < 0)
+
+    @property
+    def text(self) -> str:
+        """As tables print it."""
+        if self.difference is None:
+            return NOT_PRINTED
+        return f"{self.difference:+}".replace("-", "−") if self.difference else str(self.difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A measured difference beside the printed one.
+
+    Attributes:
+        dataset: name of its card.
+        before: mean of the row without the component, or None; `after` of the row with it.
+        ours: after minus before, or None.
+        seeds: those that both rows have.
+        missing: why there is no difference, or "".
+    """
+
+    contrast: Contrast
+    dataset: str
+    measure: Measure
+    paper: PaperDifference
+    before: float | None = None
+    after: float | None = None
+    ours: Estimate | None = None
+    seeds: tuple[int, ...] = ()
+    samples: int = 0
+    missing: str = ""
+
+    @property
+    def agreement(self) -> str:
+        """Whether the mean has the printed sign, significant or not; "" where one of the two is missing."""
+        side = 0 if self.ours is None else (self.ours.mean > 0) - (self.ours.mean < 0)
+        return "" if not side or not self.paper.side else "same" if side == self.paper.side else "opposite"
+
+    @property
+    def finding(self) -> str:
+        """As `_HOW` explains."""
+        if self.ours is None:
+            return self.missing
+        if not self.ours.side:
+            return "not decided"
+        if self.paper.side:
+            return "holds" if self.ours.side == self.paper.side else "against"
+        return "better" if (self.ours.side > 0) == (self.measure.better == "higher") else "worse"
+
+
+@dataclass(frozen=True)
+class MeasuredAblation:
+    """A plan with its measured rows, and the paper's table if there is one."""
+
+    plan: AblationPlan
+    paper: PaperTable | None
+    results: Results
+
+    @cached_property
+    def measures(self) -> list[Measure]:
+        """Those of the paper's table, NoC@90, NoF@90, and the IoU at the first click."""
+        printed = {measure.name for measure in self.paper.measures} if self.paper else set()
+        return [*(MEASURES[name] for name in sorted(printed | {"noc_90", "nof_90_ritm"})), FIRST]
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """The measured datasets, the plan's first."""
+        measured = [dataset for _, dataset in self.results]
+        return list(dict.fromkeys([*(d.name for d in self.plan.datasets if d.name in measured), *measured]))
+
+    @cached_property
+    def signs(self) -> list[Sign]:
+        """Every contrast, dataset and measure; `InputError` if the plan names a row that the paper's table lacks."""
+        return [self._sign(*place) for place in product(self.plan.contrasts, self.datasets, self.measures)]
+
+    def _sign(self, contrast: Contrast, dataset: str, measure: Measure) -> Sign:
+        before, after = (self.results.get((row, dataset), {}) for row in contrast.rows)
+        seeds = tuple(sorted(before.keys() & after.keys()))
+        sign = Sign(contrast, dataset, measure, self._printed(contrast, dataset, measure))
+        if not seeds:
+            return replace(sign, missing=NOT_RUN)
+        try:
+            of_before, of_after = (values_of([runs[seed] for seed in seeds], measure) for runs in (before, after))
+        except UnavailableError as error:
+            return replace(sign, missing=str(error))
+        return replace(
+            sign,
+            before=estimate(of_before, measure).mean,
+            after=estimate(of_after, measure).mean,
+            ours=estimate(of_after - of_before, measure),
+            seeds=seeds,
+            samples=of_before.shape[1],
+        )
+
+    def _printed(self, contrast: Contrast, dataset: str, measure: Measure) -> PaperDifference:
+        if contrast.noc is not None and measure.name == "noc_90":
+            return PaperDifference(difference=Decimal(str(contrast.noc)), source=contrast.source)
+        before, after = (self._number(self.plan.row(row).paper, dataset, measure) for row in contrast.rows)
+        return PaperDifference(before, after, Decimal(after) - Decimal(before) if before and after else None)
+
+    def _number(self, row: str, dataset: str, measure: Measure) -> str:
+        if self.paper is None or not row:
+            return ""
+        if row not in self.paper.rows:
+            raise InputError(f"{self.paper.name}: no row {row!r}; correct the ablation that names it")
+        columns = {(one.dataset.card, one.name): one.column for one in self.paper.measures}
+        return self.paper.printed(row).numbers.get(columns.get((dataset, measure.name), ""), "")
 
 
 def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
@@ -44,8 +303,15 @@ def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
         f"signs-{plan.name}.csv": csv_text([_sign_record(plan.name, sign) for sign in ablation.signs]).encode(),
         f"rows-{plan.name}.csv": csv_text(list(_row_records(ablation))).encode(),
     }
+    lines = []
+    for sign in _measured(ablation.signs):
+        if sign.measure.name == "noc_90":  # of each contrast and dataset
+            measured = sign.missing if sign.ours is None else _text(sign.measure, sign.ours.mean, sign=True)
+            found = "" if sign.ours is None else f" ({sign.finding})"
+            lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, paper {sign.paper.text}{found}")
+    lines += [*filter(None, [_unmeasured(ablation.signs)]), _tally(ablation.signs)]
     paths = write_files(contents, out)
-    return Report(tuple(paths), (*map(str, paths), *_lines(ablation.signs)))
+    return Report(tuple(paths), (*map(str, paths), *lines))
 
 
 def _page(ablation: MeasuredAblation) -> str:
@@ -93,29 +359,30 @@ def _tally(signs: Sequence[Sign]) -> str:
 def _rows_table(ablation: MeasuredAblation) -> Table:
     plan, notes = ablation.plan, Footnotes()
     columns = [Column(name, number=False) for name in ("Row", "Seeds")]
-    columns += [Column(quantity.title, dataset) for dataset in ablation.datasets for quantity in ablation.quantities]
+    columns += [Column(_title(measure), dataset) for dataset in ablation.datasets for measure in ablation.measures]
     rows = []
     for row in plan.rows:
         runs = [ablation.results.get((row.name, dataset), {}) for dataset in ablation.datasets]
         seeds = sorted({seed for own in runs for seed in own})
-        cells = [_row_cell(own, quantity, notes) for own in runs for quantity in ablation.quantities]
+        cells = [_row_cell(own, measure, notes) for own in runs for measure in ablation.measures]
         rows.append((Cell(row.name), Cell(", ".join(map(str, seeds)) or NOT_RUN), *cells))
     return Table(f"rows-{plan.name}", plan.title, _ROWS, tuple(columns), tuple(rows), notes.by_mark())
 
 
-def _row_cell(runs: Mapping[int, CellRun], quantity: Quantity, notes: Footnotes) -> Cell:
+def _row_cell(runs: Mapping[int, CellRun], measure: Measure, notes: Footnotes) -> Cell:
     if not runs:
         return Cell(NOT_RUN)
     own = [runs[seed] for seed in sorted(runs)]
-    if missing := next(filter(None, (run.missing(quantity) for run in own)), ""):
-        return Cell(DASH, notes.marks(missing))
-    found = estimate(values_of(own, quantity), quantity)
-    text = " / ".join(", ".join(quantity.text(end) for end in ends) for ends in found.intervals)
+    try:
+        found = estimate(values_of(own, measure), measure)
+    except UnavailableError as error:
+        return Cell(DASH, notes.marks(str(error)))
+    text = " / ".join(", ".join(_text(measure, end) for end in ends) for ends in found.intervals)
     first = own[0].entry
     note = notes_on_dataset(first, first.conditions["OpenCV"])[0]
     failed = sum(len(run.entry.rows.failures) for run in own)
     fault = f"the method failed on {counted(failed, 'sample')}, which count with an IoU of 0" if failed else ""
-    return Cell(quantity.text(found.mean), notes.marks(note, fault), text)
+    return Cell(_text(measure, found.mean), notes.marks(note, fault), text)
 
 
 def _signs_table(ablation: MeasuredAblation) -> Table:
@@ -131,19 +398,19 @@ def _signs_table(ablation: MeasuredAblation) -> Table:
         titles.setdefault(f"{sign.contrast.name}: {sign.contrast.after} against {sign.contrast.before}", len(rows))
         rows.append(_sign_line(sign, notes))
     groups = {at: title for title, at in titles.items()}
-    return Table(f"signs-{plan.name}", plan.title, HOW, columns, tuple(rows), notes.by_mark(), groups)
+    return Table(f"signs-{plan.name}", plan.title, _HOW, columns, tuple(rows), notes.by_mark(), groups)
 
 
 def _sign_line(sign: Sign, notes: Footnotes) -> tuple[Cell, ...]:
-    head = (Cell(sign.dataset), Cell(sign.quantity.title), Cell(sign.paper.text, notes.marks(sign.paper.source)))
+    head = (Cell(sign.dataset), Cell(_title(sign.measure)), Cell(sign.paper.text, notes.marks(sign.paper.source)))
     if sign.ours is None:
         shown = Cell(NOT_RUN) if sign.missing == NOT_RUN else Cell(DASH, notes.marks(sign.missing))
         return (*head, shown, *[Cell(DASH)] * 4)
     ends = [
-        ", ".join(sign.quantity.text(end, sign=True) for end in interval) if interval else DASH
+        ", ".join(_text(sign.measure, end, sign=True) for end in interval) if interval else DASH
         for interval in (sign.ours.samples, sign.ours.seeds)
     ]
-    texts = (sign.quantity.text(sign.ours.mean, sign=True), *ends, sign.agreement or DASH, sign.finding)
+    texts = (_text(sign.measure, sign.ours.mean, sign=True), *ends, sign.agreement or DASH, sign.finding)
     return (*head, *map(Cell, texts))
 
 
@@ -157,7 +424,7 @@ def _sign_record(ablation: str, sign: Sign) -> dict[str, Any]:
         "before": sign.contrast.before,
         "after": sign.contrast.after,
         "dataset": sign.dataset,
-        "measure": sign.quantity.key,
+        "measure": _key(sign.measure),
         "paper_before": sign.paper.before,
         "paper_after": sign.paper.after,
         "paper_difference": None if sign.paper.difference is None else float(sign.paper.difference),
@@ -179,29 +446,20 @@ def _sign_record(ablation: str, sign: Sign) -> dict[str, Any]:
 def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
     """A record for each row, seed, dataset and measure."""
     for (row, dataset), runs in ablation.results.items():
-        for seed, run in sorted(runs.items()):
-            for quantity in ablation.quantities:
-                missing = run.missing(quantity)
-                yield {
-                    "ablation": ablation.plan.name,
-                    "row": row,
-                    "seed": seed,
-                    "dataset": dataset,
-                    "measure": quantity.key,
-                    "value": None if missing else estimate([run.values(quantity)], quantity).mean,
-                    "samples": len(run.entry.rows.samples),
-                    "run": run.entry.folder,
-                    "reason": missing,
-                }
-
-
-def _lines(signs: Sequence[Sign]) -> list[str]:
-    """NoC@90 of each contrast and dataset, what was not measured, and how many signs hold."""
-    lines = []
-    for sign in _measured(signs):
-        if sign.quantity == Quantity("noc", 90):
-            measured = sign.missing if sign.ours is None else sign.quantity.text(sign.ours.mean, sign=True)
-            found = "" if sign.ours is None else f" ({sign.finding})"
-            paper = f"paper {sign.paper.text}"
-            lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, {paper}{found}")
-    return [*lines, *filter(None, [_unmeasured(signs)]), _tally(signs)]
+        for (seed, run), measure in product(sorted(runs.items()), ablation.measures):
+            value, missing = None, ""
+            try:
+                value = estimate(values_of([run], measure), measure).mean
+            except UnavailableError as error:
+                missing = str(error)
+            yield {
+                "ablation": ablation.plan.name,
+                "row": row,
+                "seed": seed,
+                "dataset": dataset,
+                "measure": _key(measure),
+                "value": value,
+                "samples": len(run.entry.rows.samples),
+                "run": run.entry.folder,
+                "reason": missing,
+            }

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from disbench.core import ambiguity
 from disbench.core.arrays import FloatArray
@@ -69,18 +68,12 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class Answered:
+class _Answered:
     """A target's masks after its first and last click (`ANSWERED`), None where the method failed, and their IoUs."""
 
     sample: str
     masks: tuple[Rle | None, ...]
     ious: tuple[float, ...]
-
-
-def answered(rows: pa.Table) -> Answered:
-    """From the rows of a sample, with stored masks; ValueError for a damaged one."""
-    first, last = rows.slice(0, 1).to_pylist()[0], rows.slice(len(rows) - 1).to_pylist()[0]
-    return Answered(first["sample"], (_mask(first), _mask(last)), (first["iou"], last["iou"]))
 
 
 def read_intents(run: StoredRun) -> Numbers:
@@ -113,13 +106,11 @@ def read_intents(run: StoredRun) -> Numbers:
 def _targets(run: StoredRun) -> Iterable[_Target]:
     columns = ["sample", "category", "relations", "areas", "contained"]
     for row in read_sets_table(run.folder, columns).to_pylist():
-        name, areas, relations = row["sample"], row["areas"], row["relations"]
-        part = plain(part_key(row["category"]))
-        for member, entries in enumerate(zip(relations, areas, row["contained"], strict=True)):
-            relation, area, contained = entries
+        name, areas, part = row["sample"], row["areas"], plain(part_key(row["category"]))
+        members = zip(row["relations"], areas, row["contained"], strict=True)
+        for member, (relation, area, contained) in enumerate(members):
             share = min(area / areas[-1], 1.0)
-            image = name.rpartition("/")[0]
-            yield _Target(name, image, member, len(areas), family(relation), share, contained, part)
+            yield _Target(name, name.rpartition("/")[0], member, len(areas), family(relation), share, contained, part)
 
 
 def _by_groups(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, str], Number]:
@@ -177,9 +168,10 @@ def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str,
 def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str, str], Number]:
     """Containment of the answers for each mask in those for the next of its set, in bounded memory."""
     names, images, values = [], [], []
-    before: Answered | None = None
-    for table in run.samples():
-        now = answered(table)
+    before: _Answered | None = None
+    for rows in run.samples():
+        ends = [rows.slice(at, 1).to_pylist()[0] for at in (0, len(rows) - 1)]
+        now = _Answered(ends[0]["sample"], tuple(map(_mask, ends)), tuple(row["iou"] for row in ends))
         if before is not None:
             inner, outer = known[before.sample], known[now.sample]
             nested = inner.family in NESTED and outer.family in NESTED
@@ -188,10 +180,12 @@ def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str
                 images.append(inner.image)
                 values.append(_of_pair(before, now, inner.contained))
         before = now
-    found = {}
+    if not names:
+        return {}
     labels, of_image = np.array(names), np.array(images)
     order = [f"{inner} in {outer}" for inner in NESTED for outer in NESTED]
-    for name, which in {"any": np.ones(len(names), dtype=bool), **places_of(labels, order)}.items() if names else ():
+    found = {}
+    for name, which in {"any": np.ones(len(names), dtype=bool), **places_of(labels, order)}.items():
         for measure in values[0]:
             of_measure = np.array([one[measure] for one in values])
             found[measure, name] = mean_of(of_measure[which], of_image[which])
@@ -205,7 +199,7 @@ def _mask(row: Mapping[str, Any]) -> Rle | None:
     return from_foreign_rle({"size": [height, width], "counts": row["mask"]}, height, width)
 
 
-def _of_pair(inner: Answered, outer: Answered, truth: float) -> dict[str, float]:
+def _of_pair(inner: _Answered, outer: _Answered, truth: float) -> dict[str, float]:
     found = {"containment_truth": truth}
     for place, name in enumerate(ANSWERED):
         one, other = inner.masks[place], outer.masks[place]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers
 from disbench.harness.store import SECONDS
 from disbench.io.parquet import complaining
-from disbench.reports.entries import run_label, told
+from disbench.reports.entries import alike, run_label, told
 from disbench.reports.render.table import plain
 
 FAMILIES = (
@@ -57,22 +57,22 @@ def family(relation: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """The stored answer to a click.
+    """The stored answer to a click on a set; one of a method that failed, or ended early, has no candidates.
 
     Attributes:
-        click: number of the draw, from 1.
+        families: of the set's members.
         ious: float32 (members, candidates).
         agreement: IoU of each pair of candidates.
         unmoved: IoU of each candidate of the unmoved click with each of this one, row-major.
     """
 
-    click: int
-    moved: bool
+    image: str
+    families: tuple[str, ...]
     ious: Float32Array
-    scores: Sequence[float] | None
-    agreement: Sequence[float]
-    unmoved: Sequence[float] | None
-    failed: bool
+    scores: Sequence[float] | None = None
+    agreement: Sequence[float] = ()
+    unmoved: Sequence[float] | None = None
+    failed: bool = True
 
     @property
     def nearest(self) -> FloatArray:
@@ -84,34 +84,31 @@ class Answer:
         """The candidate that the method itself chooses; None without candidates or scores."""
         return ambiguity.top1(self.scores, self.ious.shape[1])
 
-    def between(self, after: Answer) -> FloatArray:
-        """IoU of each candidate of this click with each of the same click moved."""
-        return np.asarray(after.unmoved, dtype=np.float64).reshape(self.ious.shape[1], after.ious.shape[1])
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Measures of the click, nan where one does not apply; a run's number is the mean over its clicks."""
+        own = math.nan if self.chosen is None else float(self.ious[:, self.chosen].mean())
+        within = ambiguity.rank_correlation(self.scores, self.nearest) if self.scores else math.nan
+        recalls = zip(RECALLS, ambiguity.THRESHOLDS, strict=True)
+        return {
+            "coverage": ambiguity.coverage(self.ious),
+            **{f"recall_{percent}": ambiguity.recall(self.ious, threshold) for percent, threshold in recalls},
+            "coverage_own_choice": 0.0 if self.failed else own,
+            "redundancy": ambiguity.redundancy(self.agreement),
+            "waste": ambiguity.waste(self.ious),
+            "calibration_error": math.nan,  # of all clicks together
+            "rank_correlation_within": within,
+        }
 
-
-def _own_choice(answer: Answer) -> float:
-    if answer.failed:
-        return 0.0
-    return math.nan if answer.chosen is None else float(answer.ious[:, answer.chosen].mean())
-
-
-def _recall(threshold: float) -> Callable[[Answer], float]:
-    return lambda answer: ambiguity.recall(answer.ious, threshold)
-
-
-OF_CLICKS: Mapping[str, Callable[[Answer], float]] = {
-    "coverage": lambda answer: ambiguity.coverage(answer.ious),
-    **{f"recall_{round(100 * threshold)}": _recall(threshold) for threshold in ambiguity.THRESHOLDS},
-    "coverage_own_choice": _own_choice,
-    "redundancy": lambda answer: ambiguity.redundancy(answer.agreement),
-    "waste": lambda answer: ambiguity.waste(answer.ious),
-}
-"""Measures of one click, nan where one does not apply. A run's number is the mean over the other clicks."""
-OF_MOVED: Mapping[str, Callable[[Answer, Answer], float]] = {
-    "held_own_choice": lambda before, after: ambiguity.held_top1(before.scores, after.scores, before.between(after)),
-    "held_best": lambda before, after: ambiguity.held_best(before.ious, after.ious, before.between(after)),
-}
-"""Measures of a click and of the same click moved, where the method did not fail on the latter."""
+    def held(self, after: Answer) -> tuple[float, float]:
+        """How far the own choice and the best candidates hold when the click is moved; 0 if the method then fails."""
+        if after.failed:
+            return 0.0, 0.0
+        between = np.asarray(after.unmoved, dtype=np.float64).reshape(self.ious.shape[1], after.ious.shape[1])
+        return (
+            ambiguity.held_top1(self.scores, after.scores, between),
+            ambiguity.held_best(self.ious, after.ious, between),
+        )
 
 
 @dataclass(frozen=True)
@@ -119,13 +116,9 @@ class Who:
     """How a report names a run; every text is one printable line.
 
     Attributes:
-        label: the method, with the options that are not its card's defaults.
-        content_hash: of the sets.
-        shards: content hash of the shards that they are from.
-        sets: from how many they were taken.
+        content_hash: of the sets, which are some of those in the `shards` (their content hash).
         asked: the split, and the settings that decide the first clicks and when they end.
         moved: pixels by which first clicks were moved, or 0.
-        told: what the method was told of the answer (`disbench.reports.entries.told`), or "".
     """
 
     folder: Path
@@ -167,9 +160,9 @@ class Numbers:
 
     Attributes:
         values: measure and group ("" for the whole run) -> number, in the order of the CSV. Of the diverse task
-            `OF_CLICKS`, `OF_MOVED`, `calibration_error` (expected, of the score), `rank_correlation` (of the score with
-            the IoU, over all candidates), `rank_correlation_within` (within each click), `candidates` (mean number a
-            click), `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and the like (of members),
+            `Answer.numbers`; `held_own_choice`, `held_best` (when moved); `calibration_error` (expected, of the score),
+            `rank_correlation` (of the score with the IoU, over all candidates), `candidates` (mean number a click),
+            `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and the like (of members),
             `coverage_by_size` and the like (of clicks on sets of that size); `own_choice_means` (in sets of two masks
             or more, share of clicks at which the chosen candidate means a family, or `NOTHING`); `coverage_own_order`
             (keeping the first 1, 2, ... candidates by the method's own score) and `coverage_oracle` (the largest with
@@ -200,16 +193,6 @@ class Numbers:
         return np.array([number.value for number in self.of(measure).values()], dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class _Set:
-    """A set and its clicks; those missing where the method ended early have no candidates."""
-
-    image: str
-    families: tuple[str, ...]
-    drawn: tuple[Answer, ...]
-    moved: tuple[Answer, ...]
-
-
 def fitting(folder: Path) -> AbstractContextManager[None]:
     """Turn errors from tables that do not fit each other into `InputError`."""
     return complaining(folder, "its files do not fit each other", "run it again with --existing overwrite")
@@ -227,6 +210,10 @@ def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
     own = {} if sets.choice.split is None else {"own split": sets.choice.split}
     choice = {name: value for name, value in asdict(sets.choice).items() if value is not None and name != "split"}
     asked = own | {name: value for name, value in shown.items() if name not in ("selection", "move")}
+
+    def in_words(settings: Mapping[str, Any]) -> str:
+        return plain(", ".join(f"{name} {value}" for name, value in settings.items()))
+
     return Who(
         folder=folder,
         label=run_label(record),
@@ -235,15 +222,11 @@ def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
         shards=plain(sets.shards.content_hash),
         sets=f"of {sets.shards.sets:,} in the shards",
         command=record.command,
-        settings=_in_words({**own, **choice, **shown}),
-        asked=_in_words(asked),
+        settings=in_words({**own, **choice, **shown}),
+        asked=in_words(asked),
         moved=int(protocol.get("move", 0)),
         told=told(record.protocol),
     )
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    return plain(", ".join(f"{name} {value}" for name, value in settings.items()))
 
 
 def read_numbers(run: StoredAnswers) -> Numbers:
@@ -251,116 +234,96 @@ def read_numbers(run: StoredAnswers) -> Numbers:
     with fitting(run.folder):
         table = run.answers()
         sets = _read_sets(run, table)
-        drawn = [(one, answer) for one in sets for answer in one.drawn]
-        answers = [answer for _, answer in drawn]
-        images = np.array([one.image for one, _ in drawn])
-        count, values = len(answers), _of_clicks(sets, answers, images)
-        candidates = np.mean([answer.ious.shape[1] for answer in answers])
-        values["rank_correlation", ""] = Number(count, _rank([answer for answer in answers if answer.scores]))
-        values["candidates", ""] = Number(count, float(candidates))
+        drawn = [answer for answers, _ in sets for answer in answers]
+        images, count = np.array([answer.image for answer in drawn]), len(drawn)
+        of_clicks = [answer.numbers for answer in drawn]
+        values = {(name, ""): mean_of([numbers[name] for numbers in of_clicks], images) for name in of_clicks[0]}
+        scored = [answer for answer in drawn if answer.scores]
+        values["calibration_error", ""] = _calibration(scored, count)
+        moved = [(answers[number - 1], after) for answers, later in sets for number, after in later]
+        held = np.array([before.held(after) for before, after in moved]).reshape(-1, 2).T
+        of_moved = np.array([before.image for before, _ in moved])
+        for name, own in zip(("held_own_choice", "held_best"), held, strict=True):
+            values[name, ""] = replace(mean_of(own, of_moved), count=count)
+        values["rank_correlation", ""] = Number(count, _rank(scored))
+        values["candidates", ""] = Number(count, float(np.mean([answer.ious.shape[1] for answer in drawn])))
         values["failed", ""] = Number(len(sets), len(run.record.result.failed))
         values["model_seconds", ""] = Number(count, float(table["model_seconds"].to_numpy().mean()))
         values |= _by_group(drawn)
         values |= {("own_choice_means", name): Number(count, share) for name, share in _meant(drawn).items()}
-        for name, curve in _curves(answers).items():
+        for name, curve in _curves(drawn).items():
             values |= {(name, str(kept)): Number(count, value) for kept, value in enumerate(curve.tolist(), start=1)}
         who = who_of(run.folder, run.record)
         return Numbers(who, values, sets=len(sets), images=len(set(images.tolist())), clicks=count)
 
 
-def _of_clicks(
-    sets: Sequence[_Set], answers: Sequence[Answer], images: npt.NDArray[np.str_]
-) -> dict[tuple[str, str], Number]:
-    pairs = [(one.image, one.drawn[after.click - 1], after) for one in sets for after in one.moved]
-    moved_images = np.array([image for image, _, _ in pairs])
-    found = {name: mean_of([measure(answer) for answer in answers], images) for name, measure in OF_CLICKS.items()}
-    found["calibration_error"] = _calibration(answers, images)
-    within = [
-        ambiguity.rank_correlation(answer.scores, answer.nearest) if answer.scores else math.nan for answer in answers
-    ]
-    found["rank_correlation_within"] = mean_of(within, images)
-    for name, measure in OF_MOVED.items():
-        values = [0.0 if after.failed else measure(before, after) for _, before, after in pairs]
-        number = mean_of(values, moved_images)
-        found[name] = replace(number, count=len(answers))
-    return {(name, ""): number for name, number in found.items()}
-
-
-def _read_sets(run: StoredAnswers, table: pa.Table) -> list[_Set]:
-    """The sets with their clicks, in the order of the run."""
+def _read_sets(run: StoredAnswers, table: pa.Table) -> list[tuple[list[Answer], list[tuple[int, Answer]]]]:
+    """Of each set, in the order of the run: the answers, and the numbers (from 1) and answers of moved clicks."""
     ious = run.ious(table)
-    _check_values(table, ious)
-    asked: dict[str, list[Answer]] = {}
-    columns = ["sample", "click", "dx", "dy", "scores", "agreement", "unmoved", "failure"]
-    for row, values in zip(table.select(columns).to_pylist(), ious, strict=True):
-        moved, failed = bool(row["dx"] or row["dy"]), row["failure"] is not None
-        answer = Answer(row["click"], moved, values, row["scores"], row["agreement"], row["unmoved"], failed)
-        asked.setdefault(row["sample"], []).append(answer)
-    known = {row["sample"]: row for row in run.sets(["sample", "image_id", "relations"]).to_pylist()}
-    if missing := [name for name in asked if name not in known]:
-        raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
-    wanted = run.record.protocol.clicks
-    if not 1 <= wanted * len(asked) <= MAX_ANSWERS:
-        raise ValueError(f"{wanted} clicks for each of {len(asked)} sets")
-    return [_joined(known[name], answers, wanted) for name, answers in asked.items()]
-
-
-def _check_values(answers: pa.Table, ious: Sequence[Float32Array]) -> None:
-    """Raise `ValueError` for overlaps outside 0 to 1 (nan is allowed), and for seconds that are not a time."""
-    pairs = (pc.list_flatten(answers[name]).to_numpy(zero_copy_only=False) for name in ("agreement", "unmoved"))
+    pairs = [pc.list_flatten(table[name]).to_numpy(zero_copy_only=False) for name in ("agreement", "unmoved")]
     if any(((values < 0) | (values > 1)).any() for values in (*ious, *(pair.astype(np.float32) for pair in pairs))):
-        raise ValueError("overlaps outside 0 to 1")
+        raise ValueError("overlaps outside 0 to 1")  # nan is allowed
     for name in SECONDS:
-        values = answers[name].to_numpy()
+        values = table[name].to_numpy()
         if not (np.isfinite(values) & (values >= 0)).all():
             raise ValueError(f"{name} that are not a time")
-
-
-def _joined(row: Mapping[str, Any], answers: Sequence[Answer], wanted: int) -> _Set:
-    families = tuple(map(family, row["relations"]))
-    nothing = np.zeros((len(families), 0), dtype=np.float32)
-    drawn = [replace(answer, ious=nothing) if answer.failed else answer for answer in answers if not answer.moved]
-    drawn += [Answer(number, False, nothing, None, (), None, True) for number in range(len(drawn) + 1, wanted + 1)]
-    if [answer.click for answer in drawn] != list(range(1, len(drawn) + 1)):
-        raise ValueError(f"clicks of {row['sample']} that are not 1, 2, ...")
-    return _Set(row["image_id"], families, tuple(drawn), tuple(answer for answer in answers if answer.moved))
+    columns = ["sample", "click", "dx", "dy", "scores", "agreement", "unmoved", "failure"]
+    rows = zip(table.select(columns).to_pylist(), ious, strict=True)
+    known = {row["sample"]: row for row in run.sets(["sample", "image_id", "relations"]).to_pylist()}
+    asked, wanted = alike(rows, lambda row: row[0]["sample"]), run.record.protocol.clicks
+    if missing := [name for name in asked if name not in known]:
+        raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
+    if not 1 <= wanted * len(asked) <= MAX_ANSWERS:
+        raise ValueError(f"{wanted} clicks for each of {len(asked)} sets")
+    sets = []
+    for name, own in asked.items():
+        image, families = known[name]["image_id"], tuple(map(family, known[name]["relations"]))
+        none = Answer(image, families, np.zeros((len(families), 0), dtype=np.float32))
+        drawn, moved = {}, []
+        for row, values in own:
+            failed = row["failure"] is not None
+            answer = Answer(image, families, values, row["scores"], row["agreement"], row["unmoved"], failed)
+            if row["dx"] or row["dy"]:
+                moved.append((row["click"], answer))
+            else:
+                drawn[row["click"]] = replace(answer, ious=none.ious) if failed else answer
+        if list(drawn) != list(range(1, len(drawn) + 1)):
+            raise ValueError(f"clicks of {name} that are not 1, 2, ...")
+        sets.append(([*drawn.values(), *[none] * (wanted - len(drawn))], moved))
+    return sets
 
 
 def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
     """Coverage by candidates kept, by own score and by oracle; a click with fewer candidates keeps its last value."""
-    longest = max(1, *(answer.ious.shape[1] for answer in answers)) if answers else 1
+    longest = max(1, *(answer.ious.shape[1] for answer in answers))
 
     def stretched(curve: FloatArray) -> FloatArray:
         return np.pad(curve, (0, longest - len(curve)), mode="edge") if len(curve) else np.zeros(longest)
 
     own = [ambiguity.coverage_by_own_order(answer.ious, answer.scores) for answer in answers]
-    oracle = [stretched(ambiguity.coverage_by_oracle(answer.ious)) for answer in answers]
     whole = [stretched(curve) for curve in own if curve is not None]
+    oracle = [stretched(ambiguity.coverage_by_oracle(answer.ious)) for answer in answers]
     curves = {"coverage_own_order": np.mean(whole, axis=0)} if len(whole) == len(own) else {}
     return {**curves, "coverage_oracle": np.mean(oracle, axis=0)}
 
 
-def _by_group(drawn: Sequence[tuple[_Set, Answer]]) -> dict[tuple[str, str], Number]:
+def _by_group(drawn: Sequence[Answer]) -> dict[tuple[str, str], Number]:
     """Coverage, and shares of members that reach an IoU, by the members' relation and by the size of the set."""
-    best = [ambiguity.best_ious(answer.ious) for _, answer in drawn]
-    sizes = [SIZES[min(len(one.families), len(SIZES)) - 1] for one, _ in drawn]
-    families = [(one.image, name) for one, _ in drawn for name in one.families]
-    members = list(np.concatenate(best)[:, None])
+    best = [ambiguity.best_ious(answer.ious) for answer in drawn]
+    families = [(answer.image, name) for answer in drawn for name in answer.families]
+    sizes = [(answer.image, SIZES[min(len(answer.families), len(SIZES)) - 1]) for answer in drawn]
     found = {}
     for kind, order, groups, values in (
-        ("relation", FAMILIES, families, members),
-        ("size", SIZES, [(one.image, size) for (one, _), size in zip(drawn, sizes, strict=True)], best),
+        ("relation", FAMILIES, families, list(np.concatenate(best)[:, None])),
+        ("size", SIZES, sizes, best),
     ):
         images, names = np.array(groups).T
         for name, which in places_of(names, order).items():
             own = [values[number] for number in np.flatnonzero(which)]
             found[f"coverage_by_{kind}", name] = mean_of([one.mean() for one in own], images[which])
-            found |= {
-                (f"recall_{percent}_by_{kind}", name): Number(
-                    len(own), ambiguity.recall(np.concatenate(own)[:, None], at)
-                )
-                for percent, at in zip(RECALLS, ambiguity.THRESHOLDS, strict=True)
-            }
+            for percent, threshold in zip(RECALLS, ambiguity.THRESHOLDS, strict=True):
+                reached = ambiguity.recall(np.concatenate(own)[:, None], threshold)
+                found[f"recall_{percent}_by_{kind}", name] = Number(len(own), reached)
     return found
 
 
@@ -369,14 +332,13 @@ def places_of(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, Bo
     return {name: names == name for name in order if (names == name).any()}
 
 
-def _calibration(answers: Sequence[Answer], images: npt.NDArray[np.str_]) -> Number:
-    scored = [(image, answer) for image, answer in zip(images, answers, strict=True) if answer.scores]
+def _calibration(scored: Sequence[Answer], count: int) -> Number:
     if not scored:
-        return Number(len(answers), None)
-    sums = np.stack([ambiguity.calibration_sums(answer.scores or (), answer.nearest) for _, answer in scored])
+        return Number(count, None)
+    sums = np.stack([ambiguity.calibration_sums(answer.scores or (), answer.nearest) for answer in scored])
     error = float(ambiguity.calibration_error(sums.sum(axis=0)))
-    groups = [image for image, _ in scored]
-    return Number(len(answers), error, *ambiguity.interval_over_groups(sums, groups, ambiguity.calibration_error))
+    images = [answer.image for answer in scored]
+    return Number(count, error, *ambiguity.interval_over_groups(sums, images, ambiguity.calibration_error))
 
 
 def _rank(scored: Sequence[Answer]) -> float | None:
@@ -387,15 +349,15 @@ def _rank(scored: Sequence[Answer]) -> float | None:
     return None if math.isnan(found) else found
 
 
-def _meant(drawn: Sequence[tuple[_Set, Answer]]) -> dict[str, float]:
+def _meant(drawn: Sequence[Answer]) -> dict[str, float]:
     """Shares of the families that the chosen candidates mean; empty for a method without scores."""
     names = []
-    for one, answer in drawn:
-        if len(one.families) > 1:
+    for answer in drawn:
+        if len(answer.families) > 1:
             if answer.chosen is None and not answer.failed:
                 return {}
             member = None if answer.chosen is None else ambiguity.meant_member(answer.ious, answer.chosen)
-            names.append(NOTHING if member is None else one.families[member])
+            names.append(NOTHING if member is None else answer.families[member])
     return {name: names.count(name) / len(names) for name in (*FAMILIES, NOTHING) if name in names}
 
 

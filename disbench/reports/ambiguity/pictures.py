@@ -23,7 +23,7 @@ from disbench.harness.store import StoredRun
 from disbench.reports.ambiguity.intents import ANSWERED
 from disbench.reports.ambiguity.numbers import Numbers, Who
 from disbench.reports.render.table import counted, plain
-from disbench.reports.run_samples import RunSample, read_samples
+from disbench.reports.samples import RunSample, read_samples
 from disbench.shards.manifest import read_manifest
 
 _MOST_MEMBERS = 4
@@ -80,35 +80,20 @@ class _Answer:
             raise InputError(f"{self.who.folder / ANSWERS}: a damaged mask ({error}); run it again") from error
 
 
-def pictures_by_name(
-    groups: Sequence[Sequence[tuple[Numbers, StoredAnswers]]],
-    intents: Sequence[Sequence[tuple[Numbers, StoredRun]]],
-    options: PictureOptions,
-) -> dict[str, bytes]:
-    """File name -> sheet, for each group of runs on the same sets that has one."""
-    drawn = {f"pictures-{number}.png": draw_pictures(group, options) for number, group in enumerate(groups, start=1)}
-    drawn |= {f"pictures-intents-{number}.png": draw_intents(group, options) for number, group in enumerate(intents, 1)}
-    return {name: sheet for name, sheet in drawn.items() if sheet is not None}
-
-
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
     """A PNG of some sets with each method's candidates; None if no run stored any or no shards are named."""
-    stored = [(run, answers) for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
+    stored = [answers for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
     if not stored or not options.shards:
         return None
-    run, first = stored[0]
-    who = next(iter(first.values())).who
-    source = _source(who, run, options)
+    who = next(iter(stored[0].values())).who
+    run = next(run for numbers, run in runs if numbers.who == who)
+    source, relations = _source(who, run, options), _relations(run.folder)
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    relations = _relations(run.folder)
     strips = []
-    for name in _chosen([name for name in first if all(name in answers for _, answers in stored)], options):
+    for name in _chosen([name for name in stored[0] if all(name in answers for answers in stored)], options):
         sample = source.read(numbers_of[name])
-        strips.append(_strip(sample, relations[name], [answers[name] for _, answers in stored]))
-    if not strips:
-        return None
-    heading = f"What a first click may mean, and what is offered: {who.title}"
-    return _drawn(heading, _LEGEND, strips)
+        strips.append(_strip(sample, relations[name], [answers[name] for answers in stored]))
+    return _drawn(f"What a first click may mean, and what is offered: {who.title}", _LEGEND, strips)
 
 
 def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOptions) -> bytes | None:
@@ -120,18 +105,17 @@ def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOpti
     source, relations = _source(who, run, options), _relations(run.folder)
     asked = [Counter(name.rpartition("/")[0] for name in run.by_sample()) for _, run in stored]
     whole = [name for name, own in relations.items() if 1 < len(own) == min(counts[name] for counts in asked)]
-    names = _chosen(whole, options)
-    if not names:
-        return None
     numbers_of = {name: number for number, name in enumerate(source.ids)}
-    samples = [source.read(numbers_of[name]) for name in names]
+    samples = [source.read(numbers_of[name]) for name in _chosen(whole, options)]
     ids = [f"{one.id}/{member}" for one in samples for member in range(min(len(one.members), _MOST_MEMBERS))]
     found = [(who, {one.sample.id: one for one in read_samples(run, IntentSource(source), ids)}) for who, run in stored]
     strips = [_strip_of_answers(sample, relations[sample.id], found) for sample in samples]
     return _drawn(f"What is answered for each mask that a first click may mean: {who.title}", _ANSWERS_LEGEND, strips)
 
 
-def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes:
+def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes | None:
+    if not strips:
+        return None
     return draw_sheet(sheet_of(heading, (legend,), strips, place=2.2, dpi=100, letters=8.0))["png"]
 
 
@@ -175,8 +159,9 @@ def _chosen(names: Sequence[str], options: PictureOptions) -> list[str]:
 
 
 def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answer]) -> Strip:
+    """A row for each method: its own choice, and the candidate nearest to each member."""
     members = _members(sample)
-    rows = [_masks_row(sample, relations, members, answers[0].click)]
+    rows = []
     for answer in answers:
         candidates = answer.candidates(sample)
         scores, count = answer.row["scores"], len(candidates)
@@ -198,7 +183,7 @@ def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answe
             remark = f"IoU {ious[nearest]:.3f} with {plain(relation)}"
             panels.append(Panel(title, sample.image, remark, target=member, mask=candidates[nearest]))
         rows.append(panels)
-    return _titled(sample, rows)
+    return _with_masks(sample, relations, members, answers[0].click, rows)
 
 
 def _strip_of_answers(
@@ -207,36 +192,31 @@ def _strip_of_answers(
     """A row for each method and answer, first and last."""
     members = _members(sample)
     found = [(who, [answers[f"{sample.id}/{number}"] for number in range(len(members))]) for who, answers in runs]
-    rows = [_masks_row(sample, relations, members, found[0][1][0].clicks(1)[0])]
+    rows = []
     for who, answers in found:
         for name in ANSWERED:
             panels = [Panel(who.label, sample.image, f"after the {name} click")]
             for relation, answer in zip(relations, answers, strict=False):
                 number = 1 if name == "first" else len(answer.rows)
-                row, mask = answer.rows[number - 1], answer.mask(number)
-                remark, absent = f"IoU {row.iou:.3f}", "failed" if mask is None else ""
-                target = answer.sample.target
-                panels.append(answer.panel(plain(relation), remark, target=target, mask=mask, absent=absent))
+                mask, remark = answer.mask(number), f"IoU {answer.rows[number - 1].iou:.3f}"
+                shown = {"target": answer.sample.target, "mask": mask, "absent": "failed" if mask is None else ""}
+                panels.append(answer.panel(plain(relation), remark, **shown))
             rows.append(panels)
-    return _titled(sample, rows)
+    return _with_masks(sample, relations, members, found[0][1][0].clicks(1)[0], rows)
 
 
 def _members(sample: SetSample) -> list[Target]:
     return [decode(rle, order="C").astype(np.int8) for rle in sample.members[:_MOST_MEMBERS]]
 
 
-def _masks_row(sample: SetSample, relations: Sequence[str], members: Sequence[Target], click: Click) -> list[Panel]:
-    return [
-        Panel("the click", sample.image, clicks=(click,), marks="first"),
-        *(
-            Panel(plain(name), sample.image, target=member, clicks=(click,), marks="first")
-            for name, member in zip(relations, members, strict=False)
-        ),
-    ]
-
-
-def _titled(sample: SetSample, rows: Sequence[Sequence[Panel]]) -> Strip:
+def _with_masks(
+    sample: SetSample, relations: Sequence[str], members: Sequence[Target], click: Click, rows: Sequence[list[Panel]]
+) -> Strip:
+    """Rows below one of the click and the set's masks."""
+    first = [Panel("the click", sample.image, clicks=(click,), marks="first")]
+    for name, member in zip(relations, members, strict=False):
+        first.append(Panel(plain(name), sample.image, target=member, clicks=(click,), marks="first"))
     left_out = len(sample.members) - _MOST_MEMBERS
     more = f", of which the {left_out} outermost are not drawn" if left_out > 0 else ""
     title = f"{plain(sample.id)}: {counted(len(sample.members), 'mask')}{more}"
-    return Strip(title, tuple(map(tuple, rows)))
+    return Strip(title, (tuple(first), *map(tuple, rows)))

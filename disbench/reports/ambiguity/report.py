@@ -15,14 +15,14 @@ from disbench.harness.measures import SOLVED, significant
 from disbench.io.files import write_files
 from disbench.reports.ambiguity.intents import ANSWERED, BINS, PERCENTS, WITHIN, read_intents
 from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, RECALLS, Number, Numbers, read_numbers
-from disbench.reports.ambiguity.pictures import PictureOptions, pictures_by_name
+from disbench.reports.ambiguity.pictures import PictureOptions, draw_intents, draw_pictures
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import alike, split_runs
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
-from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text
+from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text, number_cell
 
-_Run = TypeVar("_Run")
+Run = TypeVar("Run")
 FIGURE = "Coverage against candidates kept; clicks to be understood"
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
@@ -54,9 +54,9 @@ class _Shown:
         number = found.get(str(min(self.kept, len(found))) if self.kept else self.group or group)
         if number is None or number.value is None:
             return Cell(self.absent)
-        if not self.interval or number.low is None or number.high is None:
-            return Cell(self.text(number.value))
-        return Cell(self.text(number.value), interval=f"{self.text(number.low)}, {self.text(number.high)}")
+        bounded = self.interval and number.low is not None and number.high is not None
+        ends = [end for end in (number.low, number.high) if end is not None] if bounded else ()
+        return number_cell(number.value, self.text, ends)
 
 
 _CLICKS = "{:.2f}".format
@@ -64,15 +64,11 @@ _SAME_CLICK = (
     "The same first click, each mask of its set in turn as the target. The second click is the first that says which "
     "is meant."
 )
+_SIZE = "The area of a mask as a share of the outermost one of its set: at least the first number, below the second."
 _KINDS = (
     ("", "clicks to be understood", "Meant", _SAME_CLICK),
     ("_by_level", "by place in the set", "Place", "The place of a mask in its set, the innermost first."),
-    (
-        "_by_relative_size",
-        "by relative size",
-        "Size",
-        "The area of a mask as a share of the outermost one of its set: at least the first number, below the second.",
-    ),
+    ("_by_relative_size", "by relative size", "Size", _SIZE),
     ("_by_part", "by part", "Part", "The clicked part itself, by its name; the most frequent names."),
 )
 """Tables of a run on each intent: what its measures end with, title, heading of the groups, caption."""
@@ -184,12 +180,10 @@ def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 
 def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+    kinds = {"coverage_by_relation": "coverage of masks", "coverage_by_size": "coverage of sets of so many masks"}
     shown = [
         _Shown(f"{name} ({number.count:,})", measure, name, above)
-        for measure, above in (
-            ("coverage_by_relation", "coverage of masks"),
-            ("coverage_by_size", "coverage of sets of so many masks"),
-        )
+        for measure, above in kinds.items()
         for name, number in runs[0].of(measure).items()
     ]
     return f"What a mask is to the clicked object; in parentheses how many. {_INTERVALS}", shown
@@ -249,14 +243,11 @@ def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
     """The table, if some set has two masks."""
     if not any(number.count for run in runs for number in run.of("gap_85").values()):
         return []
-    shown = (
-        _Shown("the truth", "containment_truth", interval=False),
-        *(
-            _Shown(heading, f"containment_{name}{measure}", above=f"after the {name} click")
-            for name in ANSWERED
-            for heading, measure in (("IoU", "_iou"), ("containment", ""), ("of the truth's", "_of_truth"))
-        ),
-    )
+    found = {"IoU": "_iou", "containment": "", "of the truth's": "_of_truth"}
+    shown = [_Shown("the truth", "containment_truth", interval=False)]
+    for name in ANSWERED:
+        above = f"after the {name} click"
+        shown += [_Shown(heading, f"containment_{name}{ending}", above=above) for heading, ending in found.items()]
     without = ", ".join(run.who.label for run in runs if not run.of("containment_truth"))
     caption = (
         "Share of the answer for a mask that lies in the answer for the next mask of its set; the truth's own share; "
@@ -311,15 +302,15 @@ def _coverage_panel(runs: Sequence[Numbers], styles: Mapping[str, int]) -> Panel
 def _groups_panel(
     runs: Sequence[Numbers], styles: Mapping[str, int], measure: str, kind: str, order: Sequence[str], x_label: str
 ) -> Panel:
-    whole, measure = measure, f"{measure}{kind}"
-    names = tuple(name for name in order if any(name in run.of(measure) for run in runs))
-    text, y_label = (_CLICKS, f"NoC@{SOLVED}") if whole.startswith("noc") else ("{:.3f}".format, "IoU after click 1")
+    text, y_label = (_CLICKS, f"NoC@{SOLVED}") if measure.startswith("noc") else ("{:.3f}".format, "IoU after click 1")
+    groups = [run.of(f"{measure}{kind}") for run in runs]
+    names = tuple(name for name in order if any(name in own for own in groups))
     curves = []
-    for run in runs:
-        found = [run.of(measure).get(name, Number(0, None)) for name in names]
+    for run, own in zip(runs, groups, strict=True):
+        found = [own.get(name, Number(0, None)) for name in names]
         values, lows, highs = np.array([(one.value, one.low, one.high) for one in found], dtype=np.float64).T
         spread = np.maximum([values - lows, highs - values], 0.0)
-        remark = f"{run.selection}, {text(run.value(whole, 'any'))}"
+        remark = f"{run.selection}, {text(run.value(measure, 'any'))}"
         style, hollow = styles[run.who.label], run.selection == "score"
         curves.append(Curve(run.who.label, remark, values, style, spread=spread, hollow=hollow))
     notes = ("hollow: selection by score",)
@@ -347,6 +338,8 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
         InputError: no such run in the folders, an unfinished or damaged run, or shards or images that are not those of
             the runs.
     """
+    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
+
     targets, answers, _ = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
     on_sets = [run for run in targets if run.record.dataset.has_sets]
@@ -355,54 +348,49 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
         raise InputError(
             f"{', '.join(map(str, folders))}: no run of --task diverse or --task intents; make one with disbench run"
         )
-    groups = _with_runs(numbers, answers), _with_runs(intents, on_sets)
-    sheets = pictures_by_name(*groups, pictures or PictureOptions())
-    tables = tables_of(numbers, intents)
-    drawn = draw_ambiguity(numbers, intents)
+    wanted, sheets = pictures or PictureOptions(), {}
+    for place, group in enumerate(_with_runs(numbers, answers), start=1):
+        sheets[f"pictures-{place}.png"] = draw_pictures(group, wanted)
+    for place, sets in enumerate(_with_runs(intents, on_sets), start=1):
+        sheets[f"pictures-intents-{place}.png"] = draw_intents(sets, wanted)
+    drawn = {name: sheet for name, sheet in sheets.items() if sheet is not None}
+    tables, figure, style = tables_of(numbers, intents), draw_ambiguity(numbers, intents), text_of("page.css")
     shown = {
         "tables": tables,
         "figure": FIGURE,
         "sheet": SHEET,
-        "runs": [*(run.who for run in numbers), *(run.who for run in intents)],
+        "runs": [run.who for run in (*numbers, *intents)],
+        **{"png": PNG, "svg": SVG, "numbers": NUMBERS, "latex": TABLES, "pictures": list(drawn)},
     }
+    filters: dict[str, Any] = {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block}
+    html = page(
+        "ambiguity.html.jinja",
+        {
+            **shown,
+            "policy": content_policy(style),
+            "style": Markup(style),
+            "figure": embedded((FIGURE, figure["png"]), "the report"),
+            "pictures": [embedded((SHEET, picture), "the report") for picture in drawn.values()],
+            "sections": [table_section(table) for table in tables],
+        },
+    )
     contents: dict[str, bytes | None] = {
-        PAGE: _page(shown, list(sheets)).encode(),
-        HTML: _html(shown, drawn["png"], list(sheets.values())).encode(),
+        PAGE: render("ambiguity.md.jinja", shown, filters=filters).encode(),
+        HTML: html.encode(),
         NUMBERS: csv_text(csv_rows([*numbers, *intents])).encode(),
         TABLES: latex.document({table.name: table for table in tables}).encode(),
-        PNG: drawn["png"],
-        SVG: drawn["svg"],
+        PNG: figure["png"],
+        SVG: figure["svg"],
         **{path.name: None for path in out.glob("pictures-*.png")},
-        **sheets,
+        **drawn,
     }
     write_files(contents, out)
-    return _lines(numbers, intents, sheets, out)
+    return _lines(numbers, intents, drawn, out)
 
 
-def _with_runs(numbers: Sequence[Numbers], runs: Sequence[_Run]) -> list[list[tuple[Numbers, _Run]]]:
+def _with_runs(numbers: Sequence[Numbers], runs: Sequence[Run]) -> list[list[tuple[Numbers, Run]]]:
     """The groups of `by_sets`, each with its runs."""
     return list(alike(list(zip(numbers, runs, strict=True)), lambda pair: pair[0].who.key).values())
-
-
-def _page(shown: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    names = {"png": PNG, "svg": SVG, "numbers": NUMBERS, "latex": TABLES, "pictures": pictures}
-    filters: dict[str, Any] = {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block}
-    return render("ambiguity.md.jinja", {**shown, **names}, filters=filters)
-
-
-def _html(shown: Mapping[str, Any], figure: bytes, pictures: Sequence[bytes]) -> str:
-    """The report as one HTML file that embeds its pictures."""
-    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
-
-    style = text_of("page.css")
-    parts = {
-        "policy": content_policy(style),
-        "style": Markup(style),
-        "figure": embedded((FIGURE, figure), "the report"),
-        "pictures": [embedded((SHEET, picture), "the report") for picture in pictures],
-        "sections": [table_section(table) for table in shown["tables"]],
-    }
-    return page("ambiguity.html.jinja", {**shown, **parts})
 
 
 def _lines(numbers: Sequence[Numbers], intents: Sequence[Numbers], sheets: Mapping[str, bytes], out: Path) -> list[str]:

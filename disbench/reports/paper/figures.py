@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,11 @@ from disbench.core.sheets import Strip, draw_sheet, sheet_of, window_around
 from disbench.io.files import write_files
 from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, by_setting, find_runs, read_entries
-from disbench.reports.paper.definitions import PaperCurves, PaperPictures, is_method, read_definition
-from disbench.reports.paper.published import Dataset
-from disbench.reports.paper.rows import departures, not_shown, notes_on_samples, read_paper_runs
+from disbench.reports.paper.definitions import Dataset, PaperCurves, PaperPictures, is_method, read_definition
+from disbench.reports.paper.tables import departures, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render.table import Footnotes, counted, plain
 from disbench.reports.report import Report, run_curve
-from disbench.reports.run_samples import (
+from disbench.reports.samples import (
     RunSample,
     candidate_panels,
     first_masks,
@@ -70,13 +68,11 @@ def shown_runs(definition: PaperCurves, entries: Sequence[Entry]) -> tuple[list[
     settings = list(by_setting([entry for entry in here if entry.rows.miou is not None]).values())
     settings.sort(key=lambda members: [not is_method(members[0], [pattern]) for pattern in definition.order])
     shown, more = settings[: definition.most_methods], settings[definition.most_methods :]
+    hidden = [entry for members in more for entry in members]
     remarks = [
         not_shown(elsewhere, "since the figure has no panel for their datasets"),
         not_shown(stopped, "since their samples end early"),
-        not_shown(
-            [entry for members in more for entry in members],
-            f"since the figure has at most {definition.most_methods} methods",
-        ),
+        not_shown(hidden, f"since the figure has at most {definition.most_methods} methods"),
     ]
     return shown, [text for text in remarks if text]
 
@@ -94,11 +90,8 @@ def _panel(dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[
     return Panel(dataset.title, tuple(curves), marked)
 
 
-@dataclass(frozen=True)
-class _Figure:
-    heading: str
-    texts: tuple[str, ...]
-    strips: tuple[Strip, ...]
+_Figure = tuple[str, Sequence[str], Sequence[Strip]]
+"""Heading, texts and strips of a sheet."""
 
 
 def make_pictures_figure(
@@ -143,11 +136,11 @@ def make_pictures_figure(
             f"none of {counted(len(entries), 'run')} stored {what}{named}; make one with disbench run --store {store}"
         )
     figures = make(definition, entries, usable, data, samples)
-    stems = [name] if len(figures) == 1 else [f"{name}-{number}" for number in range(1, len(figures) + 1)]
     contents: dict[str, bytes | None] = {}
-    for stem, figure in zip(stems, figures, strict=True):
-        texts = (*figure.texts, LEGEND, *definition.remarks)
-        sheet = sheet_of(figure.heading, texts, figure.strips, place=1.3, dpi=220, letters=7.5)
+    for number, (heading, texts, strips) in enumerate(figures, start=1):
+        stem = name if len(figures) == 1 else f"{name}-{number}"
+        explained = (*texts, LEGEND, *definition.remarks)
+        sheet = sheet_of(heading, explained, strips, place=1.3, dpi=220, letters=7.5)
         drawn = draw_sheet(sheet, [form for form in FORMS if form in formats])
         contents |= {f"{stem}.{form}": content for form, content in drawn.items()}
     paths = write_files(contents, out)
@@ -157,32 +150,31 @@ def make_pictures_figure(
 def _stages(
     definition: PaperPictures, _: Sequence[Entry], usable: Sequence[Entry], data: Path | None, samples: Sequence[str]
 ) -> list[_Figure]:
-    figures = []
+    figures: list[_Figure] = []
     for entry in usable:
         names, how = _names(entry.rows.samples, definition, samples)
         found = read_samples(entry.run, open_same_dataset(entry.run, data), names)
         heading = f"{definition.title}, {entry.label} on {entry.dataset} ({entry.short_hash})"
-        figures.append(_Figure(heading, (f"{entry.protocol}; {how}.",), _stage_strips(definition, found)))
+        figures.append((heading, (f"{entry.protocol}; {how}.",), _stage_strips(definition, found)))
     return figures
 
 
-def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> tuple[Strip, ...]:
+def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> list[Strip]:
     last = max(definition.refined, default=1)
     windows = [window_around(found.sample.target, found.clicks(last), room=2) for found in samples]
     offered = [
         candidate_panels(found, definition.candidates, window) for found, window in zip(samples, windows, strict=True)
     ]
-    places = max(map(len, offered))
     strips = []
     for found, panels, window in zip(samples, offered, windows, strict=True):
         refined = [
             mask_panel(found, number, window, target=False) if number <= len(found.rows) else None
             for number in definition.refined
         ]
-        empty = [None] * (places - len(panels))
+        empty = [None] * (max(map(len, offered)) - len(panels))
         row = (found.first_click_panel(window), *panels, *empty, *refined, found.target_panel(window))
         strips.append(Strip(plain(found.sample.id), (row,)))
-    return tuple(strips)
+    return strips
 
 
 def _methods(
@@ -192,30 +184,28 @@ def _methods(
     data: Path | None,
     samples: Sequence[str],
 ) -> list[_Figure]:
-    figures, stored = [], {entry.folder for entry in usable}
+    figures: list[_Figure] = []
     for group in by_dataset(entries).values():
-        shown = [entry for entry in group if entry.folder in stored]
+        shown = [entry for entry in group if any(entry is one for one in usable)]
         if not shown:
             continue
-        ids = [entry.rows.samples for entry in shown]
-        common = [name for name in ids[0] if all(name in own for own in map(frozenset, ids))]
+        known = [frozenset(entry.rows.samples) for entry in shown]
+        common = [name for name in shown[0].rows.samples if all(name in own for own in known)]
         if not common:
             raise InputError(
                 f"{shown[0].run.folder} and {shown[1].run.folder}: no sample that all runs have; give runs made with "
                 "the same --every and --limit"
             )
         names, how = _names(common, definition, samples)
-        source = open_same_dataset(shown[0].run, data)
+        source, shared = open_same_dataset(shown[0].run, data), reference(shown)
         found = [read_samples(entry.run, source, names) for entry in shown]
-        shared = reference(shown)
         notes = [f"{entry.label}: {text}." for entry in shown if (text := deviation(entry, shared))]
-        hidden = [entry.label for entry in group if entry.folder not in stored]
-        if hidden:
+        if hidden := [entry.label for entry in group if not any(entry is one for one in usable)]:
             notes.append(f"Without stored masks, and so not shown: {', '.join(hidden)}.")
         labels = [entry.label for entry in shown]
-        strips = tuple(_method_strip(labels, sample, definition.candidates) for sample in zip(*found, strict=True))
+        strips = [_method_strip(labels, sample, definition.candidates) for sample in zip(*found, strict=True)]
         heading = f"{definition.title}, on {shown[0].dataset} ({shown[0].short_hash})"
-        figures.append(_Figure(heading, (f"{how[:1].upper()}{how[1:]}.", *notes), strips))
+        figures.append((heading, (f"{how[:1].upper()}{how[1:]}.", *notes), strips))
     return figures
 
 

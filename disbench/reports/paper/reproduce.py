@@ -1,4 +1,4 @@
-"""`reproduce`: a table or figure of the paper from stored runs, by its name."""
+"""A table or figure of the paper from stored runs, by its name; and a leaderboard, which has some beside its report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from disbench.core.errors import InputError
 from disbench.core.figures import FORMS
 from disbench.io import definitions
+from disbench.reports.entries import find_runs
 from disbench.reports.paper import figures, tables
-from disbench.reports.report import Report
+from disbench.reports.report import Report, make_report
 
-_TABLE, FIGURE, _PICTURES = "table", "figure", "figure of pictures"
-_FORMATS = {_TABLE: tables.FORMATS, FIGURE: figures.FORMATS, _PICTURES: FORMS}
+_TABLE, _FIGURE, _PICTURES = "table", "figure", "figure of pictures"
+_FORMATS = {_TABLE: tuple(tables.FORMATS), _FIGURE: figures.FORMATS, _PICTURES: FORMS}
 KINDS = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "table5"), _TABLE),
-    "figure4": FIGURE,
+    "figure4": _FIGURE,
     **dict.fromkeys(("figure5", "figure6"), _PICTURES),
 }
 
@@ -58,7 +59,7 @@ def reproduce(
     formats = formats or _FORMATS[kind]
     if kind == _TABLE:
         return tables.make_paper_table(name, runs, out, rows=rows, formats=formats)
-    if kind == FIGURE:
+    if kind == _FIGURE:
         return figures.make_curves_figure(name, runs, out, formats=formats)
     return figures.make_pictures_figure(name, runs, out, data=data, samples=samples, formats=formats)
 
@@ -67,3 +68,18 @@ def reproducible() -> list[str]:
     """A line for each table and figure: its name and title."""
     titles = {name: definitions.load(definitions.find("reports", name))["title"] for name in KINDS}
     return [f"{name:<10} {title}" for name, title in titles.items()]
+
+
+def build_leaderboard(runs: Sequence[Path], out: Path, names: Sequence[str] = ("table1", "figure4")) -> list[str]:
+    """Write the report of runs, `leaderboard.html`, and tables and figures (PNG) of the paper in `paper/`; lines tell.
+
+    Args:
+        runs: each a run, packed or not, or a folder with runs below it.
+        out: created if missing; the same runs give the same bytes.
+        names: as for `reproduce`, whose errors and those of `make_report` are raised.
+    """
+    looped = any(not run.protocol.budget for run in find_runs(runs))  # the page is about these
+    lines = list(make_report(runs, out, page=looped).lines)
+    for name in names:
+        lines += reproduce(name, runs, out / "paper", formats=["png"] if KINDS.get(name) == _FIGURE else ()).lines
+    return lines

@@ -1,22 +1,263 @@
-"""The paper's tables from stored runs: printed numbers, measured numbers, and their difference."""
+"""The paper's tables from stored runs: printed numbers, measured numbers, and their difference.
+
+A row of a table is joined with the stored runs that belong to it; their departures from the paper's protocol are noted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from disbench.core.errors import InputError, unknown_name
+from disbench.harness.measures import Value
+from disbench.io import addresses
 from disbench.io.files import write_files
-from disbench.reports.paper.definitions import PaperTable, read_definition
-from disbench.reports.paper.published import Measure, read_published
-from disbench.reports.paper.rows import NOT_PRINTED, NOT_RUN, Block, Number, paper_blocks, read_paper_runs
+from disbench.reports.entries import Entry, by_setting, find_runs, read_entries
+from disbench.reports.paper.definitions import (
+    Dataset,
+    Label,
+    Measure,
+    PaperTable,
+    Pattern,
+    Printed,
+    is_method,
+    read_definition,
+    read_published,
+)
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import Cell, Column, Emphasis, Footnotes, Table, counted, csv_text
+from disbench.reports.render.table import (
+    Cell,
+    Column,
+    Emphasis,
+    Footnotes,
+    Table,
+    counted,
+    csv_text,
+    option_value,
+    plain,
+)
 from disbench.reports.report import Report
+from disbench.reports.tables import deviation, most_common_opencv, notes_on_dataset
 
-FORMATS = ("markdown", "latex", "csv")
+FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 _NOT_AVAILABLE = "not available"
-_SUFFIXES = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
+NOT_RUN, NOT_PRINTED = "not run", "not printed"
+
+
+@dataclass(frozen=True)
+class PaperRuns:
+    """Runs, and the rows that the user named for some of them: folder of an entry -> name of its row."""
+
+    entries: tuple[Entry, ...]
+    named: Mapping[str, str]
+
+
+def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
+    """The runs of folders (each a run, or with runs below it), which may be none, and of the folders named for a row.
+
+    Raises:
+        InputError: no run in a folder, or one that is damaged, unfinished or named for two rows.
+    """
+    if not folders and not rows:
+        return PaperRuns((), {})
+    wanted: dict[Path, str] = {}
+    for name, folder in rows:
+        for run in find_runs([folder]):
+            if wanted.setdefault(run.folder.resolve(), name) != name:
+                other = wanted[run.folder.resolve()]
+                raise InputError(f"{run.folder}: named for the rows {other!r} and {name!r}; name one")
+    entries = read_entries(find_runs([*folders, *(folder for _, folder in rows)]))
+    named = {entry.folder: wanted.get(entry.run.folder.resolve(), "") for entry in entries}
+    return PaperRuns(tuple(entries), {folder: row for folder, row in named.items() if row})
+
+
+def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
+    """Name of a row and folder from each `ROW=FOLDER`; `InputError` for another form."""
+    found = []
+    for text in texts:
+        name, _, folder = map(str.strip, text.partition("="))
+        if not (name and folder):
+            raise InputError(f"--map {text!r}: give the name of a row and the folder of a run as ROW=FOLDER")
+        found.append((name, addresses.here(addresses.path_of(folder))))
+    return found
+
+
+def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
+    """The runs of each row (the one that the user named, else the first that fits), and those without a row."""
+    for name in runs.named.values():
+        if name not in patterns:
+            raise unknown_name("row", name, patterns)
+    found: dict[str, list[Entry]] = {name: [] for name in patterns}
+    rest: list[Entry] = []
+    for entry in runs.entries:
+        fitting = (name for name, pattern in patterns.items() if pattern.fits(entry))
+        row = runs.named.get(entry.folder) or next(fitting, None)
+        (rest if row is None else found[row]).append(entry)
+    return found, rest
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a row as printed (or ""), with different numbers `elsewhere`, and as measured by a run.
+
+    `comparable`: whether the run followed the paper's protocol on all samples.
+    """
+
+    measure: Measure
+    published: str
+    elsewhere: tuple[str, ...]
+    published_notes: tuple[str, ...]
+    measured: Value
+    measured_notes: tuple[str, ...]
+    comparable: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published."""
+        number = self.measured.number
+        return None if number is None or not self.published else number - float(self.published)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A row of the paper with at most one method that was run for it.
+
+    `group` is its index, `row` its name ("" for a run without a row), `first` whether it has the row's printed numbers,
+    `runs` one method and setting on each dataset.
+    """
+
+    group: int
+    row: str
+    entry: Printed | None
+    labels: tuple[str, ...]
+    first: bool
+    runs: tuple[Entry, ...]
+    row_notes: tuple[str, ...]
+    run_notes: tuple[str, ...]
+    numbers: tuple[Number, ...]
+
+
+def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[str]]:
+    """The rows of a table with their runs, then the runs without a row; and sentences on runs that are not shown.
+
+    Raises:
+        InputError: the user named an unknown row.
+    """
+    by_row, rest = assign(runs, {name: table.pattern(name) for name in table.rows})
+    cards = {measure.dataset.card for measure in table.measures}
+    extra = [entry for entry in rest if is_method(entry, table.runs_without_a_row)]
+    others = [entry for entry in rest if not is_method(entry, table.runs_without_a_row)]
+    elsewhere = [entry for entry in chain(extra, *by_row.values()) if entry.dataset not in cards]
+    opencv = most_common_opencv(runs.entries) if runs.entries else ""
+    blocks = []
+    for group, content in enumerate(table.groups):
+        for row in content.rows:
+            settings = by_setting([entry for entry in by_row[row.name] if entry.dataset in cards]).values()
+            blocks += [
+                _block(table, group, row.name, entries, number == 0, opencv)
+                for number, entries in enumerate(settings or [[]])
+            ]
+    for entries in by_setting([entry for entry in extra if entry.dataset in cards]).values():
+        blocks.append(_block(table, len(table.groups) - 1, "", entries, True, opencv))
+    remarks = [
+        not_shown(others, "since the table is about other methods"),
+        not_shown(elsewhere, "since the table has no column for their datasets"),
+    ]
+    return blocks, [text for text in remarks if text]
+
+
+def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first: bool, opencv: str) -> Block:
+    entry = table.printed(row) if row else None
+    by_card = {run.dataset: run for run in runs}
+    remarks = read_published().remarks_on(entry) if entry else []
+    run_notes = departures(runs[0]) if runs else ()
+    if runs and runs[0].rows.stop_at is not None:
+        end = f"samples end at an IoU of {runs[0].rows.stop_at:g}"
+        run_notes += (f"{end}, which changes no number of clicks up to it",)
+    return Block(
+        group=group,
+        row=row,
+        entry=entry,
+        labels=tuple(_label(label, entry, runs) for label in table.labels),
+        first=first,
+        runs=tuple(runs),
+        row_notes=tuple(remark.text for remark in remarks if not remark.columns),
+        run_notes=run_notes,
+        numbers=tuple(_number(measure, entry, by_card.get(measure.dataset.card), opencv) for measure in table.measures),
+    )
+
+
+def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
+    """As printed (a method with citation and marks as in the paper's Table 1), or the run's own if it has no row."""
+    if entry is not None and label.published == "method":
+        citation = entry.labels.get("citation", "")
+        named = " (ours, in the paper)" if citation == "ours" else f" [{citation}]" if citation else ""
+        marks = {"first_click": " ↑", "diverse_output": " ↓"}
+        return entry.method + named + "".join(mark for key, mark in marks.items() if entry.labels.get(key) == "yes")
+    if entry is not None:
+        return entry.labels.get(label.published) or "none"
+    run = runs[0]
+    if label.run in ("label", "training_data", "backbone"):
+        return str(getattr(run, label.run)) or "none"
+    full = next((o for p, o in read_published().sources.full_models.items() if is_method(run, [p])), {})
+    value = run.record.method.options.get(label.run, full.get(label.run))
+    if value is None:
+        return "no such option"
+    return ("yes" if value else "no") if isinstance(value, bool) else plain(option_value(value))
+
+
+def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: str) -> Number:
+    published, others, notes, printed = read_published(), [], [], ""
+    if entry:
+        printed = entry.numbers.get(measure.column, "")
+        for other, numbers in published.elsewhere(entry):
+            if measure.column in numbers:
+                others.append(numbers[measure.column])
+                notes.append(published.sentence(entry, other, numbers))
+        notes += [remark.text for remark in published.remarks_on(entry) if measure.column in remark.columns]
+    return Number(
+        measure=measure,
+        published=printed,
+        elsewhere=tuple(dict.fromkeys(others)),
+        published_notes=tuple(notes),
+        measured=run.values[measure.name] if run else Value(missing=NOT_RUN),
+        measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
+        comparable=run is not None
+        and run.conditions["samples"] == "all"
+        and not (_other_data(run, measure.dataset) or departures(run)),
+    )
+
+
+def departures(entry: Entry) -> tuple[str, ...]:
+    """How a run departs from the paper's protocol, on any dataset."""
+    usual, own = entry.record.method.facts.threshold, entry.record.protocol.threshold
+    other = f"threshold {own:g} instead of the method's own {usual:g}" if own != usual else ""
+    return tuple(filter(None, (deviation(entry, read_published().sources.protocol), other)))
+
+
+def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
+    """Notes on a run's samples, version of OpenCV (`opencv` is that of most runs) and failures."""
+    return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
+
+
+def not_shown(entries: Sequence[Entry], why: str) -> str:
+    """A sentence on runs that are left out; "" if there are none."""
+    if not entries:
+        return ""
+    datasets: dict[str, list[str]] = {}
+    for entry in entries:
+        datasets.setdefault(entry.label, []).append(entry.dataset)
+    names = [f"{label} on {', '.join(dict.fromkeys(where))}" for label, where in datasets.items()]
+    return f"Not shown, {why}: {counted(len(entries), 'run')} ({'; '.join(names)})."
+
+
+def _other_data(entry: Entry, dataset: Dataset) -> str:
+    if dataset.content_hash in ("", entry.content_hash):
+        return ""
+    return f"another {dataset.title}: content hash {entry.short_hash} instead of the card's {dataset.content_hash[:8]}"
 
 
 def make_paper_table(
@@ -35,15 +276,12 @@ def make_paper_table(
     definition = read_definition(PaperTable, name)
     blocks, remarks = paper_blocks(definition, read_paper_runs(runs, rows))
     table = paper_table(definition, blocks, remarks)
-    texts = {
-        "markdown": f"# {markdown.escape(table.title)}\n\n{markdown.table(table)}\n",
-        "latex": latex.document({table.name: table}),
-        "csv": csv_text([record for block in blocks for record in _records(definition, block)]),
+    texts: dict[str, bytes | None] = {
+        "md": f"# {markdown.escape(table.title)}\n\n{markdown.table(table)}\n".encode(),
+        "tex": latex.document({table.name: table}).encode(),
+        "csv": csv_text([record for block in blocks for record in _records(definition, block)]).encode(),
     }
-    chosen: dict[str, bytes | None] = {
-        f"{definition.name}{_SUFFIXES[form]}": texts[form].encode() for form in FORMATS if form in formats
-    }
-    paths = write_files(chosen, out)
+    paths = write_files({f"{definition.name}.{FORMATS[form]}": texts[FORMATS[form]] for form in formats}, out)
     return Report(tuple(paths), tuple(_lines(definition, blocks, remarks, paths)))
 
 
@@ -76,29 +314,22 @@ _Emphases = Sequence[tuple[Emphasis, Emphasis]]
 
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
     """The best and second best of a group, separately for printed and for measured numbers; equal ones share a rank."""
-    if not set_off:
-        return [[("", "")] * len(block.numbers) for block in blocks]
     columns = []
     for numbers in zip(*(block.numbers for block in blocks), strict=True):
-        printed = [
-            float(number.published) if block.first and number.published else None
-            for block, number in zip(blocks, numbers, strict=True)
-        ]
-        found = [number.measured.number if number.comparable else None for number in numbers]
-        measured = [None if value is None else round(value, 2) for value in found]
-        columns.append(list(zip(_ranks(printed), _ranks(measured), strict=True)))
+        printed, measured = [], []
+        for block, number in zip(blocks, numbers, strict=True):
+            found = number.measured.number if number.comparable else None
+            measured.append(None if found is None else round(found, 2))
+            printed.append(float(number.published) if block.first and number.published else None)
+        columns.append(list(zip(_ranks(printed, set_off), _ranks(measured, set_off), strict=True)))
     return list(zip(*columns, strict=True))
 
 
-def _ranks(numbers: Sequence[float | None]) -> list[Emphasis]:
+def _ranks(numbers: Sequence[float | None], set_off: bool) -> list[Emphasis]:
     """A single number has no rank."""
     known = [number for number in numbers if number is not None]
-    if len(known) < 2:
-        return [""] * len(numbers)
-    order = sorted(set(known))
-    marks: dict[float | None, Emphasis] = {order[0]: "best"}
-    if len(order) > 1:
-        marks[order[1]] = "second"
+    order = sorted(set(known)) if set_off and len(known) > 1 else []
+    marks: dict[float | None, Emphasis] = dict(zip(order, ("best", "second"), strict=False))
     return [marks.get(number, "") for number in numbers]
 
 
@@ -109,24 +340,20 @@ def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool
     """
     labels = tuple(map(Cell, block.labels))
     lines: list[tuple[Cell, ...]] = []
+    both = list(zip(block.numbers, best, strict=True))
     if block.entry and block.first:
-        head = Cell("published", notes.marks(*block.row_notes))
-        cells = (_printed_cell(number, mark, notes) for number, (mark, _) in zip(block.numbers, best, strict=True))
-        lines.append((*labels, head, *cells))
+        head, printed = Cell("published", notes.marks(*block.row_notes)), []
+        for number, (mark, _) in both:
+            behind = f"/ {' / '.join(number.elsewhere)}" if number.elsewhere else ""
+            marks = notes.marks(*number.published_notes)
+            printed.append(Cell(number.published or NOT_PRINTED, marks, emphasis=mark, behind=behind))
+        lines.append((*labels, head, *printed))
     bare = not block.runs or (labelled and not block.entry)
-    shown = "measured" if bare else f"measured: {block.runs[0].label}"
-    head = Cell(shown, notes.marks(*block.run_notes))
-    cells = (_measured_cell(number, mark, notes) for number, (_, mark) in zip(block.numbers, best, strict=True))
-    lines.append((*labels, head, *cells))
+    head = Cell("measured" if bare else f"measured: {block.runs[0].label}", notes.marks(*block.run_notes))
+    lines.append((*labels, head, *(_measured_cell(number, mark, notes) for number, (_, mark) in both)))
     if block.entry and block.runs:
         lines.append((*labels, Cell("difference"), *map(_difference_cell, block.numbers)))
     return lines
-
-
-def _printed_cell(number: Number, emphasis: Emphasis, notes: Footnotes) -> Cell:
-    behind = f"/ {' / '.join(number.elsewhere)}" if number.elsewhere else ""
-    marks = notes.marks(*number.published_notes)
-    return Cell(number.published or NOT_PRINTED, marks, emphasis=emphasis, behind=behind)
 
 
 def _measured_cell(number: Number, emphasis: Emphasis, notes: Footnotes) -> Cell:
@@ -216,26 +443,16 @@ def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
 
 
 def _lines(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    filled = [block for block in blocks if block.runs]
-    rows = {block.row for block in blocks if block.row}
-    run = {block.row for block in filled if block.row}
-    lines = [str(path) for path in paths]
-    lines.append(f"{definition.title}: {len(run)} of {counted(len(rows), 'row')} with a run")
-    for block in filled:
-        for number in block.numbers:
-            if number.measured.number is not None:
-                lines.append(_line(block, number, number.measured.number))
+    rows, run = ({block.row for block in own if block.row} for own in (blocks, [one for one in blocks if one.runs]))
+    lines = [*map(str, paths), f"{definition.title}: {len(run)} of {counted(len(rows), 'row')} with a run"]
+    for block in blocks:
+        for number in block.numbers if block.runs else ():
+            if number.measured.number is None:
+                continue
+            where = f"  {block.row or block.runs[0].label} on {number.measure.dataset.title}: {number.measure.title}"
+            beside = f", {NOT_PRINTED}" if block.entry else ""
+            if number.difference is not None:
+                beside = f", published {number.published} ({signed(number.measure, number.difference)})"
+            lines.append(f"{where} measured {_text(number.measure, number.measured.number)}{beside}")
     without = [block.row for block in blocks if block.row and not block.runs]
-    if without:
-        lines.append(f"not run: {'; '.join(without)}")
-    return [*lines, *remarks]
-
-
-def _line(block: Block, number: Number, measured: float) -> str:
-    text = (
-        f"  {block.row or block.runs[0].label} on {number.measure.dataset.title}: {number.measure.title} "
-        f"measured {_text(number.measure, measured)}"
-    )
-    if number.difference is None:
-        return f"{text}, {NOT_PRINTED}" if block.entry else text
-    return f"{text}, published {number.published} ({signed(number.measure, number.difference)})"
+    return [*lines, *([f"not run: {'; '.join(without)}"] if without else []), *remarks]

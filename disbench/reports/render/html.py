@@ -30,10 +30,7 @@ def page(name: str, values: Mapping[str, Any]) -> str:
     """An HTML template in `templates/`, filled in; texts are escaped except `Markup`, invisible characters removed."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
-    def printable(value: Any) -> Any:
-        return value if isinstance(value, Markup) else visible(str(value))
-
-    return render(name, values, autoescape=True, finalize=printable)
+    return render(name, values, autoescape=True, finalize=lambda v: v if isinstance(v, Markup) else visible(str(v)))
 
 
 def text_of(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,15 +98,16 @@ class Cell:
     ends: tuple[float, ...] = ()
 
 
+def number_cell(
+    value: float, text: Callable[[float], str], ends: Sequence[float] = (), marks: tuple[str, ...] = ()
+) -> Cell:
+    """A number, with its interval if `ends` are given."""
+    return Cell(text(value), marks, ", ".join(map(text, ends)), value=value, ends=tuple(ends))
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes:
-        name: letters, digits and hyphens.
-        footnotes: mark -> text.
-        groups: index of a row -> heading of the rows from there on.
-    """
+    """A table named with letters, digits and hyphens; footnotes by mark; `groups`: row -> heading from there on."""
 
     name: str
     title: str
@@ -155,9 +156,9 @@ def _cell(cell: Cell) -> str:
 
 
 def _letters(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
     text = ""
-    number += 1
-    while number:
-        number, digit = divmod(number - 1, 26)
-        text = chr(ord("a") + digit) + text
+    while number >= 0:
+        number, digit = divmod(number, 26)
+        text, number = chr(ord("a") + digit) + text, number - 1
     return text

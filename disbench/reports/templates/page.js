@@ -5,12 +5,23 @@
   const all = (selector, below = document) => [...below.querySelectorAll(selector)];
   root.classList.add("script");
 
+  /** An HTML element; names with a hyphen are attributes, others properties. */
+  function html(name, values, ...children) {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(values)) {
+      if (key.includes("-")) element.setAttribute(key, value);
+      else element[key] = value;
+    }
+    element.append(...children);
+    return element;
+  }
+
   // Colours.
 
   const theme = document.getElementById("theme");
 
-  function setTheme(value) {
-    if (value) root.dataset.theme = value;
+  function setTheme() {
+    if (theme.value) root.dataset.theme = theme.value;
     else delete root.dataset.theme;
   }
 
@@ -18,9 +29,9 @@
     const stored = localStorage.getItem("disbench-theme");
     if (["light", "dark"].includes(stored)) theme.value = stored;
   } catch { /* as said */ }
-  setTheme(theme.value);
+  setTheme();
   theme.addEventListener("change", () => {
-    setTheme(theme.value);
+    setTheme();
     try { localStorage.setItem("disbench-theme", theme.value); } catch { /* as said */ }
   });
 
@@ -69,9 +80,7 @@
   }
 
   headings.forEach((heading, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = heading.textContent;
+    const button = html("button", { type: "button", textContent: heading.textContent });
     heading.replaceChildren(button);
     button.addEventListener("click", () => {
       const turned = { ascending: "descending", descending: "ascending" };
@@ -237,11 +246,8 @@
     const high = Math.min(1, Math.ceil(Math.max(...values) * 20 + 0.2) / 20);
     const step = longest <= 10 ? 1 : longest <= 40 ? 5 : 20;
     const apart = high - low > 0.5 ? 0.1 : 0.05;
-    const x = {
-      to: scale(0.5, longest + 0.5, BOX.left, width - BOX.right),
-      ticks: [...new Set([1, ...range(step, longest, step)])].filter((v) => v <= longest).map((v) => [v, String(v)]),
-      title: "Number of clicks",
-    };
+    const clicks = [...new Set([1, ...range(step, longest, step)])].filter((v) => v <= longest).map((v) => [v, String(v)]);
+    const x = { to: scale(0.5, longest + 0.5, BOX.left, width - BOX.right), ticks: clicks, title: "Number of clicks" };
     const y = {
       to: scale(low, high, BOX.height - BOX.bottom, BOX.top),
       ticks: range(Math.ceil(low / apart - 1e-9) * apart, high, apart).filter((v) => v <= high + 1e-9).map((v) => [v, v.toFixed(2)]),
@@ -378,10 +384,8 @@
       this.leave();
       const made = this.draw(width, numbers);
       this.points = made ? made.points : [];
-      const none = document.createElement("p");
-      none.className = "quiet";
-      none.textContent = numbers.length ? "No shown run has these numbers: samples end early." : "No run is shown.";
-      this.canvas.replaceChildren(made ? made.drawing : none);
+      const text = numbers.length ? "No shown run has these numbers: samples end early." : "No run is shown.";
+      this.canvas.replaceChildren(made ? made.drawing : html("p", { className: "quiet", textContent: text }));
     }
 
     near(event) {
@@ -426,13 +430,8 @@
       const drawing = this.canvas.firstElementChild;
       all(".ring", drawing).forEach((ring) => ring.remove());
       drawing.append(svg("circle", { class: "ring", cx: point.x, cy: point.y, r: 8 }));
-      const name = document.createElement("strong");
-      name.textContent = titled(data.runs[point.number]);
-      this.tip.replaceChildren(name, ...point.text.map((text) => {
-        const part = document.createElement("div");
-        part.textContent = text;
-        return part;
-      }));
+      const lines = point.text.map((text) => html("div", { textContent: text }));
+      this.tip.replaceChildren(html("strong", { textContent: titled(data.runs[point.number]) }), ...lines);
       this.tip.classList.add("shown");
       const left = point.x + 14 + this.tip.offsetWidth > this.width ? point.x - 14 - this.tip.offsetWidth : point.x + 14;
       const top = point.y - this.tip.offsetHeight - 10;
@@ -468,17 +467,11 @@
     const list = group.plots.querySelector(".legend");
     list.replaceChildren(...numbers.map((number) => {
       const run = data.runs[number];
-      const button = document.createElement("button");
-      const clicks = document.createElement("span");
-      clicks.textContent = [
-        ...(run.noc ? [`NoC@${data.solved} ${run.noc[0].toFixed(2)}`] : []),
-        ...(run.curve ? [] : ["no curve: samples end early"]),
-      ].join(", ");
-      button.type = "button";
-      button.setAttribute("aria-pressed", String(!group.hidden.has(number)));
-      button.append(
+      const clicks = [run.noc && `NoC@${data.solved} ${run.noc[0].toFixed(2)}`, !run.curve && "no curve: samples end early"];
+      const button = html(
+        "button", { type: "button", "aria-pressed": !group.hidden.has(number) },
         svg("svg", { viewBox: "0 0 34 14", "aria-hidden": "true" }, line(run.style, "M1,7H33"), marks(run.style, marker(run.style, 17, 7))),
-        titled(run), " ", clicks,
+        titled(run), " ", html("span", { textContent: clicks.filter(Boolean).join(", ") }),
       );
       for (const [event, to] of [["pointerenter", number], ["focus", number], ["pointerleave", null], ["blur", null]]) {
         button.addEventListener(event, () => group.charts.forEach((chart) => chart.highlight(to)));
@@ -490,9 +483,7 @@
         const drawn = numbers.filter((other) => !group.hidden.has(other));
         for (const chart of group.charts) chart.redraw(drawn);
       });
-      const item = document.createElement("li");
-      item.append(button);
-      return item;
+      return html("li", {}, button);
     }));
   }
 

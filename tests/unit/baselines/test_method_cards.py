@@ -19,7 +19,7 @@ from disbench.core.choices import MethodStatus, Selection
 from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
 from disbench.io import definitions
-from disbench.reports.paper.published import read_published
+from disbench.reports.paper.definitions import read_published
 from tests import toy_methods
 
 TOY = str(Path(toy_methods.__file__))

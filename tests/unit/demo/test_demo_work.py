@@ -15,11 +15,9 @@ from pycocotools import mask as coco_mask
 from disbench.core import painting
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.painting import overlay_png
 from disbench.core.prediction import Prediction
-from disbench.demo.pictures import Pictures, thumbnail_png
-from disbench.demo.saved import save_into, saved
-from disbench.demo.work import MOST_CLICKS, MethodFailedError, Work
+from disbench.demo.pictures import Pictures
+from disbench.demo.work import MOST_CLICKS, MethodFailedError, Work, save_into, saved
 from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
 from tests.toy_methods import Discs, Misbehaves
@@ -196,13 +194,3 @@ def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "t.png")
     with pytest.raises(InputError, match="the file has changed"):
         Pictures.pixels(pictures, 0) if not pictures._pixels.cache_clear() else None
-
-
-def test_overlays_and_thumbnails() -> None:
-    mask = np.zeros((60, 80), bool)
-    mask[10:40, 20:50] = True
-    seen = np.asarray(Image.open(io.BytesIO(overlay_png(mask, 1))).convert("RGBA"))
-    assert np.array_equal(seen[..., 3] > 0, mask)
-    assert (seen[10, 30, 3], seen[25, 35, 3]) == (255, 120)
-    assert tuple(seen[25, 35, :3]) == (86, 180, 233)
-    assert Image.open(io.BytesIO(thumbnail_png(np.zeros((800, 400, 3), np.uint8)))).size == (80, 160)

@@ -201,9 +201,9 @@ def test_the_rows_are_the_papers(name: str) -> None:
 
 WRONG_PLANS = [
     ('name = "plain"', 'name = "A b"', "the name 'A b'"),
-    ('name = "full"', 'name = "plain"', "two rows are called 'plain'"),
+    ('name = "full"', 'name = "plain"', "the name 'plain'"),
     ('before = "plain"', 'before = "plan"', "unknown row 'plan'"),
-    ('trained_as = "full"', 'trained_as = "full-refined"', "is not trained itself"),
+    ('trained_as = "full"', 'trained_as = "full-refined"', "name a row that is trained itself"),
     ("steps = 2", "steps = 0", "steps = 0"),
     ("steps = 2", "step = 2", "did you mean 'steps'"),
     ('method = ["refine', 'set = ["a=1"]\nmethod = ["refine', "leave its set and"),

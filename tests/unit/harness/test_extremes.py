@@ -19,7 +19,7 @@ from disbench.core.samples import Sample
 from disbench.harness import evaluate
 from disbench.harness.store import read_run
 from disbench.reports.entries import find_runs, read_entries
-from disbench.reports.extremes import extremes, extremes_table
+from disbench.reports.sensitivity import extremes, extremes_table
 from tests.commands import disbench
 from tests.toy_methods import Discs, DiscsSession
 from tests.toy_samples import make_samples

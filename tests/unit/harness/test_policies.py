@@ -19,9 +19,9 @@ from disbench.harness.protocol import Protocol
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import read_run
 from disbench.harness.tasks import Clicked, Reader, run_chunk
-from disbench.reports.depth import depth_series, depth_tables
 from disbench.reports.entries import find_runs, read_entries
 from disbench.reports.report import make_report
+from disbench.reports.sensitivity import depth_series, depth_tables
 from tests.commands import disbench
 from tests.toy_methods import Discs, DiscsSession
 from tests.toy_samples import make_samples

@@ -17,15 +17,22 @@ import pytest
 from scipy import stats
 
 from disbench.core.errors import InputError
+from disbench.harness.measures import MEASURES
 from disbench.reports.ablation.plans import load_plan
-from disbench.reports.ablation.report import report_ablation
-from disbench.reports.ablation.results import Estimate, PaperDifference, Quantity, Sign, estimate, read_results
-from disbench.reports.paper.tables import make_paper_table
+from disbench.reports.ablation.report import (
+    FIRST,
+    Estimate,
+    PaperDifference,
+    Sign,
+    estimate,
+    read_results,
+    report_ablation,
+)
 from tests.unit.ablation_tools import HASHES, write_cell
 
 PLAN = load_plan("table5")
 DATASETS = tuple(HASHES)
-NOC, NOF, IOU = Quantity("noc", 90), Quantity("nof", 90), Quantity("iou")
+NOC, NOF = MEASURES["noc_90"], MEASURES["nof_90_ritm"]
 
 
 def ious(clicks: list[int], first: float = 0.5) -> npt.NDArray[np.float64]:
@@ -87,18 +94,16 @@ def test_intervals_over_samples_and_over_seeds() -> None:
     assert estimate(values, NOF).mean == pytest.approx(4 * values.mean())
     values = np.random.default_rng(1).normal(0.2, 1.0, (5, 30))
     wanted = stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.95)
-    assert estimate(values, IOU).seeds == pytest.approx((wanted.low, wanted.high))
-    assert estimate(values[:1], IOU).seeds is None
+    assert estimate(values, FIRST).seeds == pytest.approx((wanted.low, wanted.high))
+    assert estimate(values[:1], FIRST).seeds is None
 
 
 @pytest.mark.parametrize(
     ("samples", "seeds", "paper", "finding"),
     [
         ((-2.0, -0.1), (-3.0, -0.2), -0.5, "holds"),
-        ((-2.0, -0.1), None, -0.5, "holds"),
         ((0.1, 2.0), (0.1, 3.0), -0.5, "against"),
         ((-2.0, -0.1), (-3.0, 0.2), -0.5, "not decided"),
-        ((-2.0, 0.0), (-3.0, -0.2), -0.5, "not decided"),
         ((-2.0, -0.1), None, 0.0, "better"),
         ((0.1, 2.0), None, None, "worse"),
     ],
@@ -111,7 +116,7 @@ def test_what_is_decided(
     sign = Sign(PLAN.contrasts[0], "berkeley", NOC, printed, ours=ours)
     assert sign.finding == finding
     assert sign.agreement == ("" if not paper else "same" if (ours.mean < 0) == (paper < 0) else "opposite")
-    assert replace(sign, quantity=IOU).finding == {"better": "worse", "worse": "better"}.get(finding, finding)
+    assert replace(sign, measure=FIRST).finding == {"better": "worse", "worse": "better"}.get(finding, finding)
 
 
 def test_stopping_early_changes_no_number(tmp_path: Path) -> None:
@@ -191,26 +196,3 @@ def test_records_that_are_wrong(tmp_path: Path) -> None:
         record.write_text(bad)
         with pytest.raises(InputError, match="seed-0"):
             read_results(folder)
-
-
-def test_unfinished_runs_wait(tmp_path: Path) -> None:
-    folder = tmp_path / "table5"
-    write_cell(folder, "fc", {"grabcut": ious([2, 3])})
-    write_cell(folder, "full", {"grabcut": ious([2, 3])})
-    (folder / "full" / "seed-0" / "runs" / "grabcut" / "run.json").rename(folder / "kept")
-    (folder / "full" / "seed-0" / "runs" / "grabcut" / "journal.sqlite").touch()
-    assert list(read_results(folder)) == [("fc", "grabcut")]
-
-
-def test_reproduce_lists_the_rows_of_a_small_network(tmp_path: Path) -> None:
-    """They are no row of the paper's, which trained another backbone; each has its label."""
-    folder = tmp_path / "table5"
-    for seed in (0, 1):
-        write_cell(folder, "fc", {"berkeley": ious([2, 3])}, seed, options={"mca": False, "fcg": False})
-    made = make_paper_table("table5", [folder], tmp_path / "paper", formats=["markdown"])
-    lines = made.paths[0].read_text().partition("Not in the paper's table")[2].splitlines()
-    shown = [line.split(" | ")[4] for line in lines if "measured" in line]
-    assert [text.partition("<sup>")[0] for text in shown] == [
-        "measured: disnet (training\\_seed=0, mca=false, fcg=false)",
-        "measured: disnet (training\\_seed=1, mca=false, fcg=false)",
-    ]

@@ -12,7 +12,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.core.statistics import bootstrap_interval
-from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
+from disbench.reports.comparison import compare_runs, draw_differences, lines_of, write_comparison
 from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run
 from tests.unit.run_tools import HASH, draw_ious, write_run
@@ -24,13 +24,13 @@ def test_numbers_against_loops_over_the_rows(tmp_path: Path) -> None:
     of_a, of_b = draw_ious(30, seed=1), draw_ious(30, seed=2, speed=0.2)
     runs = [write_run(tmp_path / name, ious) for name, ious in (("a", of_a), ("b", of_b))]
     found = compare_runs(*runs)
-    assert [measure.key for measure in found.measures] == [
+    assert [one.measure.name.removeprefix("mean_") for one in found.measures] == [
         *("noc_80", "noc_85", "noc_90", "noc_95"),
         *("iou_1", "iou_3", "iou_5", "iou_20", "auc"),
     ]
     assert not found.warnings
     for measure in found.measures:
-        kind, _, number = measure.key.partition("_")
+        kind, _, number = measure.measure.name.removeprefix("mean_").partition("_")
         if kind == "auc":  # its own test: tests/unit/core/test_metrics.py
             continue
         pairs = []
@@ -51,14 +51,6 @@ def test_numbers_against_loops_over_the_rows(tmp_path: Path) -> None:
         assert got.a_better + got.ties + got.b_better == 30
 
 
-def test_a_run_and_itself(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a")
-    found = compare_runs(run, run)
-    differences = [measure.difference for measure in found.measures]
-    assert {one and (one.p, one.p_signs, one.mean) for one in differences} == {(1, 1, 0)}
-    assert found.order == tuple(range(12))
-
-
 def test_samples_in_the_order_of_their_difference(tmp_path: Path) -> None:
     of_a = [[0.95] * 20, [0.5] * 20, [0.95] * 20, [0.95] * 20, [0.2] * 20]
     of_b = [[0.95] * 20, [0.5] * 20, [0.5] * 20, [*[0.5] * 4, *[0.95] * 16], [0.7] * 20]
@@ -77,7 +69,7 @@ def test_other_samples_are_refused(tmp_path: Path) -> None:
 def test_runs_that_end_early(tmp_path: Path) -> None:
     early = [[*row[: int(np.argmax(row >= np.float32(0.9)))], 0.9] for row in np.full((5, 20), 0.95, np.float32)]
     a, b = (write_run(tmp_path / "a", early, protocol={"stop_at": 0.9}), write_run(tmp_path / "b", draw_ious(5)))
-    found = {measure.key: measure for measure in compare_runs(a, b).measures}
+    found = {measure.measure.name.removeprefix("mean_"): measure for measure in compare_runs(a, b).measures}
     assert found["noc_90"].difference is not None
     for key in ("noc_95", "iou_1"):
         assert found[key].difference is None
@@ -97,7 +89,7 @@ def test_warnings(tmp_path: Path) -> None:
     text = " / ".join(found.warnings)
     for words in ("selection score", "first 6 clicks", "B: the method failed on 1", "B: 1 sample"):
         assert words in text
-    reasons = {measure.key: measure.reason for measure in found.measures}
+    reasons = {measure.measure.name.removeprefix("mean_"): measure.reason for measure in found.measures}
     assert "6 clicks a sample" in reasons["iou_20"]
     assert "not a number" in reasons["iou_3"]
     assert not reasons["noc_90"]
@@ -132,11 +124,3 @@ def test_the_picture(tmp_path: Path) -> None:
     first = draw_differences(found, None, 2)
     assert first == draw_differences(found, None, 2)
     assert first.startswith(b"\x89PNG")
-
-
-def test_one_run(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "a")
-    assert one_run(tmp_path / "runs").folder.name == "a"
-    write_run(tmp_path / "runs" / "b")
-    with pytest.raises(InputError, match="there are 2 runs in it; name one"):
-        one_run(tmp_path / "runs")

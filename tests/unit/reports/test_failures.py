@@ -10,7 +10,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.reports.entries import read_entries
-from disbench.reports.failures import hard_samples, write_failures
+from disbench.reports.samples import hard_samples, write_failures
 from tests.toy_methods import Discs
 from tests.unit.picture_tools import write_photo_run
 from tests.unit.run_tools import draw_ious, write_run
@@ -58,11 +58,3 @@ def test_sheets(tmp_path: Path) -> None:
     assert {row["run"] for row in rows} == {"a b", "a-b"}
     write_failures([tmp_path / "runs"], tmp_path / "out", None, samples=2)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == before
-
-
-def test_nothing_fails(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", [[0.95] * 20] * 3)
-    (first, second) = write_failures([tmp_path / "run"], tmp_path / "out", None)
-    assert "0 never solved, 0 solved after" in first
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["failures.csv"]
-    assert second.startswith(str(tmp_path / "out" / "failures.csv"))

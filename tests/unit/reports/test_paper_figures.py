@@ -77,14 +77,6 @@ def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
     assert "since their samples end early: 1 run (toy on grabcut)." in text
 
 
-def test_a_run_of_another_protocol_is_marked_in_its_panel(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", method=method("sam"), protocol={"selection": "score"})
-    made = make_curves_figure("figure4", [tmp_path], tmp_path / "out", formats=["svg"])
-    texts = svg_texts(made.paths[0])
-    assert any(text.startswith("sam  [a] NoC@90") for text in texts)
-    assert "[a] another protocol: selection score instead of oracle-first" in texts
-
-
 def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
     made = make_curves_figure("figure4", [], tmp_path / "out")
     assert "not run: GrabCut, Berkeley, SBD, DAVIS" in made.lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -71,22 +70,3 @@ def test_bytes_are_the_same_and_undated() -> None:
     for word in (b"dc:date", b"Matplotlib v", b"Software", b"/CreationDate", b"/Producer", b"/Creator"):
         assert word not in b"".join(drawn.values())
     assert drawn["pdf"].rstrip().endswith(b"%%EOF")
-
-
-def test_seven_curves_have_seven_colours() -> None:
-    """Those of Okabe and Ito."""
-    found = pixels(draw_curves([panel(7)])["png"])
-    colours = {tuple(int(value) for value in colour) for colour in found.reshape(-1, 3)}
-    assert colours >= {
-        *((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0)),
-        *((204, 121, 167), (86, 180, 233), (0, 0, 0)),
-    }
-
-
-def test_a_value_that_is_not_a_number_leaves_a_gap() -> None:
-    values = draw_ious(5).mean(axis=0).astype(float)
-    values[3] = math.nan
-    png = draw_curves([Panel("d", (Curve("m", "NoC@90 3.00", values, 0),))])["png"]
-    assert pixels(png).min() < 128
-    draw_curves([Panel("d", (Curve("m", "", np.full(20, math.nan), 0),))])
-    draw_curves([Panel("d", (Curve("m", "", np.zeros(20), 0), Curve("n", "", np.ones(20), 1)))])

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.harness.measures import PERCENTS
-from disbench.harness.store import RUN
 from disbench.reports.render import latex, markdown
 from disbench.reports.render.table import Cell, Column, Table
 from disbench.reports.report import make_report
 from tests.unit.run_tools import HASH, draw_ious, write_run
 
-NASTY = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h\n\tnext\u202e"
 FILES = {"report.md", "results.csv", "tables.tex", "curves.csv", "curves.png", "curves.svg"}
 
 
@@ -124,45 +121,6 @@ def test_results_have_every_number_unrounded(tmp_path: Path) -> None:
     assert None not in first
 
 
-@pytest.fixture(scope="module")
-def nasty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A report of runs whose every text is the worst."""
-    folder = tmp_path_factory.mktemp("nasty")
-    changes: dict[str, Any] = {
-        "failed": {1: NASTY},
-        "method": {"name": NASTY, "card": {"citation": NASTY, "backbone": NASTY, "training_data": [NASTY]}},
-        "dataset": {"name": NASTY, "content_hash": NASTY, "facts": {"title": NASTY, "options": {NASTY: NASTY}}},
-        "machine": {"processor": NASTY},
-        "command": NASTY,
-    }
-    for selection in ("score", "oracle-all"):
-        run = write_run(folder / "runs" / selection, draw_ious(4), protocol={"selection": selection}, **changes)
-        description = run.folder / RUN  # halves of pairs of characters can stand in JSON
-        description.write_text(description.read_text().replace("\u202e", "\u202e\\ud800"))
-    make_report([folder / "runs"], folder / "out")
-    return content_of(folder / "out")
-
-
-def test_nasty_texts_in_markdown(nasty: dict[str, bytes]) -> None:
-    """By GitHub's rule for cells, and through a parser: no text becomes markup."""
-    page = nasty["report.md"].decode()
-    tables = markdown_tables(page)
-    assert [[len(row) for row in table] for table in tables] == [[len(table[0])] * 4 for table in tables]
-    name = "=2*|x|<b>&amp; [a](b) `c` $d$ 50%_#~^{e}\\ \"f\" 'g'--h next"
-    assert tables[1][2][0].startswith(name)
-    assert "\u202e" not in page
-    tokens = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").parse(page)
-    kinds = [token.type for token in tokens]
-    assert (kinds.count("table_open"), kinds.count("fence"), kinds.count("html_block")) == (3, 2, 0)
-    inline = [part for token in tokens for part in token.children or ()]
-    assert {part.type for part in inline} <= {
-        *("text", "softbreak", "html_inline", "image", "link_open", "link_close", "code_inline"),
-        *("strong_open", "strong_close"),
-    }
-    assert {part.content for part in inline if part.type == "html_inline"} <= {"<br>", "<sup>", "</sup>"}
-    assert [part.attrs["href"] for part in inline if part.type == "link_open"] == ["curves.svg", "curves.csv"]
-
-
 def check_latex(text: str) -> None:
     """Braces close, and no character is active that the tables do not mean."""
     depth = 0
@@ -198,10 +156,3 @@ def test_making_a_report_needs_no_method_and_no_opencv(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
-
-
-def test_odd_facts_of_a_users_dataset(tmp_path: Path) -> None:
-    facts: list[Any] = [{}, {"title": 3, "options": "many"}, {"options": [1, 2]}]
-    for number, fact in enumerate(facts):
-        write_run(tmp_path / str(number), draw_ious(2), dataset={"facts": fact, "name": f"d{number}"})
-    assert "3; 2 samples; content hash" in make_report([tmp_path], tmp_path / "out").paths[0].read_text()

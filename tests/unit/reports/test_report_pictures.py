@@ -136,12 +136,3 @@ def test_the_same_bytes_in_every_form() -> None:
     assert ET.fromstring(first["svg"]).tag.endswith("svg")
     assert first["pdf"].startswith(b"%PDF")
     assert not re.search(rb"CreationDate|Producer", first["pdf"])
-
-
-def test_clicks_at_one_place_share_a_number() -> None:
-    panel = scene()
-    many = replace(panel, clicks=(Click(20, 10, True), *[Click(0, 0, False)] * 9))
-    once = replace(panel, clicks=(Click(20, 10, True), Click(0, 0, False)))
-    drawn = [draw_sheet(sheet_of("", (), (Strip("", ((one,),)),)), ("svg",))["svg"] for one in (many, once)]
-    assert [picture.count(b"<!-- 2+ -->") for picture in drawn] == [1, 0]
-    assert [picture.count(b"<!-- 2 -->") for picture in drawn] == [0, 1]

@@ -41,11 +41,8 @@ def three_runs(folder: Path, **changes: Mapping[str, Any]) -> list[Entry]:
     [
         ({"protocol": {"selection": "score"}}, "selection score instead of oracle-first"),
         ({"protocol": {"policy": "random"}}, "click policy random instead of center; seed 0 instead of none"),
-        ({"protocol": {"policy": "jitter"}}, "click policy jitter:sigma=0.3 instead of center; seed 0 instead of none"),
         ({"protocol": {"max_clicks": 10}}, "max_clicks 10 instead of 20"),
         ({"protocol": {"initial_masks": False}}, "initial masks ignored instead of used"),
-        ({"protocol": {"every": 3}, "dataset": {"samples": 34}}, "samples every 3rd instead of all"),
-        ({"protocol": {"limit": 12}, "dataset": {"samples": 34}}, "samples the first 12 instead of all"),
         (
             {"protocol": {"every": 2, "limit": 12}, "dataset": {"samples": 34}},
             "samples every 2nd, of them the first 12 instead of all",
@@ -73,23 +70,6 @@ def test_what_is_no_difference_of_protocol_is_not_marked(tmp_path: Path) -> None
     assert cell(table, 0, "Method") == ("other (threshold=0.5)", [])
     assert cell(table, 0, "Protocol")[0] == "oracle-first, center, 20 clicks, > 0.5, max_side=320"
     assert table.footnotes == {}
-
-
-def test_the_seed_counts_where_clicks_are_drawn(tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("b", 2), ("c", 2)):
-        write_run(tmp_path / name, method={"name": name}, protocol={"policy": "random", "seed": seed})
-    table = clicks_table(entries_of(tmp_path))
-    assert cell(table, 0, "Method") == ("a", ["another protocol: seed 1 instead of 2"])
-    assert cell(table, 1, "Protocol")[0] == "oracle-first, random, seed 2, 20 clicks, > 0.49, max_side=320"
-
-
-def test_of_equally_many_the_first_sets_the_protocol(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", protocol={"selection": "score"})
-    write_run(tmp_path / "b")
-    table = clicks_table(entries_of(tmp_path))
-    assert cell(table, 0, "Method")[1] == []
-    assert cell(table, 1, "Method")[1] == ["another protocol: selection oracle-first instead of score"]
-    assert "selection score" in table.caption
 
 
 def test_other_samples_get_a_table_of_their_own(tmp_path: Path) -> None:

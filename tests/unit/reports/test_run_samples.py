@@ -14,7 +14,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import iou
 from disbench.harness.store import CLICKS, StoredRun, write_clicks
-from disbench.reports.run_samples import open_same_dataset, read_samples
+from disbench.reports.samples import open_same_dataset, read_samples
 from tests.unit.picture_tools import photos, sample, write_photo_run
 from tests.unit.run_tools import write_run
 

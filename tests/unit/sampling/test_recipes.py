@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -27,18 +27,9 @@ def test_the_recipes_that_the_paper_and_its_controls_need() -> None:
     assert {load_recipe(name).method for name in NAMES} == set(METHODS)
     for name in NAMES:
         recipe = load_recipe(name)
-        for method in METHODS:
-            if name.endswith(method):
-                assert recipe.method == method
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_loads_and_says_what_it_is(name: str) -> None:
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert recipe.description
-    assert recipe.sources
-    assert json.loads(json.dumps(recipe.as_dict())) == {**recipe.as_dict(), "sources": list(recipe.sources)}
+        assert (recipe.name, bool(recipe.description)) == (name, True)
+        assert all(recipe.method == method for method in METHODS if name.endswith(method))
+        assert json.loads(json.dumps(recipe.as_dict())) == {**recipe.as_dict(), "sources": list(recipe.sources)}
 
 
 def test_recipes_that_differ_from_the_defaults_on_purpose() -> None:
@@ -56,32 +47,7 @@ def test_recipes_that_differ_from_the_defaults_on_purpose() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "key", "value"),
-    [
-        ("min_area=1", "min_area", 1),
-        ("seed=12345678901234567890", "seed", 12345678901234567890),
-        ("box_share=1", "box_share", 1.0),
-        ("min_box_fill=0", "min_box_fill", 0.0),
-        ("stuff=false", "stuff", False),
-        ("nest=union", "nest", "union"),
-        ("sources=coco+lvis, photos", "sources", ("coco+lvis", "photos")),
-        ("name=mine", "name", "mine"),
-    ],
-)
-def test_overrides_take_the_kind_of_their_option(override: str, key: str, value: Any) -> None:
-    recipe = load_recipe("containment", [override])
-    assert getattr(recipe, key) == value
-    assert type(getattr(recipe, key)) is type(value)
-    assert dataclasses.replace(recipe, **{key: getattr(load_recipe("containment"), key)}) == load_recipe("containment")
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("min_aera=5", "min_area=1.5", "method=proximty", "sources=", "min_area=0", "seed=-1", "iterations=0"),
-        *("min_overlap=0", "cap=0", "largest_merge=0", "shard_bytes=4095", "box_share=1.01", "mask_share=-0.1"),
-        *("min_box_fill=nan", "box_share=inf"),
-    ],
+    "override", ["min_aera=5", "min_area=1.5", "method=proximty", "sources=", "cap=0", "box_share=1.01"]
 )
 def test_overrides_that_are_wrong(override: str) -> None:
     with pytest.raises(InputError, match=f"--set.*{override.partition('=')[0]}"):
@@ -119,37 +85,15 @@ class TestOwnFile:
 
     @pytest.mark.parametrize(
         ("content", "named"),
-        [
-            ('sources = ["lvis"]\ndescription = ""', "'method'"),
-            (CONTENT + "min_aera = 5", "'min_aera'; did you mean 'min_area'"),
-            (CONTENT + "cap = 0", "cap = 0"),
-            (CONTENT.replace('["lvis"]', "[]"), "sources"),
-        ],
+        [('description = ""\nsources = ["lvis"]', "'method'"), (CONTENT + "cap = 0", "cap = 0"), (None, "")],
     )
-    def test_what_is_wrong_is_named_with_the_file(self, tmp_path: Path, content: str, named: str) -> None:
+    def test_what_is_wrong_is_named_with_the_file(self, tmp_path: Path, content: str | None, named: str) -> None:
+        path = str(tmp_path / "own.toml") if content is None else self.put(tmp_path, content)
         with pytest.raises(InputError, match=rf"own\.toml: .*{named}"):
-            load_recipe(self.put(tmp_path, content))
-
-    def test_files_that_cannot_be_read(self, tmp_path: Path) -> None:
-        (tmp_path / "folder.toml").mkdir()
-        for name in ("none.toml", "folder.toml"):
-            with pytest.raises(InputError, match=f"{name}: "):
-                load_recipe(str(tmp_path / name))
+            load_recipe(path)
 
 
 class TestDefinitions:
-    @pytest.mark.parametrize("kind", ["sampling", "datasets", "baselines", "reports"])
-    def test_every_kind_has_its_folder(self, kind: definitions.Kind) -> None:
-        assert definitions.folder(kind).is_dir()
-
-    def test_names_are_the_files(self) -> None:
-        files = definitions.folder("sampling").glob("*.toml")
-        assert sorted(path.stem for path in files) == NAMES
-        for name in NAMES:
-            assert definitions.find("sampling", name).stem == name
-        with pytest.raises(InputError, match="'no-such-card'"):
-            definitions.find("datasets", "no-such-card")
-
     def test_where_definitions_lie(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
         with pytest.raises(InputError, match="'sampling' are missing from this installation"):
@@ -172,33 +116,17 @@ class TestSources:
         ("paths", "chosen"),
         [
             (SourcePaths(), None),
-            (SourcePaths(lvis=A), "lvis"),
-            (SourcePaths(coco=A), "coco"),
             (SourcePaths(coco=A, lvis=A), "coco+lvis"),
-            (SourcePaths(panoptic=A), "coco"),
             (SourcePaths(panoptic=A, lvis=A), "coco+lvis"),
             (SourcePaths(panoptic=A, coco=A), "coco"),
-            (SourcePaths(sbd=F), "sbd"),
             (SourcePaths(voc=F), "voc"),
-            (SourcePaths(hannotation=F), "hannotation"),
             (SourcePaths(photos=True), "photos"),
         ],
     )
     def test_the_paths_tell_the_source(self, paths: SourcePaths, chosen: SourceName | None) -> None:
         assert paths.chosen() == chosen
-
-    @pytest.mark.parametrize(
-        ("paths", "options"),
-        [
-            (SourcePaths(lvis=A, sbd=F), "--lvis and --sbd"),
-            (SourcePaths(lvis=A, coco=A, photos=True), "--lvis and --coco and --photos"),
-            (SourcePaths(panoptic=A, voc=F), "--panoptic and --voc"),
-            (SourcePaths(sbd=F, voc=F, hannotation=F), "--sbd and --voc and --hannotation"),
-        ],
-    )
-    def test_sources_that_do_not_go_together(self, paths: SourcePaths, options: str) -> None:
-        with pytest.raises(InputError, match=f"^{options} "):
-            paths.chosen()
+        with pytest.raises(InputError, match=r"^--coco and --sbd and --voc "):
+            SourcePaths(coco=A, sbd=F, voc=F).chosen()
 
     @pytest.mark.parametrize(
         ("name", "paths"), [("sbd-proximity", SourcePaths(lvis=A)), *((name, SourcePaths()) for name in NAMES)]
@@ -209,24 +137,12 @@ class TestSources:
 
     @pytest.mark.parametrize(
         ("name", "missing"),
-        [
-            ("lvis-hierarchy", "lvis/lvis_v1_train.json"),
-            ("coco-proximity", "coco/annotations/instances_train2017.json"),
-            ("coco-lvis-proximity", "lvis/lvis_v1_train.json"),
-            ("sbd-proximity", "SBD/train.txt"),
-            ("voc-proximity", "VOC2012/ImageSets/Segmentation/train.txt"),
-        ],
+        [("lvis-hierarchy", "lvis/lvis_v1_train.json"), ("voc-proximity", "VOC2012/ImageSets/Segmentation/train.txt")],
     )
     def test_datasets_are_looked_for_under_the_data_root(self, tmp_path: Path, name: str, missing: str) -> None:
         with pytest.raises(InputError) as caught:
             open_source(load_recipe(name), SourcePaths(data=tmp_path))
         assert str(tmp_path / missing) in str(caught.value)
-
-    def test_the_default_file_is_opened(self, tmp_path: Path) -> None:
-        (tmp_path / "lvis").mkdir()
-        write_annotations(tmp_path / "lvis" / "lvis_v1_train.json", [annotation(1)])
-        source = open_source(load_recipe("lvis-hierarchy"), SourcePaths(data=tmp_path))
-        assert (source.name, len(source)) == ("lvis", 1)
 
     def test_relative_paths_are_found_here_first_then_under_the_data_root(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

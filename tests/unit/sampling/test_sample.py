@@ -105,16 +105,6 @@ def test_a_finished_folder(source: AnnotatedImages, recipe: Recipe, tmp_path: Pa
     assert manifest.objects == sum(len(item.scene.objects) for item in with_objects)
     assert manifest.sets == sum(len(item.sets) for item in with_objects) == len(read_sets(tmp_path))
     assert manifest.dropped == dict(dropped)
-    make_shards(source, recipe, tmp_path)
-    sets = read_sets(tmp_path)
-    in_order = list(sets)
-    assert len(in_order) == len(sets)
-    for index in (0, 1, 17, len(sets) - 1):
-        assert sets[index] == in_order[index]
-    assert sets[-1] == in_order[-1]
-    assert sets[3:6] == in_order[3:6]
-    with pytest.raises(IndexError):
-        sets[len(sets)]
     first = make_shards(source, recipe, tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert make_shards(source, recipe, tmp_path) == first
@@ -179,12 +169,6 @@ def test_a_damaged_or_missing_shard_is_noticed(source: AnnotatedImages, recipe: 
     (tmp_path / "shard-00000.parquet").unlink()
     with pytest.raises(InputError, match="a shard before it is missing"):
         make_shards(source, recipe, tmp_path)
-
-
-def test_limit_takes_the_first_images(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:
-    manifest = make_shards(source, recipe, tmp_path, limit=10)
-    assert manifest.images == 10
-    assert {int(item.scene.image_id) for item in ShardReader(tmp_path)} <= set(range(1, 11))
 
 
 def test_nothing_to_sample_gives_an_empty_folder_that_opens(tmp_path: Path) -> None:

@@ -130,16 +130,6 @@ def test_a_worker_without_memory(start: Start) -> None:
     assert workers() == []
 
 
-def test_an_error_reaches_the_caller_in_its_turn(start: Start) -> None:
-    chunks = start("input error", 2)
-    assert [next(chunks).indices[0] for _ in range(2)] == [0, SCENES]
-    with pytest.raises(InputError) as raised:
-        next(chunks)
-    assert str(raised.value) == f"image {2 * SCENES}: its mask is missing; mend the file"
-    assert "_bring_trouble" in raised.value.__notes__[0]
-    assert workers() == []
-
-
 def test_an_error_that_cannot_travel_is_told() -> None:
     portable = pickle.loads(pickle.dumps(_portable(UnportableError("not", "as it should be"))))
     assert isinstance(portable, RuntimeError)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.core.masks import decode, encode, union
+from disbench.core.masks import decode, encode
 from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, click_region, set_masks
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import choose_objects, sample_scene
@@ -67,22 +67,6 @@ class TestChosenObjects:
         chosen = choose_objects(objects, load_recipe("sbd-proximity", ["min_area=1"]))
         assert chosen.dropped == {"fills less than 0.08 of its box": 1}
 
-    def test_coco_comes_before_lvis_and_stuff_last(self) -> None:
-        objects = scene(
-            rectangle(0, 0, 40, 40, "coco", "stuff"),
-            rectangle(0, 0, 5, 5, "lvis"),
-            rectangle(10, 0, 5, 5, "coco"),
-            rectangle(20, 0, 5, 5, "lvis"),
-            rectangle(30, 0, 5, 5, "coco", "crowd"),
-            rectangle(41, 41, 30, 19, "coco", "stuff"),
-            source="coco+lvis",
-        )
-        for drop in (True, False):
-            chosen = choose_objects(objects, recipe("hierarchy", drop_repeated=drop))
-            assert ids(chosen) == [2, 4, 1, 3, 0, 5]
-            assert [item.kind for item in chosen.objects] == ["thing", "crowd", "thing", "thing", "stuff", "stuff"]
-        assert ids(choose_objects(objects, recipe("hierarchy", stuff=False))) == [2, 4, 1, 3]
-
     def test_repeated_masks_are_dropped_and_counted(self) -> None:
         objects = scene(
             rectangle(0, 0, 20, 20, "lvis"),  # comes again as 3
@@ -98,12 +82,6 @@ class TestChosenObjects:
         chosen = choose_objects(objects, recipe("hierarchy", drop_repeated=False))
         assert ids(chosen) == [1, 2, 0, 3, 4]
         assert not chosen.dropped
-
-    def test_a_mask_too_small_to_take_part_does_not_drop_another(self) -> None:
-        """Size comes first: an LVIS mask that is left out cannot stand in for COCO's."""
-        objects = scene(rectangle(0, 0, 10, 10, "coco"), rectangle(0, 0, 10, 9, "lvis"), source="coco+lvis")
-        assert ids(choose_objects(objects, recipe("hierarchy", min_area=95))) == [0]
-        assert ids(choose_objects(objects, recipe("hierarchy", min_area=80))) == [1]
 
     @pytest.mark.parametrize("source", ["coco", "sbd", "photos", "hannotation"])
     def test_without_lvis_nothing_counts_as_repeated(self, source: str) -> None:
@@ -121,12 +99,6 @@ class TestChosenObjects:
         assert np.array_equal(decode(left.rle), expected)
         assert (left.area, left.box) == (18 * 30, (22, 0, 18, 30))
         assert stuff.area == 1200  # the scene that came in is as it was
-
-    @pytest.mark.parametrize(("width", "kept"), [(25, []), (26, [0])])
-    def test_stuff_needs_more_than_500_pixels(self, width: int, kept: list[int]) -> None:
-        chosen = choose_objects(scene(rectangle(0, 0, width, 20, "coco", "stuff"), source="coco"), recipe("hierarchy"))
-        assert ids(chosen) == kept
-        assert chosen.dropped == ({} if kept else {"stuff with no more than 500 pixels left": 1})
 
 
 class TestHierarchy:
@@ -196,14 +168,6 @@ class TestHierarchy:
                 region, rectangles[chosen.center] & ~np.any([np.zeros(SIZE, bool), *children], axis=0)
             )
             assert region.any()
-
-    def test_union_differs_from_annotated_where_masks_stick_out(self) -> None:
-        objects = scene(rectangle(5, 5, 20, 20), rectangle(0, 0, 40, 22))
-        annotated, united = (
-            masks_of(sample_scene(objects, recipe("hierarchy", nest=nest))) for nest in ("annotated", "union")
-        )
-        assert not (annotated[0][0] <= annotated[0][1]).all()
-        assert (united[0][0] <= united[0][1]).all()
 
 
 class TestProximity:
@@ -275,43 +239,6 @@ class TestRandomMerge:
             objects = scene(*kept, rectangle(60, 0, 10, 40, kind="crowd"))
             found.append(dataclasses.replace(objects, image_id=str(number)))
         return found
-
-    def test_as_many_sets_and_masks_as_proximity_each_a_union_with_one_to_three_others(self) -> None:
-        sizes = Counter[int]()
-        for one in self.scenes(12):
-            proximity = sample_scene(one, recipe("proximity"))
-            merged = sample_scene(one, recipe("random-merge"))
-            assert merged.neighbours == proximity.neighbours
-            assert [item.center for item in merged.sets] == [item.center for item in proximity.sets]
-            things = {i for i, item in enumerate(one.objects) if item.kind == "thing"}
-            for chosen, model in zip(merged.sets, proximity.sets, strict=True):
-                assert len(chosen.members) == len(model.members)
-                assert chosen.members[0] == (chosen.center,)
-                for center, *others in chosen.members[1:]:
-                    assert center == chosen.center
-                    assert 1 <= len(set(others)) == len(others) <= 3
-                    assert set(others) <= things - {center}
-                    sizes[len(others)] += 1
-                unions = [union([one.objects[i].rle for i in members])["counts"] for members in chosen.members]
-                assert len(set(unions)) == len(unions)
-        assert set(sizes) == {1, 2, 3}
-
-    def test_partners_need_not_touch_and_their_number_is_an_option(self) -> None:
-        merged = [sample_scene(one, recipe("random-merge")) for one in self.scenes(6)]
-        apart = [
-            (chosen.center, other)
-            for sampled in merged
-            for chosen in sampled.sets
-            for members in chosen.members[1:]
-            for other in members[1:]
-            if other not in sampled.neighbours[chosen.center]
-        ]
-        assert apart
-        (one,) = self.scenes(1)
-        sampled = sample_scene(one, recipe("random-merge", largest_merge=1))
-        assert {len(members) for chosen in sampled.sets for members in chosen.members} == {1, 2}
-        (only,) = sample_scene(scene(rectangle(0, 0, 5, 5)), recipe("random-merge")).sets
-        assert only.members == ((0,),)
 
     def test_draws_depend_on_the_seed_and_the_image_alone(self) -> None:
         scenes = self.scenes(6)

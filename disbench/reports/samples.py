@@ -1,0 +1,348 @@
+"""Samples of runs as pictures: with their clicks and masks, and those on which a run fails."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from disbench.core.arrays import BoolArray
+from disbench.core.clicks import Click
+from disbench.core.errors import InputError
+from disbench.core.metrics import clicks_to_reach
+from disbench.core.samples import Sample, SampleSource, content_of
+from disbench.core.sheets import LEGEND, Panel, Strip, Window, draw_sheet, sheet_of, window_around
+from disbench.datasets.tetris import PRIVATE
+from disbench.harness.measures import SOLVED
+from disbench.harness.store import CLICKS, ClickRow, StoredRun
+from disbench.harness.verification import open_run_dataset
+from disbench.io.files import write_files
+from disbench.reports.entries import Entry, find_runs, read_entries
+from disbench.reports.render.html import Picture
+from disbench.reports.render.table import counted, csv_text, plain
+
+LISTED = "failures.csv"
+_PAGE_WIDTH = 1500
+"""Largest width of a picture for the leaderboard, in pixels."""
+SHOWN_CLICKS = (1, 5, 20)
+"""Clicks after which masks are shown, and the last one of a sample with fewer."""
+
+
+@dataclass(frozen=True)
+class RunSample:
+    """A sample with its rows, one for each click; `place` names their file in errors."""
+
+    sample: Sample
+    rows: tuple[ClickRow, ...]
+    place: str
+
+    def clicks(self, number: int) -> tuple[Click, ...]:
+        """The clicks up to a number."""
+        return tuple(Click(row.x, row.y, row.positive) for row in self.rows[:number])
+
+    def mask(self, number: int) -> BoolArray | None:
+        """The mask kept after a click, boolean (height, width); None if it was not stored, `InputError` if damaged."""
+        counts = self.rows[number - 1].mask
+        return None if counts is None else self._decoded(counts, number)
+
+    def candidates(self, number: int) -> tuple[BoolArray, ...] | None:
+        """All candidates at a click, as `mask`."""
+        every = self.rows[number - 1].candidate_masks
+        return None if every is None else tuple(self._decoded(counts, number) for counts in every)
+
+    def panel(self, title: str, remark: str = "", **more: Any) -> Panel:
+        """A panel on the image; `more` are fields of `Panel`."""
+        return Panel(title, self.sample.image, remark, **more)
+
+    def target_panel(self, window: Window | None) -> Panel:
+        """The image with the target."""
+        return self.panel("target", target=self.sample.target, window=window)
+
+    def first_click_panel(self, window: Window | None) -> Panel:
+        """The whole image with the first click; a rectangle shows what the other panels enlarge."""
+        return self.panel("image, first click", clicks=self.clicks(1), marks="first", outlined=window)
+
+    def absent(self, number: int) -> str:
+        """Why there is no mask after a click; "" if there is one."""
+        row = self.rows[number - 1]
+        return "the method failed" if row.failure else "" if row.mask is not None else "mask not stored"
+
+    def _decoded(self, counts: bytes, number: int) -> BoolArray:
+        from disbench.core.masks import decode, from_foreign_rle  # noqa: PLC0415
+
+        height, width = self.sample.target.shape
+        try:
+            return decode(from_foreign_rle({"size": [height, width], "counts": counts}, height, width))
+        except ValueError as error:
+            raise InputError(
+                f"{self.place}: sample {plain(self.sample.id)}, click {number}: {error}; run it again with "
+                "--existing overwrite"
+            ) from error
+
+
+def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
+    """The dataset that a run was made on; `dataset` is a card.toml or folder, if the run's name for it is not a card's.
+
+    Raises:
+        InputError: it is missing, its content is not what the run was made on, or its terms allow no picture of it.
+    """
+    if run.record.dataset.facts.get(PRIVATE):
+        raise InputError(f"no pictures of {run.folder}: the card of {plain(run.dataset)} allows none; leave them out")
+    try:
+        source = open_run_dataset(run, data, dataset)
+    except InputError as error:
+        raise InputError(f"no pictures of {run.folder}: {error}") from error
+    expected, found = run.record.dataset.content_hash, content_of(source).whole
+    if found != expected:
+        raise InputError(
+            f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(expected)[:8]}, "
+            f"but the one here has {found[:8]}; name the root of the right one with --data"
+        )
+    return source
+
+
+def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> list[RunSample]:
+    """Samples of a run and its dataset by their ids, in that order.
+
+    Raises:
+        InputError: the run was imported, it or the dataset does not have a sample, or a row does not fit its image.
+    """
+    run.require_clicks()
+    rows: dict[str, list[ClickRow]] = {name: [] for name in names}
+    for table in run.samples():
+        name = table["sample"][0].as_py()
+        if name in rows:
+            rows[name] += [ClickRow(**{key: _frozen(value) for key, value in row.items()}) for row in table.to_pylist()]
+    numbers = {name: number for number, name in enumerate(source.ids)}
+    found = []
+    for name in names:
+        if not rows[name] or name not in numbers:
+            where = plain(run.dataset) if rows[name] else run.folder
+            raise InputError(f"{where}: there is no sample {plain(name)!r}; name one of the run's samples")
+        sample, place = source.read(numbers[name]), run.place(CLICKS)
+        height, width = sample.target.shape
+        for number, row in enumerate(rows[name], start=1):
+            if (
+                (row.height, row.width, row.click) != (height, width, number)
+                or not (0 <= row.x < width and 0 <= row.y < height)
+                or not -1 <= row.kept < max(1, row.candidates)
+            ):
+                raise InputError(
+                    f"{place}: sample {plain(name)}, row {number}: not a click on its image of {width} x {height} "
+                    "pixels; run it again with --existing overwrite"
+                )
+        found.append(RunSample(sample, tuple(rows[name]), place))
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def window_of(*found: RunSample) -> Window | None:
+    """The part of an image with the target and every run's clicks; None if that is most of it."""
+    clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
+    return window_around(found[0].sample.target, clicks)
+
+
+def mask_panel(found: RunSample, number: int, window: Window | None, who: str = "", *, target: bool = True) -> Panel:
+    """The mask kept after click `number` (from 1) and the clicks so far; the title begins with `who`."""
+    row, sample = found.rows[number - 1], found.sample
+    return found.panel(
+        f"{f'{who}, ' if who else ''}click {number}: IoU {row.iou:.3f}",
+        target=sample.target if target else None,
+        mask=found.mask(number),
+        clicks=found.clicks(number),
+        marks="dots",
+        absent=found.absent(number),
+        window=window,
+    )
+
+
+def mask_panels(found: RunSample, window: Window | None, who: str = "") -> tuple[Panel, ...]:
+    """The masks after `SHOWN_CLICKS`."""
+    last = len(found.rows)
+    numbers = dict.fromkeys(min(number, last) for number in SHOWN_CLICKS)
+    return tuple(mask_panel(found, number, window, who) for number in numbers)
+
+
+def candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
+    """Candidates of the first click in the method's order, the kept one framed; `InputError` if not stored."""
+    row, every = found.rows[0], found.candidates(1)
+    if row.failure:
+        return [found.panel("no candidates", absent=found.absent(1), window=window)]
+    if every is None:
+        raise InputError(
+            f"{found.place}: the candidates of sample {plain(found.sample.id)} were not stored; run it again with "
+            "--store all"
+        )
+    shown = list(range(len(every)))[:most]
+    if row.kept not in shown:
+        shown[-1] = row.kept
+    return [_candidate(found, number, f"candidate {number + 1}", every[number], window) for number in shown]
+
+
+def first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
+    """The kept mask of the first click, then the other candidates if they were stored."""
+    row, every = found.rows[0], found.candidates(1)
+    if row.failure or every is None:
+        remark = "IoU 0" if row.failure else f"IoU {row.iou:.3f}"
+        if row.candidates > 1:
+            remark += f", of {row.candidates} candidates"
+        absent = found.absent(1)
+        mask = None if absent else found.mask(1)
+        clicks = () if row.failure else found.clicks(1)
+        return [found.panel(label, remark, mask=mask, clicks=clicks, marks="first", absent=absent, window=window)]
+    order = [row.kept, *(number for number in range(len(every)) if number != row.kept)][:most]
+    titles = [label, *(f"candidate {number + 1}" for number in order[1:])]
+    return [_candidate(found, *one, every[one[0]], window) for one in zip(order, titles, strict=True)]
+
+
+def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, window: Window | None) -> Panel:
+    row = found.rows[0]
+    kept = number == row.kept and row.candidates > 1
+    score = "" if row.candidate_scores is None else f", score {row.candidate_scores[number]:.2f}"
+    return found.panel(
+        f"{title}, kept" if kept else title,
+        f"IoU {row.candidate_ious[number]:.3f}{score}",
+        mask=mask,
+        clicks=found.clicks(1),
+        marks="first",
+        window=window,
+        framed=kept,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HardSample:
+    """A hard sample of a run: clicks to an IoU of 0.90, the last IoU (nan over an empty union), whether solved."""
+
+    sample: str
+    noc: int
+    final: float
+    solved: bool
+
+
+def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
+    """The samples that never reach an IoU of 0.90 (lowest final IoU first), and those that do late (latest first).
+
+    Samples that cannot be read are left out.
+
+    Raises:
+        InputError: samples of this run end below 0.90, or its method answers once.
+    """
+    rows = entry.rows
+    if rows.budget:
+        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; it has no clicks to draw")
+    if not rows.reaches(SOLVED):
+        raise InputError(
+            f"{entry.run.folder}: its samples end at an IoU of {rows.stop_at:g}, so that those which never reach "
+            f"{SOLVED / 100:.2f} are unknown; run it without --stop-at"
+        )
+    needed = clicks_to_reach(rows.ious, SOLVED / 100, rows.max_clicks)
+    found = [
+        HardSample(name, int(clicks), float(ious[-1]), bool((ious >= np.float32(SOLVED / 100)).any()))
+        for name, ious, clicks in zip(rows.samples, rows.ious, needed, strict=True)
+    ]
+    unread = set(rows.unread)
+    never = [one for one in found if not one.solved and one.sample not in unread]
+    late = [one for one in found if one.solved and one.noc > 1]
+    return sorted(never, key=lambda one: np.nan_to_num(one.final)), sorted(late, key=lambda one: -one.noc)
+
+
+def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes | None:
+    """A run's hard samples as a PNG (image, target and clicks, masks after clicks 1, 5 and 20), or None if it has none.
+
+    At most `samples` of those never solved, and of those solved late. `data` is the root of the datasets, `dataset` the
+    path of the run's if its name is not a card's.
+
+    Raises:
+        InputError: as `hard_samples`, or the dataset is missing or not the one that the run was made on.
+    """
+    never, late = hard_samples(entry)
+    chosen = [*never[:samples], *late[:samples]]
+    if not chosen:
+        return None
+    source = open_same_dataset(entry.run, data, dataset)
+    strips = []
+    for place, found in enumerate(read_samples(entry.run, source, [one.sample for one in chosen])):
+        one, window = chosen[place], window_of(found)
+        clicks, name, final = found.clicks(len(found.rows)), plain(one.sample), f"final IoU {one.final:.3f}"
+        heading = f"Never solved, {place + 1} of {len(never):,}: {name}, {final}"
+        if one.solved:
+            solved = place - min(samples, len(never)) + 1
+            heading = f"Solved late, {solved} of {len(late):,}: {name}, NoC@{SOLVED} {one.noc}, {final}"
+        panels = (
+            found.panel("image", outlined=window),
+            found.panel("target and clicks", target=found.sample.target, clicks=clicks, window=window),
+            *mask_panels(found, window),
+        )
+        strips.append(Strip(heading, (panels,)))
+    texts = (
+        f"{entry.protocol}; {counted(len(entry.rows.samples), 'sample')}: {len(never):,} never reach an IoU of "
+        f"{SOLVED / 100:.2f} (shown: {min(samples, len(never))}, the lowest final IoU first), {len(late):,} reach it "
+        f"after the first click (shown: {min(samples, len(late))}, the slowest first).",
+        LEGEND,
+    )
+    return draw_sheet(sheet_of(f"{entry.label} on {entry.dataset_name}: what fails", texts, strips))["png"]
+
+
+def write_failures(
+    folders: Sequence[Path], out: Path, data: Path | None, samples: int = 8, dataset: str | None = None
+) -> list[str]:
+    """Write a sheet of pictures for each run, and `failures.csv` with all hard samples of all runs; lines tell of it.
+
+    Arguments are as for `find_runs` and `draw_failures`; nothing is written if one is refused.
+    """
+    entries = read_entries(find_runs(folders))
+    pictures: dict[str, bytes | None] = {}
+    lines, records = [], []
+    for entry in entries:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", entry.folder).strip("-.") or "run"
+        names = (stem, *(f"{stem}-{number}" for number in range(2, len(entries) + 1)))
+        name = next(f"{name}.png" for name in names if f"{name}.png" not in pictures)
+        pictures[name] = draw_failures(entry, data, samples, dataset)
+        never, late = hard_samples(entry)
+        place = out / name if pictures[name] else entry.label
+        lines.append(f"{place}: {len(never):,} never solved, {len(late):,} solved after the first click")
+        records += [
+            {
+                "run": entry.folder,
+                "label": entry.label,
+                "dataset": entry.dataset,
+                "sample": one.sample,
+                "solved": one.solved,
+                f"noc_{SOLVED}": one.noc,
+                "final_iou": None if np.isnan(one.final) else one.final,
+            }
+            for one in (*never, *late)
+        ]
+    write_files({LISTED: csv_text(records).encode(), **pictures}, out)
+    return [*lines, f"{out / LISTED}: all of them"]
+
+
+def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int = 3) -> dict[Path, list[Picture]]:
+    """Folder of a run -> a small picture (WebP) of its hard samples with a caption, for the leaderboard.
+
+    Runs without failures to show are left out: those whose samples end below 0.90, whose method answers once, or that
+    solve all samples by the first click.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    found: dict[Path, list[Picture]] = {}
+    for entry in entries:
+        drawn = draw_failures(entry, data, samples) if entry.rows.reaches(SOLVED) else None
+        if drawn is not None:
+            never, late = hard_samples(entry)
+            count = counted(len(entry.rows.samples), "sample")
+            image, file = Image.open(io.BytesIO(drawn)).convert("RGB"), io.BytesIO()
+            image.thumbnail((_PAGE_WIDTH, 1 << 14))
+            image.save(file, "WEBP", quality=80, method=4)
+            caption = f"{len(never):,} of {count} never solved, {len(late):,} late"
+            found[entry.run.folder] = [(caption, file.getvalue())]
+    return found
