@@ -45,15 +45,11 @@ _OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One variant of a bridged system that is here, whole.
+    """One variant of a bridged system that is here, whole; `variant` is "" where the card names none.
 
-    Attributes:
-        name: the card's.
-        variant: the variant's; "" where the card names none.
-        repo: the checkout of the pinned commit.
-        python: a program that starts the Python of its environment, with the shims that it needs.
-        checkpoint: the trained weights; None where their authors publish none.
-        options: what else the variant sets, `option=value` each.
+    `repo` is the checkout of the pinned commit, `python` a program that starts the Python of its environment with the
+    shims that it needs, `checkpoint` None where the authors publish none, `options` what else the variant sets,
+    `option=value` each.
     """
 
     name: str
@@ -140,10 +136,9 @@ def list_installed() -> Iterator[str]:
     for repo in sorted(root.glob("*/*/repo")):
         folder = repo.parents[1]
         files = folder.glob("checkpoints/*/*")
-        variants = sorted(
-            {file.parent.name for file in files if file.suffix not in (".json", ".part", ".partial", ".sha256")}
-        )
-        yield f"{folder.name:<18} {repo.parent.name}  {_size(folder)}  {', '.join(variants) or 'no checkpoint'}"
+        kept = (file for file in files if file.suffix not in (".json", ".part", ".partial", ".sha256"))
+        variants = ", ".join(sorted({file.parent.name for file in kept})) or "no checkpoint"
+        yield f"{folder.name:<18} {repo.parent.name}  {_size(folder)}  {variants}"
     for environment in sorted(root.glob("environments/*")):
         users = sorted(link.parents[1].name for link in root.glob("*/*/environment") if link.resolve() == environment)
         yield f"environment {environment.name}  {_size(environment)}  for {', '.join(users) or 'no card'}"
@@ -246,10 +241,9 @@ def _checkout(card: MethodCard, recipe: InstallRecipe, lock: int, report: Report
     report(f"{card.name}: its code, {card.code} at {recipe.commit[:10]}")
     problem = f"{card.name}: commit {recipe.commit} cannot be had from {card.code}"
     with scratch_folder(repo.with_name("repo.partial")) as partial:
-        git = ["git", "-C", partial]
-        _run([*git, "init", "-q"], problem, lock)
-        _run([*git, "fetch", "-q", "--depth", "1", "--", card.code, recipe.commit], problem, lock)
-        _run([*git, "checkout", "-q", "--detach", "FETCH_HEAD"], problem, lock)
+        fetch = ["fetch", "-q", "--depth", "1", "--", card.code, recipe.commit]
+        for step in (["init", "-q"], fetch, ["checkout", "-q", "--detach", "FETCH_HEAD"]):
+            _run(["git", "-C", partial, *step], problem, lock)
         partial.rename(repo)
 
 

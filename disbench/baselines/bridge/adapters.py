@@ -56,8 +56,7 @@ class Model:
 # previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column), to a list of
 # theirs that counts them. Checkpoints hold `config` and `state_dict`, those of f-BRS the weights alone.
 
-MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""ImageNet's."""
+MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's
 
 
 class IsegmSession:
