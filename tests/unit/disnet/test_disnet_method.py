@@ -31,13 +31,13 @@ from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
 Kind = Literal["stretched", "padded"]
 KINDS: tuple[Kind, ...] = ("stretched", "padded")
 fewer = settings(max_examples=60)
-SIZES = st.tuples(st.integers(5, 150), st.integers(5, 150))
+ANY_SIZE = st.tuples(st.integers(5, 150), st.integers(5, 150))
 
 
 @st.composite
 def rectangles(draw: st.DrawFn) -> BoolArray:
     """A rectangle in an image of any size."""
-    height, width = draw(SIZES)
+    height, width = draw(ANY_SIZE)
     mask = np.zeros((height, width), dtype=bool)
     top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
     mask[top : draw(st.integers(top + 1, height)), left : draw(st.integers(left + 1, width))] = True
