@@ -177,6 +177,7 @@ class ShardManifest(Job):
         """The content of `manifest.json`, in its order."""
         trailing = None if self.trailing is None else self.trailing.as_dict()
         table = {**dataclasses.asdict(self), "trailing": trailing}
+        table["files"] = list(table["files"])
         of_part = ("part", "trailing", "source_dropped")
         return {name: value for name, value in table.items() if value is not None or name not in of_part}
 
