@@ -24,8 +24,7 @@ from disbench.core.click_policies import BUDGETS
 from disbench.core.errors import InputError, shown, told, unknown_name
 from disbench.core.prediction import Method, MethodError, called
 from disbench.io import addresses, definitions
-from disbench.io.options import Option, read_options
-from disbench.io.settings import Bounds, Count, Number, settings_from, table_from
+from disbench.io.settings import Bounds, Count, Number, Option, read_options, settings_from, table_from
 
 
 def load_class(entry: str, extra: str = "") -> Any:

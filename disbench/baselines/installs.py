@@ -33,7 +33,7 @@ from disbench.baselines.weights import sha256_of
 from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.download import download
 from disbench.io.files import file_sha256, scratch_folder, user_cache, whole_file
-from disbench.io.options import overrides as override_texts
+from disbench.io.settings import overrides as override_texts
 from disbench.io.settings import parse_json_table
 
 Report = Callable[[str], object]

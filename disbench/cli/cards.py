@@ -39,7 +39,7 @@ WhichOption = Annotated[
 @data_app.command("list")
 def data_list(data: DataOption = None) -> None:
     """List the datasets and whether they are installed."""
-    from disbench.datasets.verify import list_datasets
+    from disbench.datasets.fetch import list_datasets
 
     for listing in list_datasets(data):
         say(listing.line())
@@ -48,7 +48,7 @@ def data_list(data: DataOption = None) -> None:
 @data_app.command("verify")
 def data_verify(dataset: DatasetArgument, dataset_option: DatasetSetOption = None, data: DataOption = None) -> None:
     """Check a dataset against its card: counts, sizes, content hash."""
-    from disbench.datasets.verify import verify
+    from disbench.datasets.fetch import verify
 
     found = verify(dataset, data, dataset_option or [], progress=True)
     say_all(found.lines(), err=not found.whole)

@@ -21,11 +21,9 @@ from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_p
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import has_control, relative_path
 
-RELEASE = "ADE20K_2021_17_01"
-"""The folder that the release unpacks to."""
+RELEASE = "ADE20K_2021_17_01"  # the folder that the release unpacks to
 _SPLITS = {"train": "training", "val": "validation"}
-_VISIBLE = 255
-"""The value of an instance PNG where the object is seen; 128 is hidden behind another object."""
+_VISIBLE = 255  # the value of an instance PNG where the object is seen; 128 is hidden behind another object
 
 
 class _Entry(NamedTuple):
@@ -46,10 +44,8 @@ class Ade20kScenes(KeyedScenes):
     `part_level` say otherwise is counted.
 
     `folder` is `ADE20K_2021_17_01` or has it; `split` is "train", "val", or the name of a folder in images/ADE. Of an
-    object whose link is malformed the link alone is left out, if `bad` is "drop".
-
-    Raises:
-        InputError: no such folder or split, or no image in it.
+    object whose link is malformed the link alone is left out, if `bad` is "drop". `InputError` for no such folder or
+    split, or no image in it.
     """
 
     name = "ade20k"
@@ -143,7 +139,6 @@ def _name(stem: str) -> str:
 
 
 def _record(path: Path) -> tuple[int, int, list[Any]]:
-    """Height and width of an image, and its objects as the JSON has them."""
     annotation = read_json_file(path).get("annotation")
     annotation = annotation if isinstance(annotation, dict) else {}
     sides = [*_listed(annotation.get("imsize")), None, None][:2]

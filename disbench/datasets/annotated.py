@@ -18,9 +18,12 @@ from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import SampleSource
-from disbench.datasets.file_samples import ObjectSamples, noted
+from disbench.core.scenes import Scene, SceneSource
+from disbench.datasets.file_samples import ObjectSamples, check_unique, noted
 from disbench.datasets.images import ImageFinder, read_rgb, turned
-from disbench.datasets.instances import AnnotationFile, Dialect, Id, open_annotations, read_id
+from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
+from disbench.datasets.json_index import Id, read_id
+from disbench.datasets.scene_sources import open_folder_scenes
 from disbench.io.files import file_sha256
 
 FileFinder = Callable[[str], Path | None]
@@ -37,10 +40,6 @@ class AnnotatedSamples(ObjectSamples):
 
     `find` gives the path of an image from its name in the annotations, None where there is none; `digest` its SHA-256
     (hex) for the content hash; `raster` says how polygons become masks; other arguments are the base's.
-
-    Raises:
-        InputError: no annotation to sample, a repeated annotation id; a malformed annotation or one without an id,
-            if the file's `bad` is "fail".
     """
 
     def __init__(
@@ -86,20 +85,13 @@ class AnnotatedSamples(ObjectSamples):
                 yield self._image_path(image_id)
 
     def _named(self, chosen: Sequence[tuple[Id, Id]]) -> list[str]:
-        """The sample ids of annotations, given by their image's id and their own."""
         names = {image_id: self._file.images[image_id].file_name for image_id, _ in chosen}
         stems = {image_id: PurePosixPath(name).stem for image_id, name in names.items()}
         ids = [f"{stems[image_id]}/{number}" for image_id, number in chosen]
         if len(set(ids)) < len(ids):  # numbers start again with every image
             counts = Counter(stems.values())
             ids = [f"{(stems if counts[stems[one]] == 1 else names)[one]}/{number}" for one, number in chosen]
-        (repeated, times), *_ = Counter(ids).most_common(1)
-        if times > 1:
-            first, second, *_ = (one for one, sample_id in zip(chosen, ids, strict=True) if sample_id == repeated)
-            raise InputError(
-                f"{self._file.path}: two annotations of {shown(names[first[0]])} have the id {first[1]} (image "
-                f"{first[0]} and image {second[0]}); give each annotation an id of its own"
-            )
+        check_unique(ids, self._file.path, "give each annotation an id of its own")
         return ids
 
     def _chosen(self, crowds: bool, left_out: Counter[str]) -> Iterator[tuple[Id, int, Id]]:
@@ -122,9 +114,8 @@ class AnnotatedSamples(ObjectSamples):
             raise InputError(f"{self._file.path}: image {image} has no file_name; name its file there")
         path = self._find(name)
         if path is None:
-            raise InputError(
-                f"{self._file.path}: image {image}: no {shown(name)} in {self._find}; name its folder with images=..."
-            )
+            lacking = f"image {image}: no {shown(name)} in {self._find}"
+            raise InputError(f"{self._file.path}: {lacking}; name its folder with images=...")
         return path
 
     def _mask_sha256(self, index: int) -> str:
@@ -148,11 +139,9 @@ def _open_annotated(
     """
     bad = options.get("bad_annotations", "fail")
     file = open_annotations(folder / options["annotations"], dialect, bad=bad, option=_OPTION)
-    folders = [folder / part for part in options["images"]]
-    find = ImageFinder(folders, file.image_names, file.path)
-    crowds = options.get("crowds") == "keep"
-    exif = options.get("exif", "ignore")
-    return AnnotatedSamples(name, file, find, options["raster"], facts, crowds=crowds, exif=exif)
+    find = ImageFinder([folder / part for part in options["images"]], file.image_names, file.path)
+    kept = {"crowds": options.get("crowds") == "keep", "exif": options.get("exif", "ignore")}
+    return AnnotatedSamples(name, file, find, options["raster"], facts, **kept)
 
 
 open_coco = partial(_open_annotated, "coco")
@@ -178,3 +167,82 @@ def _photo_sha256(path: Path) -> str:
         return file_sha256(path)
     pixels = read_rgb(path)
     return hashlib.sha256(f"{pixels.shape}\n".encode() + pixels.tobytes()).hexdigest()
+
+
+class SceneSamples(ObjectSamples):
+    """One sample for each thing with a pixel, parts included (a `SampleSource`).
+
+    Samples are in the order of the scenes, then of their objects; a sample's id is the image's id and the annotation's:
+    "ADE_val_00000001/17", or "object-3" where it has none. All scenes are read when the dataset is opened.
+
+    `find` gives the path of an image from a scene's `file_name`, None where there is none.
+    """
+
+    def __init__(
+        self, name: str, source: SceneSource, find: Callable[[str], Path | None], facts: Mapping[str, object]
+    ) -> None:
+        self._source, self._find = source, find
+        left_out = Counter(getattr(source, "dropped", {}))
+        self._places: list[tuple[int, int]] = []
+        self._digests: list[str] = []
+        files: list[str] = []
+        ids: list[str] = []
+        for index, scene in enumerate(source.read(range(len(source)))):
+            left_out.update(scene.dropped)
+            for number, item in enumerate(scene.objects):
+                if item.kind != "thing" or not item.area:
+                    left_out["empty mask" if not item.area else f"{item.kind} region"] += 1
+                    continue
+                self._places.append((index, number))
+                files.append(scene.file_name)
+                self._digests.append(hashlib.sha256(item.rle["counts"]).hexdigest())
+                known = item.annotation_id is not None
+                ids.append(f"{scene.image_id}/{item.annotation_id if known else f'object-{number}'}")
+        if not ids:
+            raise InputError(f"{name}: no object with a pixel in {len(source)} images; choose another split")
+        check_unique(ids, name, "get the dataset's own files")
+        self._kept: tuple[int, Scene] | None = None
+        super().__init__(name, "scene-object", facts, left_out, ids, files)
+
+    def _mask(self, index: int) -> Rle:
+        place, number = self._places[index]
+        if self._kept is None or self._kept[0] != place:
+            self._kept = place, next(iter(self._source.read([place])))
+        return self._kept[1].objects[number].rle
+
+    def _mask_sha256(self, index: int) -> str:
+        return self._digests[index]
+
+    def _image_path(self, image: str) -> Path:
+        path = self._find(image)
+        if path is None:
+            raise InputError(f"{self.name}: no {shown(image)} in {self._find}; name its folder with images=...")
+        return path
+
+
+def open_scenes(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """The objects and parts of a dataset that is opened by its folder.
+
+    Options: `reader`, a key of `scene_sources.READERS`; `split`; `images`, folders in which images are looked for, in
+    this order, relative to `folder` ("." is the folder itself); `bad_annotations`, "fail" (default) or "drop".
+    """
+    bad = options.get("bad_annotations", "fail")
+    source = open_folder_scenes(options["reader"], folder, options["split"], bad)
+    return SceneSamples(name, source, _finder(folder, options), facts)
+
+
+def open_panoptic(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """The things of a COCO panoptic file.
+
+    Options: `annotations`, the JSON; `masks`, the folder of its PNGs; `images`, folders in which images are looked for,
+    in this order; all relative to `folder`; `bad_annotations`, "fail" (default) or "drop".
+    """
+    bad = options.get("bad_annotations", "fail")
+    path, pngs = folder / options["annotations"], folder / options["masks"]
+    file = open_annotations(path, "panoptic", bad=bad, option="--dataset-option", png_folder=pngs)
+    source = AnnotatedImages([file], coco_masks="panoptic")
+    return SceneSamples(name, source, _finder(folder, options), facts)
+
+
+def _finder(folder: Path, options: Mapping[str, Any]) -> ImageFinder:
+    return ImageFinder([folder / part for part in options["images"]], source=folder)

@@ -22,12 +22,12 @@ from disbench.core.limits import MAX_RECORDED_CLICKS
 from disbench.core.opencv import opencv
 from disbench.core.samples import SampleSource
 from disbench.datasets.label_maps import read_label_png
-from disbench.datasets.tetris import private_id
+from disbench.datasets.layouts import private_id
 from disbench.io.files import file_sha256, whole_file
-from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, read_sequences
+from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, in_order, read_sequences
 
+# Card of a dataset -> what RClicks' table calls it.
 RCLICKS = {"grabcut": "GrabCut", "berkeley": "Berkeley", "davis": "DAVIS", "coco-mval": "COCO", "tetris": "TETRIS"}
-"""Card of a dataset -> what RClicks' table calls it."""
 _RCLICKS_COLUMNS = ("dataset", "image_stem", "click_type", "object_stem", "x", "y", "w", "h", "device")
 _LATER = ("fn", "fp")
 _OBJECT, _BACKGROUND = 1, 2
@@ -57,13 +57,7 @@ class Given:
 
 
 def import_clicks(
-    form: ClickFormat,
-    file: Path,
-    source: SampleSource,
-    out: Path,
-    *,
-    drop_missing: bool = False,
-    rescale: bool = True,
+    form: ClickFormat, file: Path, source: SampleSource, out: Path, *, drop_missing: bool = False, rescale: bool = True
 ) -> list[str]:
     """Write the clicks of a file on the samples of a dataset as recorded clicks (`disbench.io.recorded_clicks`).
 
@@ -75,11 +69,8 @@ def import_clicks(
         drop_missing: leave out clicks on samples that the dataset does not have.
         rescale: false takes x and y as they are where another size is stated (RClicks' benchmark).
 
-    Returns:
-        Lines that account for every row.
-
-    Raises:
-        InputError: a file of another form, a missing sample (the first three are named), or nothing to import.
+    Returns lines that account for every row. `InputError` for a file of another form, a missing sample (the first three
+    are named), or nothing to import.
     """
     left_out: Counter[str] = Counter()
     by_sample: dict[str, list[Given]] = {}
@@ -91,13 +82,10 @@ def import_clicks(
     if lacking := [sample for sample in by_sample if sample not in known]:
         some = ", ".join(map(shown, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
         if not drop_missing:
-            raise InputError(
-                f"{file}: clicks on {len(lacking)} samples that {source.name} does not have ({some}); name their "
-                "dataset, or leave them out with --missing drop"
-            )
-        left_out[f"on {len(lacking)} samples that {source.name} does not have"] = sum(
-            len(by_sample.pop(sample)) for sample in lacking
-        )
+            what = f"clicks on {len(lacking)} samples that {source.name} does not have ({some})"
+            raise InputError(f"{file}: {what}; name their dataset, or leave them out with --missing drop")
+        gone = sum(len(by_sample.pop(sample)) for sample in lacking)
+        left_out[f"on {len(lacking)} samples that {source.name} does not have"] = gone
     if not by_sample:
         raise InputError(f"{file}: no click on a sample of {source.name}{_accounted(left_out)}")
     notes: Counter[str] = Counter()
@@ -106,9 +94,8 @@ def import_clicks(
         if name in by_sample:
             sequences += _sequences(by_sample[name], source.read(number).target == 1, notes, rescale)
     facts = {"disbench.source": _digest(file), **({"disbench.synthetic-users": "rows"} if form == "rclicks" else {})}
-    content = as_parquet(sequences, facts)
     with whole_file(out) as to:
-        to.write(content)
+        to.write(as_parquet(sequences, facts))
     clicks, samples = sum(len(one.clicks) for one in sequences), {one.sample for one in sequences}
     rows, what = clicks + left_out.total(), "strokes" if form == "scribbles" else "rows"
     users = len({one.user for one in sequences})
@@ -125,29 +112,22 @@ def _accounted(counts: Counter[str]) -> str:
 
 def _sequences(given: Sequence[Given], is_object: BoolArray, notes: Counter[str], rescale: bool) -> list[Sequenced]:
     """The clicks of one sample, user by user; `is_object` is boolean (height, width)."""
-    by_user: dict[str, dict[int, Click]] = {}
+    found: dict[tuple[str, str], dict[int, Click]] = {}
     for one in given:
         click = _placed(one, (is_object.shape[1], is_object.shape[0]), notes, rescale)
         notes["off the target, kept"] += click.positive != bool(is_object[click.y, click.x])
-        if one.number in by_user.setdefault(one.user, {}):
+        if one.number in found.setdefault((one.sample, one.user), {}):
             raise InputError(f"{one.where}: another click {one.number} of the same sample and user; correct the file")
-        by_user[one.user][one.number] = click
-    found = []
-    for user, clicks in by_user.items():
-        if sorted(clicks) != list(range(1, len(clicks) + 1)):
-            raise InputError(f"{given[0].where}: clicks of {shown(user)} on it are not numbered 1, 2, 3, ...; fix them")
-        found.append(Sequenced(given[0].sample, user, tuple(clicks[number] for number in sorted(clicks))))
-    return found
+        found[one.sample, one.user][one.number] = click
+    return in_order(found, given[0].where)
 
 
 def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bool) -> Click:
     """The pixel of a sample of size `own` (width, height): clipped to the stated size, scaled, cut, and clipped."""
     outside = not all(0 <= value < side for value, side in zip((given.x, given.y), given.size or own, strict=True))
     if outside and given.size is None:
-        raise InputError(
-            f"{given.where}: x = {given.x:g}, y = {given.y:g} lies outside the sample {shown(given.sample)} of "
-            f"{own[0]} x {own[1]} pixels; correct it, or state the size that it is measured on (columns w, h)"
-        )
+        where = f"x = {given.x:g}, y = {given.y:g} lies outside the sample's {own[0]} x {own[1]} pixels"
+        raise InputError(f"{given.where}: {where}; correct it, or state the size it is measured on (columns w, h)")
     size = given.size or own
     notes["clipped to the image"] += outside
     notes["measured on another size"] += size != own
@@ -174,10 +154,8 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
             left_out["later clicks (fn, fp), which belong to a shown mask"] += 1
             continue
         if row["click_type"] != "first" or row["device"] not in ("pc", "mobile"):
-            raise InputError(
-                f"{where}: click_type {shown(row['click_type'])}, device {shown(row['device'])}; known are first, fn, "
-                "fp, and pc, mobile; correct the row"
-            )
+            known_are = "known are first, fn, fp, and pc, mobile; correct the row"
+            raise InputError(f"{where}: {shown(row['click_type'])}, {shown(row['device'])}: {known_are}")
         stem, code = row["image_stem"], row["object_stem"]
         names = (f"{stem}/{code}", stem, f"{private_id(stem)}/{code}", private_id(stem))
         sample = next((name for name in names if name in known), names[0] if code else stem)
@@ -186,9 +164,8 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
         x, y = _numbers(row, where, "x", "y")
         yield Given(where, sample, user, 1, x, y, size=_size(row, where))
     if not found:
-        raise InputError(
-            f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {', '.join(map(shown, sorted(others)))}"
-        )
+        there = ", ".join(map(shown, sorted(others)))
+        raise InputError(f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {there}")
 
 
 def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
@@ -255,13 +232,13 @@ def stroke_click(strokes: BoolArray) -> tuple[int, int]:
     return x, y
 
 
+# Format -> its reader, which counts what it leaves out.
 FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Iterator[Given]]] = {
     "rclicks": _rclicks,
     "csv": _table,
     "recording": _recording,
     "scribbles": _scribbles,
 }
-"""Format -> its reader, which counts what it leaves out."""
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:

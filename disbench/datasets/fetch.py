@@ -1,25 +1,36 @@
-"""Getting a dataset from the addresses on its card, and asking whether they are alive."""
+"""Getting datasets from the addresses on their cards, and whether they are here, complete and unchanged."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from disbench.core.errors import InputError
-from disbench.datasets.cards import Address, DatasetCard, RemoteFile, load_card, open_card
+from disbench.core.samples import SampleSource
+from disbench.datasets.cards import (
+    ANY_FOLDER,
+    Address,
+    DatasetCard,
+    RemoteFile,
+    is_folder,
+    load_card,
+    open_card,
+    open_dataset,
+)
 from disbench.io import addresses, definitions
 from disbench.io.archives import safe_path, unpack
 from disbench.io.download import Answer, download, head
 from disbench.io.files import Existing, scratch_folder
 
-DOWNLOADS = ".downloads"
-"""Where archives are kept below the root of the datasets until they are unpacked."""
+DOWNLOADS = ".downloads"  # where archives are kept below the root of the datasets until they are unpacked
 _ASKED_AT_ONCE = 8
-_LEVELS = 4
-"""Folders in each other in an archive that are searched for what it holds."""
+_THREADS = 4
+_LEVELS = 4  # folders in each other in an archive that are searched for what it holds
 
 
 def fetch(
@@ -38,12 +49,7 @@ def fetch(
         existing: whether a file or folder that is there stays (`resume`), is replaced, or stops this.
         progress: show a progress bar on standard error.
 
-    Yields:
-        Lines that tell what was done, as it is done.
-
-    Raises:
-        InputError: no root, no address, a file without a hash where that is not allowed, or no address whose file is
-            there and right.
+    Yields lines that tell what was done, as it is done. `InputError` without a root or an address whose file is right.
     """
     card = load_card(name)
     if not card.files:
@@ -52,138 +58,125 @@ def fetch(
         raise InputError(f"{card.name}: where to? give the root of the datasets with --data or DISBENCH_DATA")
     if addresses.address_of(data) is not None:
         raise InputError(f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data")
+    job = _Fetch(card, data, unverified, progress)
     wanted = []
     for file in card.files:
         _check(card, file)
-        if missing := _missing(file, _target(card, file, data), existing):
+        if missing := job.missing(file, existing):
             wanted.append((file, missing))
         else:
             yield f"{file.file}: what it holds is here already"
-    unknown = [file.file for file, _ in wanted if not (_by_content(card) or file.sha256)]
+    unknown = [file.file for file, _ in wanted if not (job.by_content or file.sha256)]
     if unknown and not unverified:
-        raise InputError(
-            f"{card.name}: the card has no SHA-256 for {', '.join(unknown)}, so what comes cannot be checked; "
-            "allow it with --no-hash, and compare the SHA-256 that is printed"
-        )
+        lacking = f"the card has no SHA-256 for {', '.join(unknown)}, so what comes cannot be checked"
+        raise InputError(f"{card.name}: {lacking}; allow it with --no-hash, and compare the SHA-256 that is printed")
     for file, missing in wanted:
-        yield from _fetch_file(card, file, missing, data, unverified=unverified, progress=progress)
+        yield from job.fetch(file, missing)
 
 
-def _by_content(card: DatasetCard) -> bool:
-    """Whether the content hash can be computed from what one archive holds."""
-    return bool(card.content_hash) and len(card.files) == 1
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """A dataset that is being fetched to the root `data`."""
 
+    card: DatasetCard
+    data: Path
+    unverified: bool
+    progress: bool
 
-def _fetch_file(
-    card: DatasetCard, file: RemoteFile, missing: Sequence[str], data: Path, *, unverified: bool, progress: bool
-) -> Iterator[str]:
-    downloads, failed = data / DOWNLOADS / card.name, []
-    by_content = _by_content(card)
-    for number, address in enumerate(file.addresses, 1):
-        name = file.file.replace("/", "-")
-        archive = downloads / (f"{number}-{name}" if number > 1 else name)
-        downloads.mkdir(parents=True, exist_ok=True)
-        yield f"{file.file}: from {address.url}"
-        known, size = ("", 0) if by_content else (address.sha256, address.bytes)
+    @property
+    def by_content(self) -> bool:
+        """Whether the content hash can be computed from what one archive holds."""
+        return bool(self.card.content_hash) and len(self.card.files) == 1
+
+    def target(self, file: RemoteFile) -> Path:
+        return self.data / (self.card.folder or "") / file.to
+
+    def missing(self, file: RemoteFile, existing: Existing) -> list[str]:
+        """The names of a file's content that have to be put in place."""
+        names, target = list(file.holds) if file.unpack else [file.file], self.target(file)
+        here = [name for name in names if (target / name).exists()]
+        if here and existing == "fail":
+            raise InputError(f"{target / here[0]}: it is there already; use --existing resume or overwrite")
+        return names if existing == "overwrite" else [name for name in names if name not in here]
+
+    def fetch(self, file: RemoteFile, missing: Sequence[str]) -> Iterator[str]:
+        downloads, failed = self.data / DOWNLOADS / self.card.name, []
+        for number, address in enumerate(file.addresses, 1):
+            name = file.file.replace("/", "-")
+            archive = downloads / (f"{number}-{name}" if number > 1 else name)
+            downloads.mkdir(parents=True, exist_ok=True)
+            yield f"{file.file}: from {address.url}"
+            known, size = ("", 0) if self.by_content else (address.sha256, address.bytes)
+            try:
+                digest = download(address.url, archive, sha256=known, size=size, progress=self.progress)
+                if not self.by_content:
+                    checked = "as on the card" if address.sha256 == digest else "NOT CHECKED: none on the card"
+                    yield f"{file.file}: SHA-256 {digest} ({checked})"
+                yield from self._install(archive, file, address, missing)
+            except InputError as error:
+                if not known:  # it may have come damaged
+                    archive.unlink(missing_ok=True)
+                failed.append(error)
+                if address is not file.addresses[-1]:
+                    yield f"{file.file}: not from there: {error}"
+                continue
+            archive.unlink(missing_ok=True)
+            _remove_if_empty(downloads, downloads.parent)
+            yield f"{file.file}: {', '.join(missing)} in {self.target(file)}"
+            return
+        if len(failed) == 1:
+            raise failed[0]
+        said = "; ".join(map(str, failed))
+        raise InputError(f"{self.card.name}: none of the {len(failed)} addresses of {file.file} serves: {said}")
+
+    def _install(self, archive: Path, file: RemoteFile, address: Address, missing: Sequence[str]) -> Iterator[str]:
+        """Put what is missing in place; after an error, what was there before is there."""
+        target = self.target(file)
+        target.mkdir(parents=True, exist_ok=True)
+        aside = target / f".unpacking-{archive.name}"
+        theirs = dict(zip(file.holds, address.holds, strict=True)) if file.unpack else {file.file: "file"}
+        wanted = list(theirs) if self.by_content else missing
+        staged = aside / "staged" / file.to
         try:
-            digest = download(address.url, archive, sha256=known, size=size, progress=progress)
-            checked = "as on the card" if address.sha256 == digest else "NOT CHECKED: none on the card"
-            if not by_content:
-                yield f"{file.file}: SHA-256 {digest} ({checked})"
-            yield from _install(card, archive, file, address, missing, data, unverified)
-        except InputError as error:
-            if not known:  # it may have come damaged
-                archive.unlink(missing_ok=True)
-            failed.append(error)
-            if address is not file.addresses[-1]:
-                yield f"{file.file}: not from there: {error}"
-            continue
-        archive.unlink(missing_ok=True)
-        _remove_if_empty(downloads, downloads.parent)
-        yield f"{file.file}: {', '.join(missing)} in {_target(card, file, data)}"
-        return
-    if len(failed) == 1:
-        raise failed[0]
-    raise InputError(
-        f"{card.name}: none of the {len(failed)} addresses of {file.file} serves: {'; '.join(map(str, failed))}"
-    )
+            with scratch_folder(aside):
+                source = aside / "archive"
+                source.mkdir()
+                if file.unpack:
+                    unpack(archive, source)
+                    source = _holder(source, [theirs[name] for name in wanted], archive)
+                else:
+                    archive.rename(source / "file")
+                for name in wanted:
+                    (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                    (source / theirs[name]).rename(staged / name)
+                if self.by_content:
+                    yield self._content(aside / "staged")
+                for number, item in enumerate(missing):
+                    _exchange(staged / item, target / item, aside / f".old-{number}")
+        finally:
+            _remove_if_empty(target)
+
+    def _content(self, folder: Path) -> str:
+        """Compare the content of a folder with the card; a line about it."""
+        card, found = self.card, open_card(self.card, folder).content_hash()
+        if found == card.content_hash:
+            return f"{card.name}: content hash {found} (as on the card)"
+        if self.unverified:
+            return f"{card.name}: content hash {found} (NOT THE CARD'S, {card.content_hash})"
+        said = f"its content hash is {found}, where the card has {card.content_hash}: these are other files"
+        raise InputError(f"{card.name}: {said}; take them with --no-hash all the same")
 
 
 def _check(card: DatasetCard, file: RemoteFile) -> None:
     """Refuse a card that would write outside its dataset's folder."""
     where = f"{card.path}: [[files]]"
-    for path in (file.file, file.to, card.folder or "", card.name, *file.holds):
+    copied = [path for copy in file.copies for path in copy.holds]
+    for path in (file.file, file.to, card.folder or "", card.name, *file.holds, *copied):
         safe_path(path, where)
-    for copy in file.copies:
-        for path in copy.holds:
-            safe_path(path, where)
-        if copy.holds and len(copy.holds) != len(file.holds):
-            raise InputError(f"{where}: a copy's 'holds' names what the file's does, in the same order")
+    if any(copy.holds and len(copy.holds) != len(file.holds) for copy in file.copies):
+        raise InputError(f"{where}: a copy's 'holds' names what the file's does, in the same order")
     if not file.file or (file.unpack and not file.holds):
         raise InputError(f"{where}: a file needs a name, and an archive 'holds': what is taken out of it")
-
-
-def _target(card: DatasetCard, file: RemoteFile, data: Path) -> Path:
-    return data / (card.folder or "") / file.to
-
-
-def _missing(file: RemoteFile, target: Path, existing: Existing) -> list[str]:
-    """The names of a file's content that have to be put in place."""
-    names = list(file.holds) if file.unpack else [file.file]
-    here = [name for name in names if (target / name).exists()]
-    if here and existing == "fail":
-        raise InputError(f"{target / here[0]}: it is there already; use --existing resume or overwrite")
-    return names if existing == "overwrite" else [name for name in names if name not in here]
-
-
-def _install(
-    card: DatasetCard,
-    archive: Path,
-    file: RemoteFile,
-    address: Address,
-    missing: Sequence[str],
-    data: Path,
-    unverified: bool,
-) -> Iterator[str]:
-    """Put what is missing in place; after an error, what was there before is there."""
-    target = _target(card, file, data)
-    target.mkdir(parents=True, exist_ok=True)
-    aside = target / f".unpacking-{archive.name}"
-    theirs = dict(zip(file.holds, address.holds, strict=True)) if file.unpack else {file.file: "file"}
-    wanted = list(theirs) if _by_content(card) else missing
-    staged = aside / "staged" / file.to
-    try:
-        with scratch_folder(aside):
-            source = aside / "archive"
-            source.mkdir()
-            staged.mkdir(parents=True)
-            if file.unpack:
-                unpack(archive, source)
-                source = _holder(source, [theirs[name] for name in wanted], archive)
-            else:
-                archive.rename(source / "file")
-            for name in wanted:
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                (source / theirs[name]).rename(staged / name)
-            if _by_content(card):
-                yield _content(card, aside / "staged", unverified)
-            for number, item in enumerate(missing):
-                _exchange(staged / item, target / item, aside / f".old-{number}")
-    finally:
-        _remove_if_empty(target)
-
-
-def _content(card: DatasetCard, folder: Path, unverified: bool) -> str:
-    """Compare the content of a folder with the card; a line about it."""
-    found = open_card(card, folder).content_hash()
-    if found == card.content_hash:
-        return f"{card.name}: content hash {found} (as on the card)"
-    if unverified:
-        return f"{card.name}: content hash {found} (NOT THE CARD'S, {card.content_hash})"
-    raise InputError(
-        f"{card.name}: its content hash is {found}, where the card has {card.content_hash}: these are other files; "
-        "take them with --no-hash all the same, and results carry the other hash"
-    )
 
 
 def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
@@ -219,13 +212,7 @@ def _remove_if_empty(*folders: Path) -> None:
 def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answer]]:
     """Ask for every file of datasets without fetching it: (dataset, file, address, what its server says).
 
-    A file of another size than the card has is not alive.
-
-    Args:
-        names: cards' names or paths; all cards of the package if empty.
-
-    Raises:
-        InputError: an unknown name, or a card that is wrong.
+    A file of another size than the card has is not alive. Without names, all cards of the package are asked for.
     """
     cards = [load_card(name) for name in names or definitions.names("datasets")]
     asked = [(card, file, address) for card in cards for file in card.files for address in file.addresses]
@@ -236,3 +223,136 @@ def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answ
             if answer.bytes and address.bytes and answer.bytes != address.bytes:
                 answer = replace(answer, alive=False, status=f"{answer.status}, but {address.bytes} bytes on the card")
             yield card.name, file.file, address.url, answer
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A dataset that disbench has a card for.
+
+    `samples` is the number on the card, None if it depends on the user's files; `folder` where it was found, or None;
+    `state` is `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
+    """
+
+    name: str
+    title: str
+    samples: int | None
+    folder: Path | None
+    state: str
+
+    def line(self) -> str:
+        """The listing as one line of text, in columns."""
+        count = f"{self.samples:,}" if self.samples is not None else "-"
+        return f"{self.name:<25} {count:>7}  {self.state:<14}  {self.title}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of verifying a dataset: what is wrong (`problems`), and how its files are read (`notes`).
+
+    `content_hash` is empty if it cannot be computed; `checked_hash` says whether the card has one to compare with.
+    """
+
+    name: str
+    samples: int = 0
+    images: int = 0
+    content_hash: str = ""
+    checked_hash: bool = False
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        """The verification as lines of text."""
+        found = f"{self.name}: {self.samples:,} samples on {self.images:,} images"
+        count = len(self.problems)
+        state = "whole" if self.whole else f"not whole, {count} problem{'s'[: count > 1]}"
+        known = "as on the card" if self.checked_hash and self.whole else "the card has none to compare"
+        hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.whole else "")]
+        said = (f"  {sentence}" for sentence in (*self.notes, *self.problems))
+        return [f"{found}: {state}", *(hashed if self.content_hash else []), *said]
+
+
+def list_datasets(data: Path | None) -> list[Listing]:
+    """Every dataset with a card, sorted by name, and whether it is below the root of the datasets."""
+    found = []
+    for card in map(load_card, definitions.names("datasets")):
+        if card.name == ANY_FOLDER:
+            found.append(Listing(card.name, card.title, None, None, "your own"))
+            continue
+        folder = card.find(data, card.values())
+        state = "here" if folder else "can be fetched" if card.files else "not here"
+        found.append(Listing(card.name, card.title, card.samples, folder, state))
+    return found
+
+
+def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False) -> Verification:
+    """Read all of a dataset and compare it with its card.
+
+    Every sample is read: image and mask have the same size, and the target has an object. With the card's own options
+    the counts and the content hash are compared, too. All problems are reported, not only the first. Arguments as for
+    `open_dataset`; `InputError` for an unknown dataset or option.
+    """
+    name = addresses.local_text(name)
+    card = None if is_folder(name) else load_card(name)
+    default = card is not None and card.values(overrides) == card.values()
+    try:
+        source = open_dataset(name, data, overrides)
+    except InputError as error:
+        return Verification(card.name if card else name, problems=(str(error),))
+    problems = _unreadable(source, progress=progress)
+    content_hash, failure = "", ""
+    try:
+        content_hash = source.content_hash()
+    except (InputError, OSError) as error:
+        failure = str(error)
+    facts: Mapping[str, Any] = source.facts()
+    found = Verification(
+        name=source.name,
+        samples=len(source.ids),
+        images=facts.get("images", 0),
+        content_hash=content_hash,
+        checked_hash=bool(card and card.content_hash and default),
+        notes=tuple(facts.get("notes", ())),
+    )
+    if card is not None and default:
+        problems += _differences(found, card)
+    problems += [failure] if failure and not problems else []
+    return replace(found, problems=tuple(problems))
+
+
+def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
+    """The error of every sample that cannot be read, without repetitions."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        results = pool.map(partial(_problem, source), range(len(source.ids)))
+        bar = tqdm(results, total=len(source.ids), desc=source.name, unit="sample", disable=not progress)
+        return list(dict.fromkeys(problem for problem in bar if problem))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the other samples
+
+
+def _problem(source: SampleSource, index: int) -> str | None:
+    try:
+        source.read(index)
+    except (InputError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _differences(found: Verification, card: DatasetCard) -> list[str]:
+    """Differences from the card."""
+    problems = [
+        f"{count:,} {what}, but {expected:,} on the card"
+        for what, count, expected in (("samples", found.samples, card.samples), ("images", found.images, card.images))
+        if expected is not None and count != expected
+    ]
+    if found.checked_hash and found.content_hash and found.content_hash != card.content_hash:
+        both = f"content hash {found.content_hash}, but {card.content_hash} on the card"
+        problems.append(f"{both}: the files are not those that the card was made from")
+    return problems

@@ -16,7 +16,7 @@ import numpy as np
 
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Exif
-from disbench.core.errors import InputError
+from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle, decode
 from disbench.core.samples import Content, Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
@@ -25,8 +25,7 @@ from disbench.io.files import file_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-HASH_FORMAT = "disbench samples 1"
-"""First value of the first line that a content hash is computed from."""
+HASH_FORMAT = "disbench samples 1"  # first value of the first line that a content hash is computed from
 _THREADS = 8
 
 
@@ -73,11 +72,10 @@ class HashedSamples(ABC):
 
 
 class ObjectSamples(HashedSamples):
-    """What samples of objects share that are masks of annotated images; each object is a sample of its own.
+    """Samples of objects that are masks of annotated images; each object is a sample of its own.
 
-    `name` is that of the dataset's card, `rule` says how annotations become targets, `facts` are JSON-ready facts to
-    record, `left_out` counts objects that are no samples. `images` has the image of each sample, as `_image_path`
-    finds it.
+    `rule` says how annotations become targets, `facts` are JSON-ready facts to record, `left_out` counts objects that
+    are no samples. `images` has the image of each sample, as `_image_path` finds it.
     """
 
     def __init__(
@@ -94,11 +92,7 @@ class ObjectSamples(HashedSamples):
         self._images, self._facts, self._left_out = images, dict(facts), left_out
 
     def read(self, index: int) -> Sample:
-        """One sample by its index.
-
-        Raises:
-            InputError: a missing or damaged file, or an image of another size than its annotations.
-        """
+        """One sample; `InputError` for a missing or damaged file, or an image of another size than its annotations."""
         path = self._image_path(self._images[index])
         image, target = read_rgb(path, self.exif), decode(self._mask(index)).astype(np.int8)
         check_target(target, image, path, self.ids[index], path)
@@ -132,11 +126,7 @@ class ObjectSamples(HashedSamples):
 class FileSamples(HashedSamples):
     """A dataset of image and mask files (a `SampleSource`).
 
-    `name` is that of the dataset's card, `rule` a name of `targets.RULES`; `facts` (title, options) and `notes`
-    (sentences) are said and recorded.
-
-    Raises:
-        InputError: no records, or two with one id.
+    `rule` is a name of `targets.RULES`; `facts` (title, options) and `notes` (sentences) are said and recorded.
     """
 
     def __init__(
@@ -153,9 +143,7 @@ class FileSamples(HashedSamples):
         self._records, self._facts = tuple(records), dict(facts)
         if not records:
             raise InputError(f"{folder}: no samples found; check the folder's layout and the options")
-        (repeated, times), *_ = Counter(self.ids).most_common(1)
-        if times > 1:
-            raise InputError(f"{folder}: two samples have the id {repeated!r}; rename one of the files")
+        check_unique(self.ids, folder, "rename one of the files")
 
     @property
     def ids(self) -> Sequence[str]:
@@ -163,11 +151,7 @@ class FileSamples(HashedSamples):
         return [record.id for record in self._records]
 
     def read(self, index: int) -> Sample:
-        """One sample by its index.
-
-        Raises:
-            InputError: a missing or damaged file, sizes that differ, or a target without an object.
-        """
+        """One sample; `InputError` for a missing or damaged file, sizes that differ, or a target without an object."""
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
         image = read_rgb(photo, self.exif)
@@ -205,6 +189,13 @@ def noted(notes: Sequence[str]) -> dict[str, object]:
     return {"notes": said} if (said := [note for note in notes if note]) else {}
 
 
+def check_unique(ids: Sequence[str], place: object, fix: str) -> None:
+    """Raise `InputError` if two samples have one id."""
+    repeated, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{place}: two samples have the id {shown(repeated)}; {fix}")
+
+
 def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo: Path) -> None:
     """Raise `InputError` if a target (the mask at `path`) is empty or differs in size from its image (at `photo`)."""
     _check_size(target.shape, image, path, sample, photo)
@@ -214,19 +205,15 @@ def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo
 
 def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str, photo: Path) -> None:
     if shape != image.shape[:2]:
-        raise InputError(
-            f"{path}: the mask of sample {sample!r} has {shape[1]} x {shape[0]} pixels, its image "
-            f"{image.shape[1]} x {image.shape[0]}{size_hint(photo)}; get matching files"
-        )
+        own, photo_size = f"{shape[1]} x {shape[0]}", f"{image.shape[1]} x {image.shape[0]}{size_hint(photo)}"
+        raise InputError(f"{path}: the mask of sample {sample!r} has {own} pixels, its image {photo_size}; match them")
 
 
 def joint_content(rule: str, parts: Iterable[Sequence[object]], rules: Sequence[str] = ()) -> Content:
     """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample; and of each line with its rule.
 
-    Args:
-        rule: how files become targets.
-        parts: for each sample its id, the number of its object, and the SHA-256 of each of its files.
-        rules: what decides the target of each sample, where that is not the rule.
+    `parts` has for each sample its id, the number of its object, and the SHA-256 of each of its files; `rules` what
+    decides the target of each sample, where that is not the rule.
     """
     head, *lines = (
         json.dumps(list(line), separators=(",", ":")).encode() + b"\n" for line in ([HASH_FORMAT, rule], *parts)

@@ -12,7 +12,6 @@ import io
 import math
 import pickle
 import struct
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
@@ -35,29 +34,22 @@ _FIX = "get the file again from a source that you trust, or make it with `disben
 _NDARRAY = object()  # replaces numpy.ndarray, which a pickle could call
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
-Place = tuple[int, int]
-
 
 def load_plain_pickle(path: Path, fix: str = _FIX) -> object:
     """The content of a pickle of protocol 0 to 5, without running any code in it; errors end with `fix`.
 
     Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays, scalars and
-    dtypes of numbers as NumPy 1 and 2 pickle them. Memory: at most 128 bytes per byte of the file.
-
-    Raises:
-        InputError: the file is missing, empty, truncated or not a pickle, or it loads anything else.
+    dtypes of numbers as NumPy 1 and 2 pickle them; `InputError` for anything else. Memory: 128 bytes per byte, at most.
     """
     with open_regular(path, "no such file; check the path") as file:
         data = file.read()
-    if not data:
-        raise InputError(f"{path}: the file is empty; {fix}")
     try:
         content: object = _PlainUnpickler(path, data, fix).load()
     except InputError:
         raise
     except Exception as error:  # damaged bytes fail in any way: key, index, overflow, memory ...
-        name = type(error).__name__
-        raise InputError(f"{path}: the file is truncated or not a pickle ({name}); {fix}") from error
+        said = f"truncated or not a pickle ({type(error).__name__})" if data else "the file is empty"
+        raise InputError(f"{path}: {said}; {fix}") from error
     return content
 
 
@@ -69,9 +61,6 @@ class HannotationSource(KeyedScenes):
     parents and is not read. An object without a pixel has area 0.
 
     `folder` is the split's, with `hannotation.pickle` and `masks/ID.pickle` for every image in it.
-
-    Raises:
-        InputError: another folder, a file that `load_plain_pickle` refuses, or a contradictory annotation.
     """
 
     name = "hannotation"
@@ -80,9 +69,9 @@ class HannotationSource(KeyedScenes):
         self.folder = Path(folder)
         path = self.folder / ANNOTATION
         if not path.is_file():
-            splits = ", ".join(sorted(found.parent.name for found in self.folder.glob(f"*/{ANNOTATION}")))
-            hint = f"name one of its splits: {splits}" if splits else "name the folder of one split"
-            raise InputError(f"{folder}: no {ANNOTATION} here; {hint}, with {ANNOTATION} and {MASKS}/ID.pickle in it")
+            splits = sorted(found.parent.name for found in self.folder.glob(f"*/{ANNOTATION}"))
+            here = ", ".join(splits) or "none here"
+            raise InputError(f"{folder}: no {ANNOTATION} and {MASKS}; name the folder of one split ({here})")
         images = load_plain_pickle(path)
         if not isinstance(images, dict):
             raise InputError(f"{path}: a {type(images).__name__} instead of a dictionary of images; {_FIX}")
@@ -152,14 +141,13 @@ class _PlainUnpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The replacement of a global name; NumPy 2 calls `numpy.core` `numpy._core`."""
-        key = (module.replace("numpy._core.", "numpy.core.", 1), name)
+        """The replacement of a global name."""
+        key = (module.replace("numpy._core.", "numpy.core.", 1), name)  # as NumPy 2 calls it
         if key not in self._known:
             raise self._refusal(f"loads {f'{module}.{name}'[:80]!a}")
         return self._known[key]
 
     def load_build(self) -> None:
-        """Set the state of a dtype or of a new array."""
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, np.dtype):
@@ -169,41 +157,24 @@ class _PlainUnpickler(pickle._Unpickler):
         else:
             raise self._refusal(f"sets the state of a {type(target).__name__}")
 
-    dispatch[pickle.BUILD[0]] = load_build
-
     def load_setitem(self) -> None:
-        """One entry of a dictionary."""
         self._set_items([self.stack.pop(-2), self.stack.pop()])
 
-    dispatch[pickle.SETITEM[0]] = load_setitem
-
     def load_setitems(self) -> None:
-        """Several entries of a dictionary."""
         self._set_items(self.pop_mark())
 
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-
     def load_dict(self) -> None:
-        """A dictionary with its entries."""
         items = self.pop_mark()
         self.append({})
         self._set_items(items)
-
-    dispatch[pickle.DICT[0]] = load_dict
 
     def load_bytearray8(self) -> None:
         """A bytearray; memory is reserved only for bytes that are there."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
 
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
-
     def load_set(self) -> None:
-        """Sets do not occur in the format."""
         raise self._refusal("has a set")
-
-    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
-        dispatch[_code[0]] = load_set
 
     def _set_items(self, items: list[Any]) -> None:
         # Hashing a tuple of tuples of tuples ... overflows the interpreter's stack and ends the process.
@@ -226,10 +197,9 @@ class _PlainUnpickler(pickle._Unpickler):
     def _set_byte_order(self, dtype: np.dtype[Any], state: Any) -> None:
         """Only the byte order may change: a dtype's flags could turn numbers into pointers."""
         own: tuple[Any, ...] = dtype.__reduce__()[2]  # type: ignore[assignment]
-        if type(state) is not tuple or (*state[:1], *state[2:]) != (own[0], *own[2:]):
+        known = type(state) is tuple and (*state[:1], *state[2:]) == (own[0], *own[2:])
+        if not known or not isinstance(state[1], str) or state[1] not in tuple("<>|="):
             raise self._refusal("has a dtype other than of plain numbers")
-        if not isinstance(state[1], str) or state[1] not in tuple("<>|="):
-            raise self._refusal("has a dtype of an unknown byte order")
         dtype.__setstate__((own[0], state[1], *own[2:]))  # type: ignore[attr-defined]
 
     def _empty_array(self, kind: object, shape: object, code: object) -> npt.NDArray[Any]:
@@ -273,64 +243,77 @@ class _PlainUnpickler(pickle._Unpickler):
             raise self._refusal("copies the same bytes again and again")
 
     def _refusal(self, what: str) -> InputError:
-        return InputError(
-            f"{self._path}: the pickle {what}, which this format never does and which can be an attack; {self._fix}"
-        )
+        return InputError(f"{self._path}: the pickle {what}, which this format never does: an attack?; {self._fix}")
+
+
+_STEPS = {
+    pickle.BUILD: _PlainUnpickler.load_build,
+    pickle.SETITEM: _PlainUnpickler.load_setitem,
+    pickle.SETITEMS: _PlainUnpickler.load_setitems,
+    pickle.DICT: _PlainUnpickler.load_dict,
+    pickle.BYTEARRAY8: _PlainUnpickler.load_bytearray8,
+    **dict.fromkeys((pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET), _PlainUnpickler.load_set),
+}
+_PlainUnpickler.dispatch.update({code[0]: step for code, step in _STEPS.items()})
 
 
 def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     """The entries by image id as text: numbers ascending, then other names in alphabetical order."""
-    named = {_image_name(path, key): entry for key, entry in images.items()}
-    if len(named) < len(images):
-        raise InputError(f"{path}: an image occurs twice, as a number and as text; {_FIX}")
+    named: dict[str, Any] = {}
+    for key, entry in images.items():
+        name = str(int(key)) if _is_whole(key) and 0 <= key < 2**63 else key
+        if not isinstance(name, str) or not is_file_name(name) or name in named:
+            raise InputError(f"{path}: {shown(key)} is not the id of an image, or occurs twice; {_FIX}")
+        named[name] = entry
     numbers = {name: int(name) for name in named if is_number(name)}
     return sorted(named.items(), key=lambda item: (item[0] not in numbers, numbers.get(item[0], 0), item[0]))
 
 
-def _image_name(path: Path, key: Any) -> str:
-    if _is_whole(key) and 0 <= key < 2**63:
-        return str(int(key))
-    if isinstance(key, str) and is_file_name(key):
-        return key
-    raise InputError(f"{path}: {shown(key)} is not the id of an image; {_FIX}")
-
-
 def _parents(where: str, entry: Any) -> list[int]:
     """The parents of an image's instances, -1 for a root, from its entry in `hannotation.pickle`, which is checked."""
-    count = entry.get("num_instance_masks") if isinstance(entry, dict) else None
-    nodes = entry.get("hierarchy") if isinstance(entry, dict) else None
+    count, nodes = (
+        (entry.get(key) for key in ("num_instance_masks", "hierarchy")) if isinstance(entry, dict) else (0, 0)
+    )
     if not _is_whole(count) or not isinstance(nodes, dict):
         raise InputError(f"{where}: 'num_instance_masks' or 'hierarchy' is missing; {_FIX}")
     if len(nodes) != count or any(index not in nodes for index in range(len(nodes))):
         raise InputError(f"{where}: the hierarchy needs one entry for each instance mask; {_FIX}")
-    related = [_relations(where, index, nodes[index]) for index in range(len(nodes))]
+    related = [_relations(f"{where}, mask {index}", nodes[index]) for index in range(len(nodes))]
     parents = [parent for parent, _ in related]
     listed = [(child, parent) for parent, (_, children) in enumerate(related) for child in children]
-    if sorted(listed) != [(child, parent) for child, parent in enumerate(parents) if parent >= 0]:
+    told = [(child, parent) for child, parent in enumerate(parents) if parent >= 0]
+    if sorted(listed) != told or on_cycles(parents):
         raise InputError(f"{where}: the hierarchy's parents and children contradict each other; {_FIX}")
-    if on_cycles(parents):
-        raise InputError(f"{where}: the hierarchy has a cycle; {_FIX}")
     return parents
 
 
-def _relations(where: str, index: int, node: Any) -> tuple[int, list[int]]:
-    """Parent (-1 for none) and children of one mask."""
+def _relations(where: str, node: Any) -> tuple[int, list[int]]:
     if node is None:
         return -1, []
     if not isinstance(node, dict) or not isinstance(node.get("children"), list | tuple) or "parent" not in node:
-        raise InputError(f"{where}, mask {index}: 'parent' or 'children' is missing; {_FIX}")
+        raise InputError(f"{where}: 'parent' or 'children' is missing; {_FIX}")
     parent, children = node["parent"], node["children"]
     if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
-        raise InputError(f"{where}, mask {index}: its parent or a child is not the number of a mask; {_FIX}")
+        raise InputError(f"{where}: its parent or a child is not the number of a mask; {_FIX}")
     return -1 if parent is None else int(parent), [int(child) for child in children]
 
 
 def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
-    """Size (height, width) and masks of a `masks/ID.pickle`; one layer is decoded at a time."""
-    layers, places = _packed_masks(path)
-    in_layer: list[list[tuple[int, int]]] = [[] for _ in layers]
-    for index, (layer, value) in enumerate(places):
-        in_layer[layer].append((index, value))
+    """Size (height, width) and masks of a `masks/ID.pickle`: the layer and the value of each; one layer at a time."""
+    content: Any = load_plain_pickle(path)
+    try:
+        layers, mapping = content
+        places = [tuple(mapping[index]) for index in range(len(mapping))]
+        in_layer: list[list[tuple[int, int]]] = [[] for _ in layers]
+    except (TypeError, ValueError, LookupError):
+        raise InputError(f"{path}: its content is not layers and a mapping of masks from 0 on; {_FIX}") from None
+    for index, place in enumerate(places):
+        known = len(place) == 2 and all(map(_is_whole, place))
+        if not known or not 0 <= place[0] < len(in_layer) or not 1 <= place[1] <= 255:
+            raise InputError(f"{path}: mask {index} is no value from 1 to 255 of one of the layers; {_FIX}")
+        in_layer[place[0]].append((index, place[1]))
+    if len(set(places)) < len(places):
+        raise InputError(f"{path}: two masks are the same value of one layer; {_FIX}")
     found: dict[int, Rle] = {}
     sizes = set()
     for number, (layer, wanted) in enumerate(zip(layers, in_layer, strict=True)):
@@ -342,34 +325,8 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
         except ValueError as error:
             raise InputError(f"{path}: {error}; {_FIX}") from None
     if len(sizes) != 1:
-        raise InputError(f"{path}: {'layers of different sizes' if sizes else 'no layers'}; {_FIX}")
+        raise InputError(f"{path}: no layers, or layers of different sizes; {_FIX}")
     return sizes.pop(), [found[index] for index in range(len(places))]
-
-
-def _packed_masks(path: Path) -> tuple[list[Any], list[Place]]:
-    """The encoded layers, and the layer and value of each mask."""
-    content = load_plain_pickle(path)
-    if not isinstance(content, tuple | list) or len(content) != 2 or not isinstance(content[0], list | tuple):
-        raise InputError(f"{path}: its content is not a pair of layers and a mapping; {_FIX}")
-    layers, mapping = list(content[0]), content[1]
-    if isinstance(mapping, dict) and all(index in mapping for index in range(len(mapping))):
-        mapping = [mapping[index] for index in range(len(mapping))]
-    if not isinstance(mapping, list | tuple):
-        raise InputError(f"{path}: the mapping does not number the masks from 0 on; {_FIX}")
-    places = [_place(path, index, place, len(layers)) for index, place in enumerate(mapping)]
-    again = [place for place, times in Counter(places).items() if times > 1]
-    if again:
-        raise InputError(f"{path}: two masks are both value {again[0][1]} of layer {again[0][0]}; {_FIX}")
-    return layers, places
-
-
-def _place(path: Path, index: int, place: Any, layers: int) -> Place:
-    pair = isinstance(place, tuple | list) and len(place) == 2 and all(map(_is_whole, place))
-    if not pair or not 0 <= place[0] < layers or not 1 <= place[1] <= 255:
-        raise InputError(
-            f"{path}: mask {index} is not mapped to a value from 1 to 255 of one of the {layers} layers; {_FIX}"
-        )
-    return int(place[0]), int(place[1])
 
 
 def _decode_layer(where: str, layer: Any) -> ByteArray:

@@ -26,25 +26,19 @@ if TYPE_CHECKING:
 
 RgbImage = ByteArray
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages", "data")
-"""Usual subfolders of images."""
+# Pillow's names of the formats that are read, with any file ending; some others start programs (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-"""Pillow's names of the formats that are read, with any file ending; some others start programs (EPS)."""
-_REASONS = {
+_REASONS = {  # the meaning of two of Pillow's errors
     "UnidentifiedImageError": "cut off, or not a JPEG, PNG, BMP, WebP, PPM, GIF, or TIFF of up to 32 bits",
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
-"""The meaning of two of Pillow's errors."""
 _FILE_ENDING = re.compile(r"\.[^./]+$")
-_NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")
-"""What COCO 2014 puts before the name that an image has in COCO 2017 ("COCO_val2014_000000266409.jpg")."""
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Pillow's modes of one grey value of more than 8 bits."""
-_ORIENTATION = 0x0112
-"""EXIF's number of the orientation."""
-SWAPPED = 5
-"""EXIF orientations from this one on swap height and width."""
+_NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")  # what COCO 2014 puts before a name of COCO 2017
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of one grey value of more than 8 bits
+_ORIENTATION = 0x0112  # EXIF's number of it
+SWAPPED = 5  # EXIF orientations from this one on swap height and width
+# TIFF's numbers of bits per sample, of what 0 means, and of how planes are stored; Pillow misreads some of them.
 _BITS, PHOTOMETRIC, _PLANES = 258, 262, 284
-"""TIFF's numbers of bits per sample, of what 0 means, and of how planes are stored; Pillow misreads some of them."""
 
 
 class ImageFinder:
@@ -53,12 +47,10 @@ class ImageFinder:
     A name is a path below one of the folders, or below a usual subfolder of it (`SUBFOLDERS`). Where nothing is there,
     the path is shortened from the left, down to the file's own name ("train/a/1.jpg", "a/1.jpg", "1.jpg"), and for
     COCO 2014 to the name of the same image in COCO 2017. Of each path the exact spelling comes first, then the other
-    Unicode normal form, the ending in lower or upper case, and the name without its URL quoting (%20).
-
-    Picklable. A remote folder is asked for a file at a time.
+    Unicode normal form, the ending in lower or upper case, and the name without its URL quoting (%20). Picklable.
 
     Args:
-        folders: in the order in which they are looked in.
+        folders: in the order in which they are looked in; a remote one is asked for a file at a time.
         names: gives image id and file name of all images; it is called when a name was not found as it is written, to
             see whether that file is another image's.
         source: the file or folder that has the names, for errors.
@@ -83,14 +75,7 @@ class ImageFinder:
         return " or ".join(map(str, self._roots))
 
     def __call__(self, file_name: str) -> Path | None:
-        """The file of an image, or None.
-
-        Args:
-            file_name: as `relative_path` gives it.
-
-        Raises:
-            InputError: the file may also be that of an image whose path differs.
-        """
+        """The file of an image named as `relative_path` gives it, or None; `InputError` if it may be another's, too."""
         name = "/".join(_parts(file_name))
         path, spelling, is_usual = self._find(name)
         if path is not None and (spelling != name or is_usual):
@@ -112,10 +97,9 @@ class ImageFinder:
         alike = self._namesakes(spelling)
         for other, image_id in alike.items():
             if other != name and (spelling != name or self._find(other)[0] == path):
-                raise InputError(
-                    f"{self._source}: image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)}) "
-                    f"would both be read from {path}; put each into the subfolder that its file_name says"
-                )
+                both = f"image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)})"
+                fix = "put each into the subfolder that its file_name says"
+                raise InputError(f"{self._source}: {both} would both be read from {path}; {fix}")
 
     def _is_file(self, path: str) -> bool:
         """Whether a file is here or, in a remote folder, was copied here."""
@@ -144,22 +128,12 @@ class ImageFinder:
 
 
 def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:
-    """The pixels of a photograph: the one way in for all of them.
+    """The pixels of a photograph, uint8 (height, width, 3), RGB: the one way in for all of them.
 
     Grey, palette and CMYK images are converted; transparency is dropped; of several pages or frames the first is read.
-    16 bits lose their lower byte, as in OpenCV; fractions from 0 to 1 are multiplied by 255. Memory: 24 bytes per
-    pixel, of `MAX_PIXELS` at most.
-
-    Args:
-        path: the file.
-        exif: `ignore` the EXIF orientation, as annotations of COCO do, or `apply` it. TIFF's own orientation is always
-            applied, as Pillow and OpenCV do.
-
-    Returns:
-        uint8 (height, width, 3), RGB, row-major, y down.
-
-    Raises:
-        InputError: the file is missing, truncated, too large, not an image, or has values outside these ranges.
+    16 bits lose their lower byte, as in OpenCV; fractions from 0 to 1 are multiplied by 255. The EXIF orientation is
+    ignored, as annotations of COCO do, or applied; TIFF's own always is, as by Pillow and OpenCV. Memory: 24 bytes per
+    pixel, of `MAX_PIXELS` at most. `InputError` for a missing or damaged file, or values outside these ranges.
     """
     with opened_image(path, "no such image; check the folder of images") as image:
         return rgb_pixels(image, path, exif)
@@ -176,8 +150,7 @@ def rgb_pixels(image: Image, place: object, exif: Exif = "ignore") -> RgbImage:
             return np.repeat(eight_bits(image, place)[..., np.newaxis], 3, axis=2)
         if image.mode == "LAB":
             raise InputError(f"{place}: colours in CIE Lab; save it in RGB")
-        # Converting would copy an image that is already RGB.
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)  # spares a copy
 
 
 def eight_bits(image: Image, place: object) -> ByteArray:
@@ -210,10 +183,8 @@ def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> s
     found = [(path.name, number) for path in paths if (number := _orientation_of(path)) > 1]
     if not found:
         return ""
-    (first, number), count = found[0], f"{len(found)} photo{'s'[: len(found) > 1]}"
-    return (
-        f"{count} with an EXIF orientation ({first}: {number}): viewers turn them, here the pixels are as stored; {fix}"
-    )
+    count, which = f"{len(found)} photo{'s'[: len(found) > 1]}", f"{found[0][0]}: {found[0][1]}"
+    return f"{count} with an EXIF orientation ({which}): viewers turn them, here the pixels are as stored; {fix}"
 
 
 def size_hint(path: Path) -> str:
@@ -239,8 +210,7 @@ def _orientation_of(path: Path) -> int:
 def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
     """An image file with its head read and its size checked (`most` pixels); the first picture of an animation.
 
-    Raises:
-        InputError: missing (the message ends with `missing`), not of one of the `FORMATS`, empty, or too large.
+    `InputError` if missing (it ends with `missing`), not of one of the `FORMATS`, empty, or too large.
     """
     with open_regular(path, missing) as file, checked_image(file, path, most) as image:
         yield image
@@ -296,7 +266,6 @@ def _key(path: str) -> str:
 
 
 def _ending(path: str, change: Callable[[str], str]) -> str:
-    """The path with its ending in other letters."""
     return _FILE_ENDING.sub(lambda found: change(found[0]), path)
 
 

@@ -7,9 +7,8 @@ segments' numbers.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path, PurePosixPath
@@ -20,24 +19,31 @@ import numpy as np
 from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
-from disbench.core.limits import MAX_NAME
 from disbench.core.masks import Raster, whole_number
 from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, links_by_id, scene_objects
 from disbench.datasets.images import ImageFinder
-from disbench.datasets.json_index import JsonArrays, Offsets, RecordFile, index_json, parse_record, parse_records
+from disbench.datasets.json_index import (
+    Id,
+    Json,
+    JsonArrays,
+    Offsets,
+    RecordFile,
+    index_json,
+    is_missing,
+    optional_id,
+    parse_record,
+    parse_records,
+    read_flag,
+    read_id,
+)
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, image_size, refuse
-from disbench.io.files import Stamp, has_control, relative_path
+from disbench.io.files import Stamp, relative_path
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 Join = Literal["inner", "outer"]
-Json = Mapping[str, Any]
-Id = int | str
-"""Of an image, an annotation or a category: 1, 1.0 and "1" are one id; other texts are ids, too."""
-_LINKS = ("parent_id", "obj_ann_id")
-"""Keys by which annotations declare the object that they are a part of; PACO's objects name themselves."""
-_BLOCK_BYTES = 1 << 22
-"""Bytes of JSON that are parsed together; parsed, they take up to 60 times as much memory."""
+_LINKS = ("parent_id", "obj_ann_id")  # keys that name the object of a part; PACO's objects name themselves
+_BLOCK_BYTES = 1 << 22  # of JSON that are parsed together; parsed, they take up to 60 times as much memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +82,13 @@ class AnnotationFile:
 
     Attributes:
         dialect: the file's layout, and the `source` of its objects.
-        stamp: of the file when it was opened.
-        images: by ascending number, then by text.
         part_categories: categories of annotations that name another as their object, if PACO's file lists them apart.
         spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
         numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
         link: the key by which annotations declare what they are a part of ("parent_id", "obj_ann_id"), or "".
         dropped: number of annotations left out because their image is missing, by reason.
-        bad: whether malformed annotations raise or are left out.
-        option: how the user's command sets `bad_annotations`, for errors.
+        bad, option: whether malformed annotations raise or are left out, and how the user's command sets it.
         png_folder: folder of the PNGs of panoptic annotations.
     """
 
@@ -117,10 +120,8 @@ class AnnotationFile:
     def check_unchanged(self) -> None:
         """Raise `InputError` if size or time of change differ from those when the file was opened."""
         if not self.stamp.holds(self.path):
-            raise InputError(
-                f"{self.path}: changed while it was read; restore it and run the same command again, or use the new "
-                "one with --existing overwrite"
-            )
+            fix = "restore it and run the same command again, or use the new one with --existing overwrite"
+            raise InputError(f"{self.path}: changed while it was read; {fix}")
 
     def annotations(self, image_id: Id) -> Iterator[dict[str, Any]]:
         """The annotations of an image, in the order of the file."""
@@ -147,9 +148,7 @@ class AnnotationFile:
         return self._find_png(name) or self.png_folder / name
 
     def _png_names(self) -> Iterator[tuple[Id, str]]:
-        for image_id in self.slices:
-            for annotation in self.annotations(image_id):
-                yield image_id, self._png_name(annotation, image_id)
+        return ((key, self._png_name(found, key)) for key in self.slices for found in self.annotations(key))
 
     def _png_name(self, annotation: Json, image_id: Id) -> str:
         name = annotation.get("file_name")
@@ -160,19 +159,21 @@ class AnnotationFile:
     def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[Annotated]:
         """The objects of an image, with their ids and parents if the file declares parts.
 
-        Those without a mask or a pixel are included, with area 0. `dropped` counts what is left out.
-
-        Raises:
-            InputError: a malformed annotation, if `bad` is "fail".
+        Those without a mask or a pixel are included, with area 0. `dropped` counts what is left out. `InputError` for
+        a malformed annotation, if `bad` is "fail".
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, dropped)
         found: list[Annotated] = []
-        for first, block in self._blocks(image_id):
+        first, end = self.slices.get(image_id, (0, 0))
+        together = int(np.diff(self.spans[first:end]).sum()) <= _BLOCK_BYTES
+        for begin in range(first, end, max(1, end - first) if together else 1):
+            spans = self.spans[begin : end if together else begin + 1].tolist()
+            block = parse_records(self.path, [self.records.read(*span) for span in spans], "annotations", begin)
             try:
-                found += self._read(image_id, first, block, raster, dropped)
+                found += self._read(image_id, begin, block, raster, dropped)
             except ValueError:  # one by one, to name the bad one
-                for place, annotation in enumerate(block, first):
+                for place, annotation in enumerate(block, begin):
                     try:
                         found += self._read(image_id, place, [annotation], raster, dropped)
                     except ValueError as error:
@@ -181,24 +182,10 @@ class AnnotationFile:
             self._check_total(found, image_id)
         return found
 
-    def _blocks(self, image_id: Id) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """The annotations of an image in parts of a bounded size, and the index in `spans` of the first of each."""
-        first, end = self.slices.get(image_id, (0, 0))
-        spans = self.spans[first:end].tolist()
-        if spans and sum(stop - begin for begin, stop in spans) <= _BLOCK_BYTES:
-            yield first, parse_records(self.path, [self.records.read(*span) for span in spans], "annotations", first)
-            return
-        for place, span in enumerate(spans, first):
-            yield place, parse_records(self.path, [self.records.read(*span)], "annotations", place)
-
     def _read(
         self, image_id: Id, first: int, annotations: Sequence[Json], raster: Raster, dropped: Counter[str]
     ) -> list[Annotated]:
-        """The objects of some annotations of an image, of which the first is at an index of `spans`.
-
-        Raises:
-            ValueError: one of them is bad; nothing is counted.
-        """
+        """The objects of annotations from index `first` on; ValueError, and nothing counted, for a bad one."""
         image = self.images[image_id]
         kinds: list[Kind] = ["crowd" if _is_crowd(annotation) else "thing" for annotation in annotations]
         categories = [self._category(annotation) for annotation in annotations]
@@ -218,8 +205,7 @@ class AnnotationFile:
     def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
         """The links that the objects of an image declare; -1 and 0 are no parent where no annotation has such an id.
 
-        Raises:
-            InputError: a parent of another image or none, or parents in a cycle, if `bad` is "fail".
+        `InputError` for a parent of another image or none, or parents in a cycle, if `bad` is "fail".
         """
         ids = {one.id for one in found}
         if self._part_names:
@@ -234,21 +220,14 @@ class AnnotationFile:
 
     def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its place in the file where some are texts."""
-        value = annotation.get("id")
-        number = read_id(value)
-        if number is None and not _is_missing(value):
-            raise ValueError(f"its id {shown(value)} is neither a whole number nor a text")
+        number = optional_id(annotation, "id")
         if self.numbers is not None:
             return int(self.numbers[place])
         return number if isinstance(number, int) else None
 
     def _parent(self, annotation: Json) -> Id | None:
         """The id of the annotation that one is a part of, or its own; None where nothing is said."""
-        value = annotation.get(self.link)
-        found = read_id(value)
-        if found is None and not _is_missing(value) and value != "":
-            raise ValueError(f"its {self.link} {shown(value)} is neither a whole number nor a text")
-        return found
+        return None if annotation.get(self.link) == "" else optional_id(annotation, self.link)
 
     def _category(self, annotation: Json) -> Category:
         value = annotation.get("category_id")
@@ -256,7 +235,7 @@ class AnnotationFile:
         if self.part_categories and self._parent(annotation) not in (None, read_id(annotation.get("id"))):
             known = self.part_categories
         if not known:
-            return Category("object" if _is_missing(value) else str(number))
+            return Category("object" if is_missing(value) else str(number))
         if number is None or number not in known:
             raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {shown(value)}")
         return known[number]
@@ -264,12 +243,15 @@ class AnnotationFile:
     def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
         """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
         objects: list[Annotated] = []
-        first, end = self.slices.get(image_id, (0, 0))
-        for place in range(first, end):
+        image = self.images[image_id]
+        for place in range(*self.slices.get(image_id, (0, 0))):
             annotation = self.annotation(place)
-            image = self.images[image_id]
-            ids = _segment_ids(self._png_path(self._png_name(annotation, image_id)), image.height, image.width)
-            for segment in _listed(annotation.get("segments_info")):
+            path = self._png_path(self._png_name(annotation, image_id))
+            colours = read_label_png(path, channels=3, size=(image.height, image.width))
+            ids: IntArray = colours.astype(np.int64) @ np.array([1, 256, 65536])
+            segments = annotation.get("segments_info")
+            for found in segments if isinstance(segments, list) else [segments]:
+                segment = found if isinstance(found, dict) else {}
                 try:
                     objects.append(Annotated(place, self._segment(segment, ids)))
                 except ValueError as error:
@@ -293,27 +275,15 @@ class AnnotationFile:
         return item
 
 
-def _segment_ids(path: Path, height: int, width: int) -> IntArray:
-    """Segment numbers of a panoptic PNG: red + 256 green + 65536 blue, int64 (height, width)."""
-    colours = read_label_png(path, channels=3, size=(height, width))
-    return np.asarray(colours.astype(np.int64) @ np.array([1, 256, 65536]), dtype=np.int64)
-
-
 def open_annotations(
     path: Path, dialect: Dialect, *, bad: BadAnnotations = "fail", option: str = "--set", png_folder: Path | None = None
 ) -> AnnotationFile:
-    """Index an annotation file.
+    """Index an annotation file: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic; compressed, too.
 
-    Args:
-        path: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic; compressed, too.
-        dialect: the file's layout.
-        bad: whether malformed annotations, and those of missing images, raise or are counted and left out.
-        option: how the user's command sets `bad_annotations`, for errors.
-        png_folder: folder of the PNGs of panoptic annotations, by default the JSON's path without its ending.
-
-    Raises:
-        InputError: missing, empty, truncated or not JSON; a duplicate image, or one without a size; an annotation
-            of a missing image, if `bad` is "fail".
+    `bad` says whether malformed annotations, and those of missing images, raise or are counted and left out, `option`
+    how the user's command sets it. `png_folder` has the PNGs of panoptic annotations; by default it is the JSON's path
+    without its ending. `InputError` if the file is missing, truncated or not JSON, or for a duplicate image, one
+    without a size, or a missing one.
     """
     stamp = Stamp.of(path)  # before a byte is read
     index = index_json(path)
@@ -330,38 +300,19 @@ def open_annotations(
     categories = _categories(index, "categories")
     spans, slices, numbers, link, dropped = _group_by_image(index, images, bad, option)
     listed_apart = link == "obj_ann_id" and not any(category.is_part for category in categories.values())
-    return AnnotationFile(
-        path,
-        dialect,
-        index.sha256,
-        stamp,
-        index.file,
-        images,
-        categories,
-        _categories(index, "part_categories") if listed_apart else {},
-        spans,
-        slices,
-        numbers,
-        link,
-        dropped,
-        bad,
-        option,
-        (png_folder or path.with_suffix("")) if dialect == "panoptic" else None,
-    )
+    parts = _categories(index, "part_categories") if listed_apart else {}
+    pngs = (png_folder or path.with_suffix("")) if dialect == "panoptic" else None
+    about = (images, categories, parts, spans, slices, numbers, link, dropped, bad, option, pngs)
+    return AnnotationFile(path, dialect, index.sha256, stamp, index.file, *about)
 
 
 def _categories(index: JsonArrays, name: str) -> dict[Id, Category]:
-    """The categories of an array of a file; none without it."""
-    path = index.path
-    return {
-        _id_of(record, path): Category(
-            _text(record, "name", path) or "",
-            _text(record, "synset", path),
-            _flag(record.get("isthing"), missing=True) is not False,
-            record.get("supercategory") == "PART",
-        )
-        for record in (index.iterate(name) if name in index.records else ())
-    }
+    found, path = {}, index.path
+    for record in index.iterate(name) if name in index.records else ():
+        title, synset = _text(record, "name", path) or "", _text(record, "synset", path)
+        is_thing = read_flag(record.get("isthing"), missing=True) is not False
+        found[_id_of(record, path)] = Category(title, synset, is_thing, record.get("supercategory") == "PART")
+    return found
 
 
 def _group_by_image(
@@ -377,20 +328,17 @@ def _group_by_image(
         owners[place] = -1 if owner is None else ranks.get(owner, -1)
         has_texts = has_texts or isinstance(read_id(annotation.get("id")), str)
         if link != _LINKS[0]:
-            link = next((key for key in _LINKS if not _is_missing(annotation.get(key))), link)
+            link = next((key for key in _LINKS if not is_missing(annotation.get(key))), link)
         if owners[place] < 0:
-            said = f"annotation {shown(annotation.get('id'))} is of image {shown(annotation.get('image_id'))}"
-            lacking = f"{index.path}: {said}, which is missing from 'images'"
-            refuse(bad, lacking, Counter(), "fix the file", option)
+            said = f"annotation {shown(annotation.get('id'))}: no image {shown(annotation.get('image_id'))} in 'images'"
+            refuse(bad, f"{index.path}: {said}", Counter(), "fix the file", option)
     order = np.argsort(owners, kind="stable")
     lost = int((owners < 0).sum())
     order = order[lost:]
     values, firsts, counts = np.unique(owners[order], return_index=True, return_counts=True)
-    ids = list(images)
-    slices = {
-        ids[value]: (first, first + count)
-        for value, first, count in zip(values.tolist(), firsts.tolist(), counts.tolist(), strict=True)
-    }
+    ids, ends = list(images), (firsts + counts).tolist()
+    pairs = zip(firsts.tolist(), ends, strict=True)
+    slices = {ids[value]: pair for value, pair in zip(values.tolist(), pairs, strict=True)}
     dropped = Counter({"annotation of a missing image": lost} if lost else {})
     return index.records["annotations"][order], slices, order if has_texts else None, link, dropped
 
@@ -407,70 +355,33 @@ def _relative(name: str, image_id: object, path: Path) -> str:
     try:
         return relative_path(name)
     except ValueError as error:
-        raise InputError(
-            f"{path}: image {shown(image_id)} has the file_name {shown(name)}, but {error}; rename the file"
-        ) from None
+        raise InputError(f"{path}: image {shown(image_id)}: file_name {shown(name)}: {error}; rename it") from None
 
 
 def _text(record: Json, key: str, path: Path) -> str | None:
     """A text of a record, or None; numbers become text."""
-    if _is_missing(record.get(key)):
+    value = record.get(key)
+    if is_missing(value):
         return None
-    found: str = _needed(record, key, "a text", lambda v: str(v) if type(v) in (str, int, float) else None, path)
-    return found
-
-
-def _needed(record: Json, key: str, kind: str, meaning: Callable[[object], object], path: Path) -> Any:
-    """What a value of a record means."""
-    found = meaning(record.get(key))
-    if found is None:
-        number, value = shown(record.get("id")), shown(record.get(key))
-        raise InputError(f"{path}: {key!r} of a record (id {number}) is {value}, not {kind}; fix the file")
-    return found
+    if type(value) not in (str, int, float):
+        raise InputError(f"{path}: {key!r} of record {shown(record.get('id'))} is {shown(value)}, not a text; fix it")
+    return str(value)
 
 
 def _id_of(record: Json, path: Path) -> Id:
-    found: Id = _needed(record, "id", "a whole number or a text", read_id, path)
+    if (found := read_id(record.get("id"))) is None:
+        raise InputError(f"{path}: the id {shown(record.get('id'))} is neither a whole number nor a text; fix the file")
     return found
 
 
-def read_id(value: object) -> Id | None:
-    """The id that a value of JSON means: a number of 64 bits, or a text; None if it cannot be one."""
-    number = value if type(value) is int else whole_number(value)
-    if number is None:
-        return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value) else None
-    return number if -(2**63) <= number < 2**63 else str(number)
-
-
 def _ascending(image_id: Id) -> tuple[bool, Id]:
-    """Key that puts numbers before texts."""
     return isinstance(image_id, str), image_id
 
 
 def _is_crowd(record: Json) -> bool:
-    if (found := _flag(record.get("iscrowd"), missing=False)) is None:
+    if (found := read_flag(record.get("iscrowd"), missing=False)) is None:
         raise ValueError(f"its iscrowd {shown(record['iscrowd'])} is not 0 or 1")
     return found
-
-
-def _flag(value: object, *, missing: bool) -> bool | None:
-    """What a number, true or false, or a text of these means; None for anything else."""
-    if _is_missing(value) or value == "":
-        return missing
-    if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower(), whole_number(value))
-    return bool(value) if isinstance(value, int | float) else None
-
-
-def _is_missing(value: object) -> bool:
-    """Whether a value is null, or the NaN that pandas writes for nothing."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _listed(segments: object) -> list[Json]:
-    """The segments of a panoptic annotation; malformed ones become empty, and are refused later."""
-    found = segments if isinstance(segments, list) else [segments]
-    return [segment if isinstance(segment, dict) else {} for segment in found]
 
 
 def _dataset(file: AnnotationFile) -> str:
@@ -498,10 +409,7 @@ class AnnotatedImages(FileScenes):
     """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
 
     Scenes are in ascending order of image id, numbers before texts. In a scene COCO's objects come first, then
-    LVIS's, each in the order of their file, then COCO's stuff.
-
-    Attributes:
-        name: the datasets joined: "lvis", "coco", "coco+lvis" or "photos".
+    LVIS's, each in the order of their file, then COCO's stuff. `name` joins the datasets: "lvis", "coco+lvis" ...
 
     Args:
         files: LVIS, COCO or panoptic annotation files, also several of one kind.
@@ -510,9 +418,8 @@ class AnnotatedImages(FileScenes):
         join: for COCO with LVIS: `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
             `outer` the images of either.
 
-    Raises:
-        InputError: files that disagree about an image's size, the same file twice, or panoptic things without
-            panoptic files.
+    `InputError` for files that disagree about an image's size, the same file twice, or panoptic things without panoptic
+    files.
     """
 
     def __init__(
@@ -523,8 +430,7 @@ class AnnotatedImages(FileScenes):
         coco_masks: Literal["instances", "panoptic"] = "instances",
         join: Join = "inner",
     ) -> None:
-        panoptic = [file for file in files if file.dialect == "panoptic"]
-        if coco_masks == "panoptic" and not panoptic:
+        if coco_masks == "panoptic" and all(file.dialect != "panoptic" for file in files):
             raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
@@ -535,7 +441,7 @@ class AnnotatedImages(FileScenes):
 
     @property
     def dropped(self) -> Counter[str]:
-        """Number of annotations and images left out when the files were joined, by reason."""
+        """Number of annotations and images left out, by reason."""
         return super().dropped + self._unjoined
 
     def object_counts(self, images: range) -> list[int]:
@@ -590,8 +496,7 @@ class AnnotatedImages(FileScenes):
             by_dataset.setdefault(_dataset(file), set()).update(file.images)
         everything = set().union(*by_dataset.values())
         joined = set.intersection(*by_dataset.values()) if join == "inner" else everything
-        lost = len(everything) - len(joined)
-        left_out = +Counter({"image that only one of the datasets has": lost})
+        left_out = +Counter({"image that only one of the datasets has": len(everything) - len(joined)})
         return sorted(joined, key=_ascending), left_out
 
     def _check_files(self) -> None:
@@ -605,7 +510,4 @@ class AnnotatedImages(FileScenes):
             for image_id, image in file.images.items():
                 other, path = sizes.setdefault(image_id, (image, file.path))
                 if (other.height, other.width) != (image.height, image.width):
-                    raise InputError(
-                        f"{file.path}: image {image_id} has {image.width} x {image.height} pixels, but "
-                        f"{path} says {other.width} x {other.height}; use files of the same images"
-                    )
+                    raise InputError(f"{file.path}: image {image_id} has another size in {path}; use files of one set")

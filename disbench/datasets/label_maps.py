@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from disbench.core import masks
 from disbench.core.arrays import ByteArray, IntArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError
 from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.integer]
 Number = TypeVar("Number", bound=np.integer[Any])
 _LINE_END = re.compile("\r\n|\n|\r")
-_PLAIN = re.compile("[A-Za-z0-9_-]+")
-"""A name that has one reading, so that no file needs to be looked for."""
+_PLAIN = re.compile("[A-Za-z0-9_-]+")  # a name that has one reading, so that no file needs to be looked for
 _SEPARATOR = re.compile(r"[\s,;]+")
 _IMAGE_ENDINGS = ("JPG", "jpeg", "JPEG", "png", "PNG", "bmp", "BMP", "tif", "tiff", "webp")
 _ENDING = re.compile(r"\.(jpe?g|png|bmp|tiff?|mat)$", re.IGNORECASE)
@@ -43,27 +42,20 @@ VOC_CATEGORIES = [
     "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
     "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-"""Names of PascalVOC's and SBD's category numbers."""
-VOID = 255
-"""PascalVOC's palette index of pixels that belong to nothing."""
-HALF = 127
-"""Grey values and opacities above this are in the upper half."""
-UNDECIDED = 128
-"""GrabCut's grey value of pixels that are neither object nor background."""
-_CODE = np.array([1 << 16, 1 << 8, 1])
-"""A colour times this is one number."""
+VOID = 255  # PascalVOC's palette index of pixels that belong to nothing
+HALF = 127  # grey values and opacities above this are in the upper half
+UNDECIDED = 128  # GrabCut's grey value of pixels that are neither object nor background
+_CODE = np.array([1 << 16, 1 << 8, 1])  # a colour times this is one number
+# The colour of each index of PascalVOC's palette: its bits, lowest first, in red, green and blue, from the top.
 _VOC_CODES = np.sum([(np.arange(256) >> bit & 1) << 7 - bit // 3 + (16, 8, 0)[bit % 3] for bit in range(8)], axis=0)
-"""The colour of each index of PascalVOC's palette: its bits, lowest first, in red, green and blue, from the top."""
 _VOC_ORDER = np.argsort(_VOC_CODES)
-_ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
-"""Pillow's modes with one whole number per pixel."""
+_ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of whole numbers
 
 
 def read_label_png(path: Path, channels: int = 1, size: tuple[int, ...] | None = None) -> ByteArray:
     """The palette indices, grey values, or numbers of PascalVOC's colours, uint8 (height, width), of a label PNG.
 
-    With three channels its colours, uint8 (height, width, 3). `InputError` if the PNG has others, is damaged, or is not
-    of a size (height, width) that is given.
+    With three `channels` its colours, uint8 (height, width, 3); `size` (height, width) is required if given.
     """
     with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",), size) as image:
         values = np.array(image, dtype=np.uint8)
@@ -85,11 +77,8 @@ def voc_numbers(colours: Labels, path: Path) -> ByteArray:
 def read_label_map(path: Path) -> Labels:
     """The whole numbers of a label image of any kind, up to 32 bits per pixel; transparency is dropped.
 
-    Memory: 24 bytes per pixel, of `MAX_PIXELS` at most.
-
-    Returns:
-        (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own
-        integer type; int64 for floating-point numbers.
+    (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own integer type;
+    int64 for floating-point numbers. Memory: 24 bytes per pixel.
     """
     with opened_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
@@ -116,10 +105,8 @@ def read_palette(path: Path) -> IntArray:
 def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
     """How a mask of any kind shows: its colours (palettes applied), and how opaque they are.
 
-    Whole numbers of more than 8 bits lose as many lower bytes as their largest has above the first, but stay above 0.
-
-    Returns:
-        uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike.
+    uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike. Whole
+    numbers of more than 8 bits lose as many lower bytes as their largest has above the first, but stay above 0.
     """
     with opened_mask(path) as image:
         if image.mode[0] not in "IF":
@@ -149,8 +136,7 @@ def one_colour(colours: ByteArray) -> bool:
 
 def distinct(values: Labels) -> Labels:
     """The different values, ascending."""
-    # Counting is much faster than sorting, but reserves memory for the largest number.
-    few = values.size and values.min() >= 0 and values.max() < 2**16
+    few = values.size and values.min() >= 0 and values.max() < 2**16  # counting them is much faster than sorting
     return np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)
 
 
@@ -159,8 +145,8 @@ def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
     if values.ndim == 2:
         return values
     red, green, blue = np.moveaxis(values, 2, 0)  # NumPy reduces an axis of three a hundred times more slowly
-    brightest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
-    return brightest
+    largest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
+    return largest
 
 
 @contextmanager
@@ -168,8 +154,7 @@ def opened_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | N
     """A mask's file, of one of the Pillow modes and of a (height, width) if given: the one way in for all masks."""
     with opened_image(path, MISSING) as image, whole_image(path):
         if size not in (None, (image.height, image.width)):
-            has = f"{image.width} x {image.height} pixels, but its image has {size[1]} x {size[0]}"
-            raise InputError(f"{path}: {has}; get both files again")
+            raise InputError(f"{path}: {image.width} x {image.height} pixels, its image {size[1]} x {size[0]}; fix one")
         if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
         if getattr(image, "is_animated", False):
@@ -184,13 +169,8 @@ def opened_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | N
 def read_instances(path: Path) -> tuple[IntArray, list[int]]:
     """The instance map of an SBD file and the category number of each instance.
 
-    Memory: twice the decompressed variable, and 24 bytes per pixel.
-
-    Returns:
-        int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20.
-
-    Raises:
-        InputError: missing, damaged, without `GTinst`, or with instances that have no category.
+    int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20. `InputError` if missing,
+    damaged, without `GTinst`, or with instances that have no category.
     """
     try:
         found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
@@ -230,74 +210,54 @@ class MapLayout:
     def image_of(self, folder: Path, name: str) -> str:
         """The path of an image, with another usual ending where only such a file is there."""
         usual = self.image.format(name)
-        stem = usual.rpartition(".")[0]
-        paths = (usual, *(f"{stem}.{ending}" for ending in _IMAGE_ENDINGS))
+        paths = (usual, *(f"{usual.rpartition('.')[0]}.{ending}" for ending in _IMAGE_ENDINGS))
         return next((path for path in paths if os.path.isfile(folder / path)), usual)  # noqa: PTH113
 
     def names(self, folder: Path, split: str) -> tuple[list[str], Counter[str]]:
         """The image names of a split, each once, in the order of its list, and how many were left out, by reason.
 
         A line names an image as a whole, with its spaces, where such a file is there. Otherwise what follows a space, a
-        comma or a semicolon is a column to cut off, if what is left is a file's name. Endings, this layout's folders
-        and backslashes are understood; a line that begins with # and names no file is left out.
-
-        Raises:
-            InputError: as `read_lines`; a line that may mean two files, or that leads out of the folder; no name.
+        comma or a semicolon is a column to cut off. Endings, this layout's folders and backslashes are understood; a
+        line that begins with # and names no file is left out. `InputError` as `read_lines`, for a name that leads out
+        of the folder, or without any.
         """
         path = folder / self.split_list.format(split)
         counts: Counter[str] = Counter()
         for number, line in read_lines(path):
-            found = [line] if _PLAIN.fullmatch(line) else self._named(folder, line)
-            if len(found) > 1:
-                raise InputError(
-                    f"{path}: line {number} ({shown(line)}) may mean {' or '.join(map(shown, found))}; write one name"
-                )
-            if found or not line.lstrip().startswith("#"):
-                name = found[0] if found else line.strip()
-                safe_path(name, f"{path}: line {number}")
-                counts[name] += 1
+            name = line if _PLAIN.fullmatch(line) else self._named(folder, line)
+            if name or not line.lstrip().startswith("#"):
+                safe_path(name or line.strip(), f"{path}: line {number}")
+                counts[name or line.strip()] += 1
         if not counts:
             raise InputError(f"{path}: the list is empty; choose another split or get it again")
         again = counts.total() - len(counts)
         return list(counts), Counter({"image that the list names again": again} if again else {})
 
-    def _named(self, folder: Path, line: str) -> list[str]:
-        """The names of files that a line may mean."""
-        stripped = line.strip()
-        cut = [stripped[: space.start()] for space in _SEPARATOR.finditer(stripped)]
-        whole, *others = (next(self._there(folder, text), None) for text in (line, *cut))
-        return [whole] if whole else list(dict.fromkeys(filter(None, others)))
-
-    def _there(self, folder: Path, text: str) -> Iterator[str]:
-        """The names of existing files that a text may stand for, the most literal first."""
+    def _named(self, folder: Path, line: str) -> str:
+        """The name of the file that a line, or what is before one of its separators, stands for; "" for none."""
         patterns = (*self.maps, self.image)
-        path = text.strip().replace("\\", "/")
-        for start in (pattern.partition("{")[0] for pattern in patterns):
-            path = f"/{path}".rpartition(f"/{start}")[2].lstrip("/")
-        readings = (text, text.strip(), path, _ENDING.sub("", path))
-        for name in dict.fromkeys(form for reading in readings for form in unicode_forms(reading)):
-            files = (folder / pattern.format(name) for pattern in patterns)
-            if stays_inside(name) and any(map(os.path.isfile, files)):  # Path.is_file raises where a name is too long
-                yield name
+        stripped = line.strip()
+        for text in (line, *(stripped[: space.start()] for space in _SEPARATOR.finditer(stripped))):
+            path = text.strip().replace("\\", "/")
+            for start in (pattern.partition("{")[0] for pattern in patterns):
+                path = f"/{path}".rpartition(f"/{start}")[2].lstrip("/")
+            readings = (text, text.strip(), path, _ENDING.sub("", path))
+            for name in dict.fromkeys(form for reading in readings for form in unicode_forms(reading)):
+                files = (folder / pattern.format(name) for pattern in patterns)
+                if stays_inside(name) and any(map(os.path.isfile, files)):  # Path.is_file raises on long names
+                    return name
+        return ""
 
 
 class MapScenes(KeyedScenes):
     """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list; keys are the images' names.
 
     `split` is the name of a list, such as `train` or `val`; `dropped` counts lines of it that were left out.
-
-    Raises:
-        InputError: the list is missing or empty.
     """
 
     def __init__(self, layout: MapLayout, folder: Path, split: str = "train") -> None:
-        self.layout, self.folder, self.split = layout, folder, split
+        self.layout, self.folder, self.split, self.name = layout, folder, split, layout.name
         self.keys, self.dropped = layout.names(folder, split)
-
-    @property
-    def name(self) -> str:
-        """The dataset's name."""
-        return self.layout.name
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the list, and one for each kind of map over all its files."""
@@ -352,30 +312,18 @@ def _category(number: int, first: int = 0) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a list that are not blank, with their numbers from 1 on, in UTF-8 or UTF-16 with its mark.
-
-    Memory: 64 bytes per byte of the list, of `MAX_LIST_BYTES` at most.
-
-    Raises:
-        InputError: missing, not text, or too large.
-    """
+    """The lines of a list that are not blank, with their numbers from 1 on, in UTF-8 or UTF-16 with its mark."""
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
     data = bounded_bytes(path, MAX_LIST_BYTES, "name a list of image names", f"no such list; splits here: {known}")
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text in UTF-8; save it as UTF-8") from None
-    for number, line in enumerate(_LINE_END.split(text), 1):
-        if line.strip():
-            yield number, line
+    yield from ((number, line) for number, line in enumerate(_LINE_END.split(text), 1) if line.strip())
 
 
 def joint_sha256(paths: Iterable[Path]) -> str:
-    """One SHA-256 over several files: of the lines `name sha256`, in the given order.
-
-    Raises:
-        InputError: a file is missing.
-    """
+    """One SHA-256 over several files, which must be there: of the lines `name sha256`, in the given order."""
     joint = hashlib.sha256()
     for path in paths:
         joint.update(f"{path.name} {file_sha256(path)}\n".encode())

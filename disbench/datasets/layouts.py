@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,28 +12,28 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import normalize
 
+import numpy as np
+
 from disbench.core.errors import InputError
-from disbench.core.samples import SampleSource
-from disbench.datasets.file_samples import FileSamples, Record, in_threads
-from disbench.datasets.label_maps import SBD, VOC, MapLayout
-from disbench.datasets.mask_kinds import LOSSY, WORDS, MaskKind, check_kinds, mask_kind, recognise
-from disbench.datasets.targets import instance_numbers
+from disbench.core.opencv import opencv
+from disbench.core.samples import Sample, SampleSource
+from disbench.datasets.file_samples import FileSamples, Record, check_target, in_threads
+from disbench.datasets.images import read_rgb
+from disbench.datasets.label_maps import SBD, VOC, Labels, MapLayout, distinct, read_shown
+from disbench.datasets.targets import LOSSY, WORDS, MaskKind, check_kinds, instance_numbers, mask_kind, recognise
 from disbench.io.files import is_utf8
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
-"""Lossless formats; JPEG changes values."""
-USUAL = (("images", "masks"), ("img", "gt"))
-"""Subfolders of images and masks that `open_folder` finds by itself."""
-HQSEG_SETS = {
+MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")  # lossless formats; JPEG changes values
+USUAL = (("images", "masks"), ("img", "gt"))  # subfolders of images and masks that `open_folder` finds by itself
+HQSEG_SETS = {  # folders of images and masks of the four sets that HQ-SAM evaluates on
     "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
     "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
     "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
     "ThinObject": ("thin_object_detection/ThinObject5K/images_test", "thin_object_detection/ThinObject5K/masks_test"),
 }
-"""Folders of images and masks of the four sets that HQ-SAM evaluates on."""
+# What tools put after the stem of an image to name its mask.
 _MASK_OF = re.compile(r"([_-](mask|gt|seg|label)|\.(jpe?g|png|bmp|tiff?|webp))$", re.IGNORECASE)
-"""What tools put after the stem of an image to name its mask."""
 _INITIAL = "init_"
 _NAMES_SHOWN = 5
 
@@ -59,11 +60,9 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 
     Options: `images` and `masks`, subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is ignored,
     more is object) or `instances` (each number but 0 is an object); `mask`: what is object in `binary`, a key of
-    `mask_kinds.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary` and `instances`, every other
-    number but 0 is object); `exif`: `ignore` or `apply` the orientation.
-
-    Raises:
-        InputError: as `pairs`; masks without one meaning, or options that exclude each other.
+    `targets.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary` and `instances`, every other
+    number but 0 is object); `exif`: `ignore` or `apply` the orientation. `InputError` for masks without one meaning, or
+    options that exclude each other.
     """
     mode, void, mask = options["mode"], options["void_255"], options.get("mask", "auto")
     if mode == "trimap" and void:
@@ -130,9 +129,7 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Seque
 
     A mask that has no image of its own stem may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg. The subfolders
     `images` and `masks` may be one; `prefix` is put before the stem in a sample's id; `masks_as` are endings of masks.
-
-    Raises:
-        InputError: a missing or empty folder, an image without a mask or the reverse, or two files of one stem.
+    `InputError` for a missing or empty folder, an image without a mask or the reverse, or two files of one stem.
     """
     pictures = _files_by_stem(root / images, set(IMAGES) - set(MASKS if images == masks else ()), "image")
     labels = _files_by_stem(root / masks, set(MASKS if images == masks else masks_as), "mask")
@@ -171,16 +168,9 @@ def _check_partners(
     found: Mapping[str, str], partners: Mapping[str, str], folder: Path, kind: str, partner: str
 ) -> None:
     if alone := sorted(name for stem, name in found.items() if stem not in partners):
-        raise InputError(
-            f"{folder}: no {partner} for {len(alone)} of {len(found)} {kind}s ({_listed(alone)}); add the "
-            f"{partner}s or move these {kind}s away"
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few names: "a, b, c and 7 more"."""
-    first, more = ", ".join(names[:_NAMES_SHOWN]), len(names) - _NAMES_SHOWN
-    return f"{first} and {more} more" if more > 0 else first
+        named = ", ".join(alone[:_NAMES_SHOWN]) + (", ..." if len(alone) > _NAMES_SHOWN else "")
+        lacking = f"no {partner} for {len(alone)} of {len(found)} {kind}s ({named})"
+        raise InputError(f"{folder}: {lacking}; add the {partner}s or move these {kind}s away")
 
 
 def _relative(folder: str, name: str) -> str:
@@ -190,13 +180,11 @@ def _relative(folder: str, name: str) -> str:
 def _subfolders(folder: Path, images: str, masks: str) -> tuple[str, str]:
     if images and masks:
         return images, masks
-    if images or masks:
-        raise InputError(f"{folder}: name both folders, images=... and masks=..., or neither")
-    for pair in USUAL:
-        if all((folder / part).is_dir() for part in pair):
-            return pair
-    usual = " or ".join(f"{first}/ and {second}/" for first, second in USUAL)
-    raise InputError(f"{folder}: no {usual} found; name the two folders with images=... and masks=...")
+    found = [pair for pair in USUAL if all((folder / part).is_dir() for part in pair)]
+    if images or masks or not found:
+        usual = " or ".join(f"{first}/ and {second}/" for first, second in USUAL)
+        raise InputError(f"{folder}: no {usual} found; name the two folders with images=... and masks=...")
+    return found[0]
 
 
 def _each_instance(folder: Path, rule: str, records: Iterable[Record]) -> list[Record]:
@@ -221,3 +209,81 @@ def _davis_record(folder: Path, mask: Path, initial: str) -> Record:
         if needed and not (folder / needed).is_file():
             raise InputError(f"{folder / needed}: no such file, but {sequence}/{mask.name} needs it; get it again")
     return Record(f"{sequence}/{mask.stem}", image, f"{sequence}/{mask.name}", initial=first)
+
+
+PRIVATE = "private"  # the fact of a dataset whose pictures no report may show
+_DIGITS = 16
+
+
+def private_id(stem: str) -> str:
+    """What replaces a file's stem, which describes the person: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(stem.encode()).hexdigest()[:_DIGITS]
+
+
+def open_tetris(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
+    """`images/STEM.*` and `masks/STEM.png`: one sample for each colour but black.
+
+    Options: `longest_side`, to which larger images are shrunk (0: as stored); `ids`, `sha256` or `stem`.
+    """
+    photos = pairs(folder, "images", "masks")
+    codes = in_threads(lambda photo: distinct(colour_codes(folder / photo.mask)), photos)
+    records = []
+    for photo, of_photo in zip(photos, codes, strict=True):
+        stem = private_id(photo.id) if options["ids"] == "sha256" else photo.id
+        objects = [int(code) for code in of_photo if code]
+        records += [
+            Record(stem if len(objects) == 1 else f"{stem}/{code}", photo.image, photo.mask, code) for code in objects
+        ]
+    return TetrisSamples(name, folder, records, {**facts, PRIVATE: True}, options["longest_side"])
+
+
+def colour_codes(path: Path) -> Labels:
+    """The code of each pixel's colour, int64 (height, width): blue x 65,536 + green x 256 + red; 0 is background."""
+    colours = read_shown(path)[0]
+    channels = colours if colours.ndim == 3 else np.repeat(colours[..., None], 3, axis=2)
+    return np.asarray(channels.astype(np.int64) @ np.array([1, 1 << 8, 1 << 16]))
+
+
+class TetrisSamples(FileSamples):
+    """Samples whose image and objects are shrunk as RClicks does; an error about one does not name its files."""
+
+    def __init__(
+        self, name: str, folder: Path, records: list[Record], facts: Mapping[str, object], longest_side: int
+    ) -> None:
+        super().__init__(name, folder, f"colour-code-{longest_side}", records, facts)
+        self._longest = longest_side
+
+    def read(self, index: int) -> Sample:
+        """One sample by its index; errors as for `FileSamples.read`, with the sample's id in place of the stem."""
+        record = self._records[index]
+        photo, mask = self.folder / record.image, self.folder / record.mask
+        try:
+            image, codes = read_rgb(photo), colour_codes(mask)
+            height, width = image.shape[:2]
+            if codes.shape == (height, width) and 0 < self._longest < max(height, width):
+                height, width = (_shrunk(side, max(height, width), self._longest) for side in (height, width))
+                codes = shrunk_codes(codes, (height, width))
+                image = opencv().resize(image, (width, height), interpolation=opencv().INTER_LINEAR)
+            target = (codes == record.instance).astype(np.int8)
+            check_target(target, image, mask, record.id, photo)
+        except InputError as error:
+            raise InputError(str(error).replace(PurePath(record.image).stem, record.id)) from None
+        return Sample(record.id, image, target)
+
+
+def shrunk_codes(codes: Labels, size: tuple[int, int]) -> Labels:
+    """Codes at a smaller size (height, width), int64: each object is resized bilinearly as 8-bit zeros and ones.
+
+    A pixel belongs to an object where the interpolated value rounds above 0; of overlapping ones the larger code wins.
+    """
+    found = np.zeros(size, dtype=np.int64)
+    for code in distinct(codes):
+        if code:
+            mask = opencv().resize((codes == code).astype(np.uint8), size[::-1], interpolation=opencv().INTER_LINEAR)
+            found[mask > 0] = code
+    return found
+
+
+def _shrunk(side: int, longest: int, to: int) -> int:
+    """A side after the longest is shrunk: ratio times the new longest plus 0.5, cut to whole."""
+    return to if side == longest else int(side / longest * to + 0.5)

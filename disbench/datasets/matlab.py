@@ -1,15 +1,12 @@
 """MATLAB 5 files as SBD and Pascal-Part use them: numbers and text in the fields of structs.
 
-scipy.io.loadmat trusts the file: 200 bytes make it reserve 8 GiB for a cell array, and nested cells overflow the stack
-and end the process. A child process would contain that, at the price of a process to supervise, and would not be
-faster (loadmat takes 1.1 ms for a file of SBD, this reader 0.9 ms). It reads the fields of structs that a caller asks
-for, one struct at a time, skips the rest, and takes no more memory than the file's numbers do.
+scipy.io.loadmat trusts the file: 200 bytes make it reserve 8 GiB for a cell array, and nested cells end the process.
+This reader is as fast, and takes no more memory than the file's numbers do.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,17 +26,12 @@ from disbench.io.files import bounded_bytes
 Numbers = npt.NDArray[Any]
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
+# MATLAB's type number -> NumPy's type, of numbers and of characters
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-"""MATLAB's type number -> NumPy's type."""
 _TEXT = {1: "u1", 2: "u1", 4: "u2", 16: "u1", 17: "u2"}
-"""The same for characters."""
-_CELL, _STRUCT, _CHAR, _NUMERIC, _OPAQUE = 1, 2, 4, range(6, 16), 17
-"""Kinds of arrays; an opaque one (a string, a table) has no sides."""
+_CELL, _STRUCT, _CHAR, _NUMERIC, _OPAQUE = 1, 2, 4, range(6, 16), 17  # an opaque array (a string) has no sides
 _COMPLEX = 0x0800
 _MOST_FIELDS = 1000
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_MATLAB_4 = {1000 * order + 10 * numbers + kind for order in range(2) for numbers in range(6) for kind in range(3)}
-"""First numbers of a file of version 4."""
 
 
 class _DamagedError(Exception):
@@ -61,11 +53,8 @@ class Matrix:
 def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers]:
     """Some fields, with real numbers, of a variable that is one struct: field -> array in the file's own type.
 
-    Memory: the file (of version 5 to 7.2), the variable, and a copy of each field.
-
-    Raises:
-        InputError: the file is missing, damaged, of another version, or larger than MAX_MATLAB_BYTES.
-        ValueError: the variable is missing, or not one struct with these fields.
+    Memory: the file, the variable, and a copy of each field. `InputError` as `opened_variable`; ValueError if the
+    variable is missing, or not one struct with these fields.
     """
     with opened_variable(path, name) as found:
         if found.kind != _STRUCT or math.prod(found.shape) != 1:
@@ -76,15 +65,15 @@ def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbe
 
 @contextmanager
 def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
-    """A variable of a file, to be read in the `with` block, where bytes that violate the format are an `InputError`.
+    """A variable of a file of version 5 to 7.2, to be read in the `with` block; ValueError if there is none.
 
-    Raises:
-        InputError: as `read_struct`.
-        ValueError: the file has no such variable.
+    `InputError` if the file is missing, damaged (noticed in the block, too) or larger than `MAX_MATLAB_BYTES`.
     """
     data = memoryview(bounded_bytes(path, MAX_MATLAB_BYTES, "get the dataset's own file"))
     try:
-        order = _byte_order(data)
+        order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER - 2 : _HEADER]))
+        if order is None or struct.unpack(f"{order}H", data[_HEADER - 4 : _HEADER - 2])[0] >> 8 != 1:
+            raise _DamagedError("its head is not that of version 5 to 7.2; if MATLAB reads it, save it with -v7")
         found, names = None, []
         for matrix in _variables(data[_HEADER:], order):
             names.append(matrix.name.decode("ascii", "replace"))
@@ -93,19 +82,13 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
             raise ValueError(f"the file has {', '.join(map(shown, names[:5])) or 'no variable'}")
         yield found
     except (_DamagedError, struct.error, zlib.error) as error:
-        if form := _other_form(bytes(data[:520])):
-            problem = f"saved as {form}, which is not read; load it and save it again with save(FILE, '{name}', '-v7')"
-        else:
-            problem = f"not a whole MATLAB file ({error}); get it again"
-        raise InputError(f"{path}: {problem}") from None
+        raise InputError(f"{path}: not a whole MATLAB file ({error}); get it again") from None
 
 
 def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iterator[Mapping[str, Matrix]]:
     """The elements of a struct array, in order: some of their fields, by name; nothing for an empty array of any kind.
 
-    Raises:
-        ValueError: another kind of array, more than `most` elements, or a field that is missing; it names the array as
-            `what`.
+    ValueError, which names the array as `what`, for another kind, more than `most` elements, or a missing field.
     """
     count = math.prod(found.shape)
     if not count:
@@ -115,11 +98,9 @@ def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iter
     if count > most:
         raise ValueError(f"{what} has {shown(count)} elements; at most {most} are read")
     _, length, data = _element(found.content, found.order)
-    if len(length) != 4:
-        raise _DamagedError("a struct has no names of fields")
-    (width,) = struct.unpack(f"{found.order}i", length)
     _, raw, data = _element(data, found.order)
-    if width < 1 or len(raw) % width or len(raw) // width > _MOST_FIELDS:
+    width = int.from_bytes(length, "little" if found.order == "<" else "big")
+    if len(length) != 4 or not width or len(raw) % width or len(raw) // width > _MOST_FIELDS:
         raise _DamagedError("a struct has no names of fields")
     cut = [bytes(raw[place : place + width]).split(b"\0")[0] for place in range(0, len(raw), width)]
     names = [name.decode("ascii", "replace") for name in cut]
@@ -161,24 +142,11 @@ def text(found: Matrix, what: str) -> str:
     raise ValueError(f"{what} is not a text of 1 to {MAX_NAME} ASCII characters")
 
 
-def _other_form(begin: bytes) -> str | None:
-    """What a file is that is not of version 5 to 7.2, from its first 520 bytes."""
-    if begin.startswith(b"MATLAB 7.3") or _HDF5 in (begin[:8], begin[512:]):
-        return "MATLAB 7.3 (HDF5)"
-    if begin.startswith((b"Octave", b"# Created by Octave")):
-        return "Octave's own format"
-    if begin and re.fullmatch(rb"[\s\d.eE+,;-]+", begin):
-        return "MATLAB's text"
-    first = {int.from_bytes(begin[:4], order) for order in ("little", "big")}
-    return "MATLAB 4" if len(begin) > 20 and first & _MATLAB_4 else None
-
-
-def _byte_order(data: memoryview) -> str:
-    """The file's byte order, as struct and NumPy write it."""
-    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER - 2 : _HEADER]))
-    if order is None or struct.unpack(f"{order}H", data[_HEADER - 4 : _HEADER - 2])[0] >> 8 != 1:
-        raise _DamagedError("its head is not that of version 5")
-    return order
+def whole_numbers(values: Numbers) -> IntArray:
+    """Whole numbers as int64; ValueError for a fraction, NaN, infinity, or more than 2**53."""
+    if values.dtype.kind == "f" and not ((np.abs(values) <= 2**53) & (values == np.rint(values))).all():
+        raise ValueError("it has a number that is not whole, or too large")
+    return values.astype(np.int64)
 
 
 def _variables(data: memoryview, order: str) -> Iterator[Matrix]:
@@ -199,8 +167,7 @@ def _decompressed(data: memoryview) -> memoryview:
     unpacker = zlib.decompressobj()
     content = unpacker.decompress(data, MAX_MATLAB_BYTES)
     if not unpacker.eof:
-        large = len(content) == MAX_MATLAB_BYTES
-        raise _DamagedError("a variable is too large" if large else "a variable is cut off")
+        raise _DamagedError("a variable is too large, or cut off")
     return memoryview(content)
 
 
@@ -223,9 +190,7 @@ def _matrix(data: memoryview, order: str) -> Matrix:
     if not data:  # what MATLAB writes for a field that was never set
         return Matrix(6, False, (0, 0), b"", memoryview(struct.pack(f"{order}II", 9, 0)), order)
     _, flags, data = _element(data, order)
-    if len(flags) != 8:
-        raise _DamagedError("the head of an array is wrong")
-    (word,) = struct.unpack(f"{order}I", flags[:4])
+    word = struct.unpack(f"{order}II", flags)[0]
     kind, dimensions, data = (5, memoryview(bytes(8)), data) if word & 0xFF == _OPAQUE else _element(data, order)
     _, name, data = _element(data, order)
     if kind != 5 or not 8 <= len(dimensions) <= 4 * 32 or len(dimensions) % 4:
@@ -234,13 +199,3 @@ def _matrix(data: memoryview, order: str) -> Matrix:
     if min(shape) < 0:
         raise _DamagedError("an array has a negative size")
     return Matrix(word & 0xFF, bool(word & _COMPLEX), shape, bytes(name[:64]), data, order)
-
-
-def whole_numbers(values: Numbers) -> IntArray:
-    """Whole numbers as int64; raises `ValueError` for a fraction, NaN, infinity, or more than 2**53."""
-    if values.dtype.kind == "f" and not (np.abs(values) <= 2**53).all():
-        raise ValueError("it has a number that is not finite, or too large")
-    whole = values.astype(np.int64)
-    if values.dtype.kind == "f" and (whole != values).any():
-        raise ValueError("it has a number that is not whole")
-    return whole

@@ -17,8 +17,7 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_OBJECTS
 from disbench.core.scenes import KeyedScenes, Kind, Links, Scene, scene_objects
 from disbench.datasets.label_maps import distinct, joint_sha256, opened_mask
-from disbench.datasets.part_keys import keys_fingerprint, part_keys
-from disbench.datasets.pascal_part import VOC_PLACES
+from disbench.datasets.pascal_part import VOC_PLACES, keys_fingerprint, part_keys
 from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.files import is_utf8
 
@@ -26,12 +25,10 @@ _CITY_MAPS = ("gtFinePanopticParts", "gtFinePanopticParts_trainval/gtFinePanopti
 _CITY_IMAGES = ("leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit")
 _CITY_MAP, _CITY_IMAGE = "_gtFinePanopticParts.tif", "_leftImg8bit.png"
 _PASCAL_FOLDERS = {"train": "training", "val": "validation"}
+# A uid below the first is a class (stuff), below the second class and instance, below the third with a part, too.
 _CLASSES, _INSTANCES, _PARTS = 100, 100_000, 10_000_000
-"""A uid below the first is a class (stuff), below the second class and instance, below the third with a part, too."""
-_NO_SCENE = 3
-"""Cityscapes' numbers up to this one are not of the scene: the car with the camera, for example."""
-_HUMANS, _VOID_PART = ("person", "rider"), 5
-"""Some files of Cityscapes have a part of humans that is not defined."""
+_NO_SCENE = 3  # Cityscapes' numbers up to this one are not of the scene: the car with the camera, for example
+_HUMANS, _VOID_PART = ("person", "rider"), 5  # some files of Cityscapes have a part of humans that is not defined
 
 
 class PanopticPartsScenes(KeyedScenes):
@@ -41,10 +38,8 @@ class PanopticPartsScenes(KeyedScenes):
     `annotation_id` is the uid. Memory: 24 bytes per pixel.
 
     `folder` has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`;
-    `split` is `train` or `val`. Invalid uids are malformed records.
-
-    Raises:
-        InputError: a folder without the files of the split.
+    `split` is `train` or `val`. Invalid uids are malformed records. `InputError` for a folder without the files of the
+    split.
     """
 
     name = "panoptic-parts"
@@ -57,9 +52,9 @@ class PanopticPartsScenes(KeyedScenes):
         found = city or (folder / pascal).glob("[!.]*.tif")
         self.keys = sorted(path.relative_to(folder).as_posix() for path in found)
         if not self.keys:
+            maps = f"{_CITY_MAPS[0]}/{split}/CITY/NAME{_CITY_MAP}"
             raise InputError(
-                f"{folder}: no {_CITY_MAPS[0]}/{split}/CITY/NAME{_CITY_MAP} of Cityscapes and no {pascal}/NAME.tif of "
-                "PASCAL in it; name the folder that has them, or another split"
+                f"{folder}: no {maps} of Cityscapes and no {pascal}/NAME.tif of PASCAL; name another folder"
             )
         if odd := next((name for name in self.keys if not is_utf8(name)), None):
             raise InputError(f"{folder}: the name of {odd!a} is not UTF-8; rename the file")
@@ -103,7 +98,6 @@ class PanopticPartsScenes(KeyedScenes):
         return Scene(*self._image(key), height, width, self.name, objects, dropped=+dropped, links=links)
 
     def _image(self, name: str) -> tuple[str, str]:
-        """Id and path of the image of a label map."""
         path = PurePosixPath(name)
         if not self._city:
             return path.stem, f"{self._images}/{path.stem}.jpg"
@@ -114,9 +108,7 @@ class PanopticPartsScenes(KeyedScenes):
         """The numbers of a map without a region; an invalid uid stops or is counted."""
         values = distinct(labels)
         if len(values) > MAX_OBJECTS:
-            raise InputError(
-                f"{path}: {len(values):,} different numbers, at most {MAX_OBJECTS:,} are read; get it again"
-            )
+            raise InputError(f"{path}: {len(values):,} different numbers, more than {MAX_OBJECTS:,}; get it again")
         wrong = values[(values < 0) | ((values >= _CLASSES) & (values < 1000)) | (values >= _PARTS)].tolist()
         for uid in wrong:
             refuse(self.bad, f"{path}: {uid} is not a uid (1, 2 or 4 to 7 digits)", dropped)

@@ -10,7 +10,8 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,14 +20,17 @@ import numpy as np
 from disbench.core import masks
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, shown
-from disbench.core.masks import Rle
+from disbench.core.limits import MAX_OBJECTS
+from disbench.core.masks import Rle, overlaps_where
 from disbench.core.scenes import LINK, Links, Scene, SceneObject, scene_objects
-from disbench.datasets.instances import AnnotatedImages, FileScenes, open_annotations
+from disbench.datasets.instances import AnnotatedImages, AnnotationFile, FileScenes, open_annotations
+from disbench.datasets.json_index import Id
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.archives import safe_path
 
 NAME = "partimagenet"
+# Classes of parts by their number in the maps, 0 among them.
 PARTS = (
     *(f"Quadruped {part}" for part in ("Head", "Body", "Foot", "Tail")),
     *(f"Biped {part}" for part in ("Head", "Body", "Hand", "Foot", "Tail")),
@@ -40,9 +44,7 @@ PARTS = (
     *(f"Aeroplane {part}" for part in ("Head", "Body", "Engine", "Wing", "Tail")),
     *(f"Bottle {part}" for part in ("Mouth", "Body")),
 )
-"""Classes of parts by their number in the maps, 0 among them."""
-NO_PART, NO_WHOLE = 40, 158
-"""The background of a map of parts, and of wholes."""
+NO_PART, NO_WHOLE = 40, 158  # the background of a map of parts, and of wholes
 _SYNSET = re.compile(r"n\d{8}(?=_)")
 
 
@@ -53,10 +55,7 @@ class PartImageNetScenes(FileScenes):
     ImageNet class of the image's name ("n01440764"). Where there is no map of wholes, it is the union of the parts.
 
     `folder` has `annotations/SPLIT` and `annotations/SPLIT_whole` (Seg), or `SPLIT.json` (OOD); `split` is train, val
-    or test. Classes that there are not are malformed annotations.
-
-    Raises:
-        InputError: neither release, or not this split.
+    or test. Classes that there are not are malformed annotations. `InputError` for neither release, or not this split.
     """
 
     name = NAME
@@ -76,10 +75,8 @@ class PartImageNetScenes(FileScenes):
             self._file = AnnotatedImages([open_annotations(file, "coco", bad=bad)])
             self.keys, self.files = range(len(self._file)), self._file.files
         if self._file is None and not self.keys:
-            raise InputError(
-                f"{folder}: neither PNGs in annotations/{split} (PartImageNet_Seg) nor {split}.json (PartImageNet_OOD);"
-                " name the folder that has them, and the split train, val or test"
-            )
+            seg, ood = f"PNGs in annotations/{split} (PartImageNet_Seg)", f"{split}.json (PartImageNet_OOD)"
+            raise InputError(f"{folder}: neither {seg} nor {ood}; name their folder, and the split train, val or test")
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the JSON; or one over all maps of parts, and one over those of wholes."""
@@ -146,3 +143,104 @@ def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None,
     synset = _SYNSET.match(PurePosixPath(scene.file_name).name)
     item = scene_objects([whole], [(synset[0] if synset else "whole", None, number, NAME)])
     return dataclasses.replace(scene, objects=parts + item, links=Links((*(len(parts) for _ in parts), -1)))
+
+
+SPIN = "spin"
+LEVELS = ("wholes", "parts", "subparts")
+HELD = 0.80  # what holds a mask has more than this share of its pixels, as in docs/hierarchy.md
+_IDS = 10**9  # what ids of parts are raised by; those of wholes by twice as much
+_WHOLES = {name.partition(" ")[0].lower() for name in PARTS}
+_WORDS = {"tier": "tire"}
+_ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
+
+
+class SpinScenes(FileScenes):
+    """Scenes of one split of SPIN (SubPartImageNet), images that one of its files has, in the order of their names.
+
+    Objects are in the order of their files, wholes before parts before subparts. No link is declared: a subpart has as
+    its parent the part that holds it whose name its own begins with ("Car-Tire-Rim", "Car-Tire"), a part the whole
+    likewise; where a name is not of that form, the one that holds it.
+
+    `folder` has `spin_SPLIT_wholes.json`, `spin_SPLIT_parts.json` and `spin_SPLIT_subparts.json`; `split` is train, val
+    or test. `InputError` for a missing or damaged file, or files that disagree about an image's size.
+    """
+
+    name = SPIN
+
+    def __init__(self, folder: Path, split: str, bad: BadAnnotations) -> None:
+        paths = [folder / f"spin_{split}_{level}.json" for level in LEVELS]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; name the folder that has it, and the split train, val or test")
+        self.split = split
+        self.files = [open_annotations(path, "coco", bad=bad) for path in paths]
+        self._ids = [_by_name(file) for file in self.files]
+        self.keys = sorted(set().union(*self._ids))
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of each file by name."""
+        return {f"{SPIN}:{file.path.name}": file.sha256 for file in self.files}
+
+    def _scene(self, key: str) -> Scene:
+        dropped: Counter[str] = Counter()
+        levels: list[list[SceneObject]] = []
+        sizes: dict[tuple[int, int], Path] = {}
+        for above, (file, ids) in zip((2, 1, 0), zip(self.files, self._ids, strict=True), strict=True):
+            found = file.objects(ids[key], "pycocotools", dropped) if key in ids else []
+            levels.append([_of_level(one.item, above) for one in found])
+            if key in ids:
+                record = file.images[ids[key]]
+                sizes.setdefault((record.height, record.width), file.path)
+        ((height, width), path), *others = sizes.items()
+        if others:
+            raise InputError(f"{others[0][1]}: image {shown(key)} has another size in {path}; get both files again")
+        objects = tuple(item for level in levels for item in level)
+        # Of more objects no sets are made.
+        links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
+        image = f"images/{self.split}/{key}.JPEG"
+        return Scene(key, image, height, width, SPIN, objects, dropped=dropped, links=links)
+
+
+def _of_level(item: SceneObject, above: int) -> SceneObject:
+    """The object with an id that no other level has: the three files may number alike. Subparts keep theirs."""
+    number = None if item.annotation_id is None else above * _IDS + item.annotation_id
+    return dataclasses.replace(item, source=SPIN, annotation_id=number)
+
+
+def _by_name(file: AnnotationFile) -> dict[str, Id]:
+    found: dict[str, Id] = {}
+    for image_id, path in file.image_names():
+        name = _ENDING.sub("", PurePosixPath(path).name)
+        if not name or name in found:
+            problem = f"has the file_name {shown(path)} of image {found[name]}" if name else "has no file_name"
+            raise InputError(f"{file.path}: image {image_id} {problem}; get the file again")
+        found[name] = image_id
+    return found
+
+
+def _parents(levels: Sequence[Sequence[SceneObject]], dropped: Counter[str]) -> Iterator[int]:
+    yield from (-1 for _ in levels[0])
+    first = 0
+    for level, (outers, inners) in enumerate(pairwise(levels)):
+        pairs = np.ones((len(inners), len(outers)), np.bool_)
+        held = overlaps_where(pairs, [item.rle for item in inners], [item.rle for item in outers], "contained")
+        above = [_chain(item.category, level) for item in outers]
+        for inner, shares in zip(inners, held.tolist(), strict=True):
+            chain = _chain(inner.category, level + 1)
+            fits = [i for i, name in enumerate(above) if not (name and chain) or chain[: len(name)] == name]
+            if not inner.area or not fits:
+                dropped[f"{LINK}parent missing"] += inner.area > 0
+                yield -1
+                continue
+            best = max(fits, key=lambda i: (shares[i], -outers[i].area, -(outers[i].annotation_id or 0)))
+            dropped[f"{LINK}name unknown"] += not (above[best] and chain)
+            dropped[f"{LINK}parent outside"] += shares[best] <= HELD
+            yield first + best if shares[best] > HELD else -1
+        first += len(outers)
+
+
+def _chain(category: str, level: int) -> tuple[str, ...]:
+    """The words of a name that tells its whole, its part ...; empty if it does not. PartImageNet writes tyre "tier"."""
+    first, *words = (_WORDS.get(word, word) for word in re.split(r"[\s_-]+", category.strip().lower()))
+    is_chain = first in _WHOLES and (len(words) >= level if level else not words)
+    return (first, *words) if is_chain else ()

@@ -1,13 +1,13 @@
-"""Pascal-Part: the objects of PASCAL VOC 2010 and their parts, in one MATLAB file an image.
-
-X. Chen et al. Detect what you can: detecting and representing objects using holistic models and body parts. CVPR 2014.
-"""
+"""Names of parts, and keys by which the parts of one whole are alike: the table `part_keys.toml`."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +20,77 @@ from disbench.core.scenes import LINK, KeyedScenes, Scene, links_by_id, scene_ob
 from disbench.datasets.images import opened_image
 from disbench.datasets.label_maps import joint_sha256, read_lines
 from disbench.datasets.matlab import Matrix, elements, numbers, opened_variable, text
-from disbench.datasets.part_keys import keys_fingerprint, part_keys
 from disbench.datasets.scene_sources import BadAnnotations, refuse
+from disbench.io import definitions
 from disbench.io.archives import safe_path
+from disbench.io.files import file_sha256
+from disbench.io.settings import settings_from
 
+TABLE = Path(__file__).with_name("part_keys.toml")
+_NUMBER = re.compile(r"_\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Names of a dataset that has numbers only.
+
+    Attributes:
+        classes: from number 0 on.
+        parts: class -> names of its parts, from number 1 on.
+        counted: class -> name -> first and last number of parts that are counted ("wheel_1", "wheel_2" ...).
+    """
+
+    classes: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counted: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+    def class_name(self, number: int) -> str:
+        """The name of a class; "class 33" for a number without a name."""
+        return self.classes[number] if number < len(self.classes) else f"class {number}"
+
+    def part(self, class_name: str, number: int) -> tuple[str, tuple[str, ...]]:
+        """The name of a part, from 1 on, and its keys; "part 7" for a number without a name."""
+        for name, (first, last) in self.counted.get(class_name, {}).items():
+            if first <= number <= last:
+                return f"{name}_{number - first + 1}", (name,)
+        names = self.parts.get(class_name, ())
+        name = names[number - 1] if number <= len(names) else f"part {number}"
+        return name, (name,)
+
+
+@dataclass(frozen=True, slots=True)
+class PartKeys:
+    """The table: Pascal-Part's other spellings and keys by name, and the names of Panoptic Parts' numbers."""
+
+    version: int
+    spellings: Mapping[str, str]
+    pascal: Mapping[str, tuple[str, ...]]
+    cityscapes: Numbered
+    pascal_panoptic: Numbered
+
+    def pascal_part(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """The usual spelling of a part of Pascal-Part and its keys, the finest first; none for an unknown name."""
+        number = _NUMBER.search(name)
+        stem = name[: number.start()] if number else name
+        stem = self.spellings.get(stem, stem)
+        return stem + (number[0] if number else ""), self.pascal.get(stem, ())
+
+
+@cache
+def part_keys() -> PartKeys:
+    """The table as it is shipped."""
+    return settings_from(PartKeys, definitions.load(TABLE), str(TABLE))
+
+
+def keys_fingerprint() -> dict[str, str]:
+    """SHA-256 of the table by its name and version, for the fingerprint of scenes."""
+    return {f"{TABLE.name} {part_keys().version}": file_sha256(TABLE)}
+
+
+# Where VOC2010's `ImageSets` and `JPEGImages` may be below a folder.
 VOC_PLACES = ("", "VOC2010/", "VOCdevkit/VOC2010/")
-"""Where VOC2010's `ImageSets` and `JPEGImages` may be below a folder."""
 _ANNOTATIONS = ("Annotations_Part/", "trainval/Annotations_Part/")
-_NUMBERS = 1000
-"""Numbers of annotations for an object: its own, and one for each of its parts."""
+_NUMBERS = 1000  # numbers of annotations for an object: its own, and one for each of its parts
 
 
 class PascalPartScenes(KeyedScenes):
@@ -43,9 +105,7 @@ class PascalPartScenes(KeyedScenes):
 
     `folder` has `Annotations_Part` (or `trainval/Annotations_Part`) and VOC2010's folders (or `VOC2010`, or
     `VOCdevkit/VOC2010`); `split` is the name of a list. `bad` decides on images without a file of parts, too.
-
-    Raises:
-        InputError: a folder or list that is missing or empty, or a listed image without a file of parts.
+    `InputError` for a folder or list that is missing or empty, or a listed image without a file of parts.
     """
 
     name = "pascal-part"
@@ -62,10 +122,8 @@ class PascalPartScenes(KeyedScenes):
         listed = list(dict.fromkeys(name for _, name in lines))
         there = [os.path.isfile(self._file(name)) for name in listed]  # noqa: PTH113  (Path.is_file raises on long names)
         if not all(there) and bad == "fail":
-            raise InputError(
-                f"{self._file(listed[there.index(False)])}: there is no such file, but {self._list} names its image; "
-                "get the dataset again, or leave such images out with bad_annotations=drop"
-            )
+            lacking = f"{self._file(listed[there.index(False)])}: no such file, but {self._list} names its image"
+            raise InputError(f"{lacking}; get the dataset again, or leave such images out with bad_annotations=drop")
         self.keys = list(compress(listed, there))
         if not self.keys:
             raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; name another split")
@@ -123,7 +181,6 @@ class _Annotation(NamedTuple):
 
 
 def _annotations(anno: Matrix) -> Iterator[_Annotation]:
-    """The objects of a file, each followed by its parts."""
     for top in elements(anno, ["objects"], 1, "'anno'"):
         whole_fields = ["class", "mask", "parts"]
         for number, whole in enumerate(elements(top["objects"], whole_fields, MAX_FILE_OBJECTS, "'anno.objects'"), 1):
@@ -151,7 +208,6 @@ def _mask(item: _Annotation, size: tuple[int, int] | None) -> BoolArray:
 
 
 def _place(folder: Path, places: Sequence[str], inner: str, origin: str) -> str:
-    """The first of some places below a folder in which `inner` is."""
     for place in places:
         if (folder / place / inner).is_dir():
             return place

@@ -26,8 +26,7 @@ def open_photos() -> AnnotationFile:
 def photo_path(file_name: str) -> Path:
     """The path of a photo in the installed packages, found without importing them.
 
-    Raises:
-        InputError: no installed package has a photo of that name.
+    `InputError` if no installed package has a photo of that name.
     """
     for package, folder in _FOLDERS if stays_inside(file_name) else ():
         spec = find_spec(package)

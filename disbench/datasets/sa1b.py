@@ -24,13 +24,10 @@ from disbench.datasets.json_index import read_json_file
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import Stamp, has_control
 
-ALL = "train"
-"""The split of all images; SA-1B has no other."""
+ALL = "train"  # the split of all images; SA-1B has no other
 _FILE = re.compile(r"sa_(0|[1-9][0-9]{0,8})\.(json|jpg)")
-_DEPTH = 3
-"""Folders in each other that are looked into: annotations/sa_000000 has two."""
-_MASK_BYTES = 500
-"""Of JSON, about."""
+_DEPTH = 3  # folders in each other that are looked into: annotations/sa_000000 has two
+_MASK_BYTES = 500  # of JSON, about
 
 
 class Sa1bScenes(KeyedScenes):
@@ -42,10 +39,7 @@ class Sa1bScenes(KeyedScenes):
     Memory: 8 bytes for each image, 45 while the folder is looked through; no path is held.
 
     `folder` has the files, or the folders that the archives unpack to (sa_000000 ...); `split` is "train" for all
-    images, or the name of a folder in it.
-
-    Raises:
-        InputError: no such folder, no `sa_N.json` in it, or two of one number.
+    images, or the name of a folder in it. `InputError` for no such folder, no `sa_N.json` in it, or two of one number.
     """
 
     name = "sa1b"
@@ -83,8 +77,7 @@ class Sa1bScenes(KeyedScenes):
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the path and size of every JSON file, some ten seconds for a million.
 
-        The files themselves are not read, for that would take as long as sampling them: a change that leaves a file's
-        size as it was is not noticed.
+        The files are not read, which would take as long as sampling them: a change that keeps a size is not noticed.
         """
         joint = hashlib.sha256()
         for index in self.keys:
@@ -124,16 +117,15 @@ class Sa1bScenes(KeyedScenes):
 
 
 def _start(folder: Path, split: str) -> str:
-    """The folder of a split, relative."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; name that of SA-1B")
-    known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if split != ALL else []
-    if split != ALL and split not in known:
-        raise InputError(
-            f"{folder}: no split {shown(split)}; {ALL} is all of SA-1B, and a folder in it is a part: "
-            f"{', '.join(known[:8]) or 'none here'}"
-        )
-    return "" if split == ALL else f"{split}/"
+    if split == ALL:
+        return ""
+    known = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if split not in known:
+        there = ", ".join(known[:8]) or "none here"
+        raise InputError(f"{folder}: no split {shown(split)}; {ALL} is all of it, a folder in it a part: {there}")
+    return f"{split}/"
 
 
 def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:

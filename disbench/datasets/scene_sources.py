@@ -14,10 +14,8 @@ from disbench.core.masks import whole_number
 from disbench.core.scenes import SceneSource
 
 FolderName = Literal["ade20k", "panoptic-parts", "partimagenet", "pascal-part", "sa1b", "spin"]
-BadAnnotations = Literal["fail", "drop"]
-"""Whether malformed records stop, or are left out and counted."""
-Opener = Callable[[Path, str, BadAnnotations], SceneSource]
-"""Opens a dataset: its folder, the split ("train", "val" ...), and what happens to malformed records."""
+BadAnnotations = Literal["fail", "drop"]  # whether malformed records stop, or are left out and counted
+Opener = Callable[[Path, str, BadAnnotations], SceneSource]  # from a folder and a split ("train", "val" ...)
 
 READERS: Mapping[FolderName, str] = {
     "ade20k": "disbench.datasets.ade20k:Ade20kScenes",
@@ -25,16 +23,12 @@ READERS: Mapping[FolderName, str] = {
     "partimagenet": "disbench.datasets.partimagenet:PartImageNetScenes",
     "pascal-part": "disbench.datasets.pascal_part:PascalPartScenes",
     "sa1b": "disbench.datasets.sa1b:Sa1bScenes",
-    "spin": "disbench.datasets.spin:SpinScenes",
+    "spin": "disbench.datasets.partimagenet:SpinScenes",
 }
 
 
 def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: BadAnnotations) -> SceneSource:
-    """The scenes of a dataset in a folder; `file_name` of a scene is relative to that folder.
-
-    Raises:
-        InputError: the folder is not that dataset, or has no such split.
-    """
+    """The scenes of a dataset in a folder, which must have the split; `file_name` of a scene is relative to it."""
     module, _, function = READERS[name].partition(":")
     opened: Opener = getattr(importlib.import_module(module), function)
     return opened(folder, split, bad)
@@ -57,10 +51,8 @@ def image_size(place: object, height: object, width: object) -> tuple[int, int]:
     """Height and width that a file says of its image, as pixels; `InputError` for anything else."""
     rows, columns = whole_number(height) or 0, whole_number(width) or 0
     if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
-        raise InputError(
-            f"{place}: its image has {shown(width)} x {shown(height)} pixels; images have 1 to {MAX_PIXELS}, "
-            "so fix it or leave it out"
-        )
+        size = f"{shown(width)} x {shown(height)} pixels"
+        raise InputError(f"{place}: its image has {size}, not 1 to {MAX_PIXELS}; fix it or leave it out")
     return rows, columns
 
 

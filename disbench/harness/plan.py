@@ -29,8 +29,7 @@ from disbench.harness.store import write_json
 from disbench.io import definitions
 from disbench.io.archives import safe_path
 from disbench.io.download import head
-from disbench.io.options import overrides
-from disbench.io.settings import Number, parse_json_table, settings_from
+from disbench.io.settings import Number, overrides, parse_json_table, settings_from
 from disbench.workers import open_engine
 from disbench.workers.processes import WorkerProcess
 

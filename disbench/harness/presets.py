@@ -14,8 +14,7 @@ from disbench.harness.measures import MEASURES, PERCENTS, read_rows
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.store import StoredRun
 from disbench.io import definitions
-from disbench.io.options import overrides
-from disbench.io.settings import Bounds, Number, settings_from
+from disbench.io.settings import Bounds, Number, overrides, settings_from
 
 STANDARD = "ritm"
 _VALUES = ("threshold", "max_clicks", "selection", "policy")

@@ -23,7 +23,7 @@ from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.store import RUN, StoredRun, read_run
 from disbench.io import definitions
 from disbench.io.archives import safe_path
-from disbench.io.options import overrides
+from disbench.io.settings import overrides
 
 _LONGEST = 100  # characters of a claim that a problem quotes
 

@@ -21,19 +21,16 @@ from typing import Any, NamedTuple, TypeVar
 from disbench.core.errors import InputError, unknown_name
 from disbench.io.files import naming, scratch_folder, user_cache
 
-THREADS = 16
-"""Files that are copied at once."""
-BREAKS = (0.5, 2.0, 8.0)
-"""Seconds before each further attempt at a transfer that broke off; the file system's own attempts come first."""
+THREADS = 16  # files that are copied at once
+BREAKS = (0.5, 2.0, 8.0)  # seconds before each further attempt at a transfer; the file system's own attempts come first
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL = ("file", "local")
+# What file systems call what changes with a file's content, the surest first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "updated", "created")
-"""Names that file systems give to what changes with a file's content, the surest first."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 Result = TypeVar("Result")
-_copied: dict[Path, str] = {}
-"""What this process has copied or found unchanged: path here -> address."""
+_copied: dict[Path, str] = {}  # what this process has copied or found unchanged: path here -> address
 
 
 class Entry(NamedTuple):
@@ -72,9 +69,8 @@ def cache_folder() -> Path:
 def _checked(address: str) -> tuple[str, str]:
     """The scheme of an address and what follows it, without a slash at its end.
 
-    Raises:
-        InputError: the address names nothing, has a part such as "..", is a chain, or holds a secret (addresses are
-            written into results).
+    `InputError` if it names nothing, has a part such as "..", is a chain, or holds a secret (addresses are written into
+    results).
     """
     scheme, _, rest = address.partition("://")
     scheme, rest = scheme.lower(), rest.rstrip("/")
@@ -82,15 +78,11 @@ def _checked(address: str) -> tuple[str, str]:
         return scheme, rest
     host = rest.partition("/")[0]
     if "@" in host and scheme not in ("abfs", "abfss"):  # for these two, the part before the @ is a container
-        raise InputError(
-            f"{scheme}://...@{host.rpartition('@')[2]}: an address must not hold a user or password, since it is "
-            "written into results; give them by the environment or fsspec's configuration"
-        )
+        said = f"{scheme}://...@{host.rpartition('@')[2]}: a user or password would be written into results"
+        raise InputError(f"{said}; give them by the environment or fsspec's configuration")
     if scheme in ("http", "https") and "?" in rest:
-        raise InputError(
-            f"{scheme}://{rest.partition('?')[0]}: what follows the '?' may be a secret, and addresses are written "
-            "into results; fetch the file yourself and name the path"
-        )
+        said = f"{scheme}://{rest.partition('?')[0]}: what follows the '?' may be a secret, which results would have"
+        raise InputError(f"{said}; fetch the file yourself and name the path")
     if "::" in address:
         raise InputError(f"{address}: chained addresses are not supported; name the file itself")
     rest = rest.lstrip("/") if scheme == "memory" else rest
@@ -100,11 +92,7 @@ def _checked(address: str) -> tuple[str, str]:
 
 
 def path_of(text: str) -> Path:
-    """The path of a path or a `file://` address, or where the copy of another address belongs (`here` makes it).
-
-    Raises:
-        InputError: as `_checked`.
-    """
+    """The path of a path or a `file://` address, or where the copy of another address belongs (`here` makes it)."""
     if not is_address(text):
         return Path(text)
     scheme, rest = _checked(text)
@@ -129,15 +117,8 @@ def here(path: Path, *, optional: bool = False) -> Path:
     """The same path; if it belongs to an address (`path_of`), the file or folder there is copied to it first.
 
     Every file has its name only when it is whole, and what is gone from the address goes away here too. A process looks
-    at an address once.
-
-    Args:
-        path: any.
-        optional: accept that there is nothing at the address.
-
-    Raises:
-        InputError: nothing is there, it changed while it was read, it cannot be reached, or its package is missing.
-        OSError: the disk is full or cannot be written.
+    at an address once. `InputError` if nothing is there (unless that is `optional`), it changed while it was read, it
+    cannot be reached, or its package is missing; OSError if the disk is full or cannot be written.
     """
     address = address_of(path)
     if address is None or _is_copied(path):
@@ -164,23 +145,19 @@ def there(path: Path) -> bool:
 
 
 def has_folder(path: Path) -> bool:
-    """Whether a folder is there; at a web address it is assumed, since only the files below it can be asked for.
-
-    Raises:
-        InputError: the address cannot be reached.
-    """
+    """Whether a folder is there; at a web address it is assumed, since only the files below it can be asked for."""
     if (address := address_of(path)) is None:
         return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where a name is too long)
     return address.startswith(("http://", "https://")) or there(path)
 
 
 def local_text(text: str) -> str:
-    """A text as it is, or the path of the copy of an address; errors as for `here`."""
+    """A text as it is, or the path of the copy of an address, as `here` makes it."""
     return str(here(path_of(text))) if is_address(text) else text
 
 
 def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the paths of copies in place of addresses; errors as for `here`."""
+    """Options with the paths of copies in place of addresses."""
     return {name: local_text(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
@@ -190,7 +167,7 @@ def copied() -> list[tuple[str, str]]:
 
 
 def copy_again(record: Iterable[tuple[str, str]]) -> None:
-    """Copy the same addresses to the same paths on this machine, unless they are here; errors as for `here`."""
+    """Copy the same addresses to the same paths on this machine, unless they are here."""
     for address, path in record:
         _copy(address, Path(path))
 
@@ -236,8 +213,7 @@ def _explained(error: Exception, scheme: str) -> tuple[str, bool]:
     if isinstance(error, FileNotFoundError):
         return "there is nothing of this name; check the address", True
     if "credential" in f"{type(error).__name__} {words}".lower():
-        tools = "AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS"
-        return f"{words}; set them as for the provider's own tools (such as {tools})", True
+        return f"{words}; set them as for the provider's tools (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS)", True
     if isinstance(error, PermissionError):
         return f"{words}; check your rights there and your credentials", True
     return f"{words}; check the address and the network, then run the same command again", False
@@ -265,7 +241,6 @@ def copy_file(system: Any, entry: Entry, place: Path, address: str, scratch: Pat
 
 
 def _copy(address: str, place: Path) -> None:
-    """Make a path of this machine the same as an address."""
     from filelock import FileLock  # noqa: PLC0415
 
     root = place.parents[address.partition("://")[2].count("/") + 1]  # place is ROOT/scheme/bucket/...
@@ -280,10 +255,9 @@ def _copy(address: str, place: Path) -> None:
             with scratch_folder(scratch):
                 _copy_files(system, wanted, place, address, scratch)
             now = listed()
-            stale = [relative for relative, entry in wanted.items() if now.get(relative) != entry]
-            for relative in stale:
-                (place / relative).unlink()
-            if stale:
+            if stale := [relative for relative, entry in wanted.items() if now.get(relative) != entry]:
+                for relative in stale:
+                    (place / relative).unlink()
                 raise _changed(_joined(address, stale[0]))
         for path in place.rglob("*"):
             if path.relative_to(place).as_posix() not in found and not path.is_dir():

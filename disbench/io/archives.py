@@ -27,27 +27,24 @@ from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_FOLDERS, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
 from disbench.io.files import has_control, open_regular, stays_inside
 
-_OVERHEAD = 512
-"""Bytes that a file or folder counts beside its content: archives of a million empty files are bombs too."""
+_OVERHEAD = (
+    512  # bytes that a file or folder counts beside its content: archives of a million empty files are bombs too
+)
 _CHUNK = 2**20
-_SAYS_UTF8 = 0x800
-"""Flag of a file in a zip."""
-_SKIPPED = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
-"""What macOS and Windows add to folders."""
+_SAYS_UTF8 = 0x800  # flag of a file in a zip
+_SKIPPED = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)  # what systems add
+# First bytes of a compressed file -> what opens it.
 _OPENERS: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-"""First bytes of a compressed tar -> what opens it."""
+# Errors of the system that are about a name in the archive, not about the disk.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
-"""Errors of the system that are about a name in the archive, not about the disk."""
 
 
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
     """Unpack a zip or tar (plain, gz, bz2, xz) archive, told by its content, into an empty folder.
 
-    `limit` bounds the bytes of all files together; by default 100 times the archive's size or 64 MiB.
-
-    Raises:
-        InputError: no archive, a damaged or encrypted one, or one with a path that leaves the folder, a link, a device,
-            a sparse file, or more bytes than allowed. What was unpacked so far is left.
+    `limit` bounds the bytes of all files together; by default 100 times the archive's size or 64 MiB. `InputError` for
+    no archive, a damaged or encrypted one, or one with a path that leaves the folder, a link, a device, a sparse file,
+    or more bytes than allowed. What was unpacked so far is left.
     """
     allowed = _allowed(archive) if limit is None else limit
     with _whole(archive, "zip or tar archive", "get it again, or correct the card (unpack = false)"):
@@ -69,11 +66,10 @@ def _whole(archive: Path, kind: str, fix: str) -> Iterator[None]:
 
 
 def safe_path(name: str, where: object) -> PurePosixPath:
-    """A relative path that stays in its folder on every system; errors name `where`.
+    """A relative path that stays in its folder on every system.
 
-    Raises:
-        InputError: an absolute path, one with `..`, a drive, a backslash, a control character or half a character,
-            or one of more than 64 folders.
+    `InputError`, which names `where`, for an absolute path, one with `..`, a drive, a backslash, a control character or
+    half a character, or one of more than 64 folders.
     """
     path = PurePosixPath(name)
     if has_control(name):
@@ -84,14 +80,9 @@ def safe_path(name: str, where: object) -> PurePosixPath:
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
-    """A file of JSON for reading, as UTF-8: it itself, or a temporary copy where it is compressed or in UTF-16 or -32.
+    """JSON for reading, as UTF-8: the file itself, or a temporary copy if it is compressed or in UTF-16, -32.
 
-    Args:
-        path: JSON, told by its content: plain, in gzip, bz2 or xz, or the only JSON of a zip archive; with or without
-            a byte order mark.
-
-    Raises:
-        InputError: a missing or damaged file, or a zip with several JSONs or none.
+    Told by its content: plain, in gzip, bz2 or xz, or the only JSON of a zip archive, with or without a BOM.
     """
     file = open_regular(path, "no such file; check the path")
     begin = file.peek(6)[:6]
@@ -100,7 +91,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
         copy: IO[bytes] = file
         if begin.startswith(b"PK\3\4"):
             stream = _only_json(zipfile.ZipFile(file), path)
-        elif opener := next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None):
+        elif opener := _opener(begin):
             stream = opener(file)
         encoding = json.detect_encoding(stream.read(4))
         stream.seek(0)
@@ -114,6 +105,10 @@ def open_unpacked(path: Path) -> IO[bytes]:
     return copy
 
 
+def _opener(begin: bytes) -> Callable[..., Any] | None:
+    return next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None)
+
+
 def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
     found = [name for name in archive.namelist() if name.lower().endswith(".json")]
     names = [name for name in found if not any(map(_SKIPPED.fullmatch, name.split("/")))]
@@ -124,7 +119,6 @@ def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
 
 
 def _allowed(archive: Path) -> int:
-    """Bytes that an archive may unpack to."""
     return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * archive.stat().st_size)
 
 
@@ -150,8 +144,7 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
 
 def _unpack_tar(archive: Path, folder: Path, allowed: int) -> None:
     with archive.open("rb") as file:
-        begin = file.read(6)
-    opener = next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None)
+        opener = _opener(file.read(6))
     with archive.open("rb") if opener is None else opener(archive) as stream:
         bounded = _Bounded(stream, archive, allowed)
         with tarfile.TarFile(fileobj=cast(Any, bounded)) as content:
@@ -175,18 +168,13 @@ def _wanted(archive: Path, name: str, folder: Path, is_plain: bool) -> str | Non
         return None
     place = folder / path
     if place.is_file() and place.name not in [path.name for path in place.parent.iterdir()]:
-        raise InputError(
-            f"{archive}: {shown(name)} and another file in it are one file here, since this disk does not tell upper "
-            "from lower case; unpack it on one that does"
-        )
+        fix = "unpack it on a disk that tells upper from lower case"
+        raise InputError(f"{archive}: {shown(name)} and another file in it are one file here; {fix}")
     return name
 
 
 class _Bounded:
-    """A stream that gives a mebibyte at a time at most, and a bounded number of bytes in all.
-
-    tarfile reads names whole, and a header may say that a name has gigabytes.
-    """
+    """A stream that gives a mebibyte at a time at most (tarfile reads names whole), and a bounded number of bytes."""
 
     def __init__(self, stream: Any, archive: Path, left: int) -> None:
         self._stream, self._archive, self._left = stream, archive, left

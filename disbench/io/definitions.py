@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from disbench.core.errors import InputError, unknown_name
 from disbench.io import addresses
@@ -27,17 +27,8 @@ Kind = Literal[
     "baselines/environments",
 ]
 
-_NOUNS = {
-    "sampling": "recipe",
-    "datasets": "dataset",
-    "datasets/splits": "split",
-    "reports": "table or figure",
-    "reports/plans": "plan",
-    "baselines/configs": "training",
-    "baselines/configs/ablations": "ablation",
-    "baselines/protocols": "protocol",
-    "baselines/environments": "environment",
-}
+_NOUNS = ["recipe", "dataset", "split", "card", "table or figure", "plan", "training", "ablation"]
+_NOUNS += ["protocol", "environment"]  # as in `Kind`
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -55,11 +46,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Path:
-    """The TOML file of a definition's name, or of the path (`*.toml`) of the user's own.
-
-    Raises:
-        InputError: no definition of that name; the message has the nearest names.
-    """
+    """The TOML file of a definition's name, or of the path (`*.toml`) of the user's own; `InputError` for none."""
     if name.endswith(".toml"):
         path = Path(addresses.local_text(name))
         if not path.is_file():
@@ -67,7 +54,7 @@ def find(kind: Kind, name: str) -> Path:
         return path
     known = names(kind)
     if name not in known:
-        raise unknown_name(_NOUNS.get(kind, "card"), name, known)
+        raise unknown_name(_NOUNS[get_args(Kind).index(kind)], name, known)
     return folder(kind) / f"{name}.toml"
 
 

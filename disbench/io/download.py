@@ -23,18 +23,14 @@ from disbench import __version__
 from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.files import file_sha256, naming, whole_file
 
-ATTEMPTS = 5
-"""Attempts in a row that bring nothing new before a download is given up."""
-BREAK = 1.0
-"""Seconds before the next attempt, doubled with each that failed."""
+ATTEMPTS = 5  # in a row that bring nothing new before a download is given up
+BREAK = 1.0  # seconds before the next attempt, doubled with each that failed
 _CHUNK = 2**20
 _TIMEOUT = 60.0
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP statuses that another attempt may not meet."""
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that another attempt may not meet
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
-_HEADERS = {"User-Agent": f"disbench/{__version__}"}
-_NO_HEAD = (403, 405, 501)
-"""What servers answer that do not know HEAD."""
+_HEADERS = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
+_NO_HEAD = (403, 405, 501)  # what servers answer that do not know HEAD
 _DRIVE = re.compile(r"https://drive\.google\.com/(?:file/d/|open\?id=|uc\?(?:export=download&)?id=)([\w-]+)")
 
 
@@ -56,17 +52,10 @@ def download(
     Until it is whole it is called `NAME.part`, with `NAME.part.json` beside it. A server that ignores ranges, or whose
     file has changed since, sends it from the start again.
 
-    Args:
-        url: http or https; a file on Google Drive may be named by the address that its owner shares.
-        path: where to put it; its folder exists.
-        sha256: of the file (hex); empty to take any file.
-        size: bytes of the file; 0 if not known.
-        progress: show a progress bar on standard error.
-        pause: called with seconds between attempts.
-
-    Raises:
-        InputError: another kind of address, an answer such as 404, a transfer that keeps breaking off, or a file of
-            another hash or size.
+    `url` is http or https, or what the owner of a file on Google Drive shares; the folder of `path` exists; `sha256`
+    (hex) and `size` (bytes) are "" and 0 to take any file; `pause` is called with seconds between attempts.
+    `InputError` for another kind of address, an answer such as 404, a transfer that keeps breaking off, or a file of
+    another hash or size.
     """
     if path.is_file():  # it gets this name only when it is whole
         digest = file_sha256(path)
@@ -112,7 +101,10 @@ def head(url: str, timeout: float = _TIMEOUT) -> Answer:
         request = urllib.request.Request(place, headers={**_HEADERS, **more}, method=method)
         try:
             with _OPENER.open(request, timeout=timeout) as response:
-                return Answer(True, f"{response.status} {response.reason}", None if drive else _size(response.headers))
+                whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+                length = whole or response.headers.get("Content-Length", "")
+                size = int(length) if length.isdigit() and not drive else None
+                return Answer(True, f"{response.status} {response.reason}", size)
         except urllib.error.HTTPError as error:
             error.close()
             status = f"{error.code} {error.reason}"
@@ -121,12 +113,6 @@ def head(url: str, timeout: float = _TIMEOUT) -> Answer:
         except (InputError, ValueError, OSError, http.client.HTTPException) as error:
             return Answer(False, one_line(str(getattr(error, "reason", error))))
     return Answer(False, status)
-
-
-def _size(headers: Message) -> int | None:
-    """Bytes of a whole file, from an answer to HEAD or of its first byte."""
-    length = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
 
 
 def _is_web(url: str) -> bool:
@@ -208,11 +194,12 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
         return
     with response:
         headers = response.headers
-        if held and not _continues(response, held, version):
-            if response.status == _PARTIAL:
-                part.forget()
-                raise _TryAgainError("the server sent another part than was asked for")
+        begins = headers.get("Content-Range", "").startswith(f"bytes {held}-")
+        if response.status != _PARTIAL:
             held = 0
+        elif not begins or _version(headers) not in ("", version):
+            part.forget()
+            raise _TryAgainError("the server sent another part than was asked for")
         length = headers.get("Content-Length", "")
         total = held + int(length) if length.isdigit() else None
         part.begin(_version(headers))
@@ -226,9 +213,7 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
 
 def _answer(part: _Part, held: int, version: str) -> Any:
     """The server's answer; None if nothing is missing."""
-    headers = {**_HEADERS, "Accept-Encoding": "identity"}
-    if held:
-        headers |= {"Range": f"bytes={held}-", "If-Range": version}
+    headers = {**_HEADERS, **({"Range": f"bytes={held}-", "If-Range": version} if held else {})}
     try:
         return _OPENER.open(urllib.request.Request(part.url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -238,22 +223,15 @@ def _answer(part: _Part, held: int, version: str) -> Any:
             if error.headers.get("Content-Range") == f"bytes */{held}":
                 return None
             part.forget()
-            raise _TryAgainError("the server has another file by now") from None
-        if error.code in _PASSING:
-            raise _TryAgainError(said) from None
-        raise InputError(f"{part.url}: {said}; correct the card's address, or get the file by hand") from None
+        elif error.code not in _PASSING:
+            raise InputError(f"{part.url}: {said}; correct the card's address, or get the file by hand") from None
+        raise _TryAgainError(said) from None
     except InputError:
         raise
     except (http.client.InvalidURL, ValueError) as error:  # such as a host's name that is none
         raise InputError(f"{part.url}: not an address ({error}); correct the card") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _TryAgainError(f"no connection ({getattr(error, 'reason', error)})") from None
-
-
-def _continues(response: Any, held: int, version: str) -> bool:
-    """Whether an answer is the rest of what is held."""
-    begins = response.headers.get("Content-Range", "").startswith(f"bytes {held}-")
-    return response.status == _PARTIAL and begins and _version(response.headers) in ("", version)
 
 
 def _copy(response: Any, part: _Part, held: int, size: int, bar: Any) -> None:

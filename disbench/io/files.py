@@ -17,8 +17,7 @@ from unicodedata import normalize
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_NAME
 
-Existing = Literal["resume", "overwrite", "fail"]
-"""What to do with results that are there already."""
+Existing = Literal["resume", "overwrite", "fail"]  # what to do with results that are there already
 MISSING = "there is no such file; the dataset is incomplete, get it again"
 
 
@@ -51,10 +50,8 @@ def user_cache() -> Path:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file that gets its name only when it is written to the end and on the disk.
 
-    An error in the `with` block, or a kill, leaves what was at `path` before.
-
-    Yields:
-        The file, open for writing bytes, under a temporary name beside `path`, whose folder exists.
+    Yields it open for writing bytes, under a temporary name beside `path`, whose folder exists. An error in the block,
+    or a kill, leaves what was at `path` before.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -84,11 +81,7 @@ def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an error of the operating system a file's name, where it has none: a write to a full disk does not say it.
-
-    Raises:
-        OSError: as in the `with` block, with `filename` set.
-    """
+    """Give an error of the operating system a file's name, where it has none, as for a full disk."""
     try:
         yield
     except OSError as error:
@@ -111,12 +104,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     """Open a file for reading, but no device or pipe, which could be endless or never answer.
 
-    Args:
-        path: of the file, or of a link to one.
-        missing: what to say if it is missing.
-
-    Raises:
-        InputError: it is missing, not a file, or cannot be read.
+    `InputError` if it is missing (it ends with `missing`), not a file, or cannot be read.
     """
     try:
         if (kind := stat.S_IFMT(path.stat().st_mode)) == stat.S_IFREG:
@@ -171,9 +159,7 @@ def relative_path(name: str) -> str:
 
     Of an absolute path the root goes, of an address the host and what follows a "?", of a path with ".." all up to the
     last one, and of Label Studio's "/data/local-files/?d=a/b.jpg" all up to "d=". Other paths stay as they are.
-
-    Raises:
-        ValueError: longer than `MAX_NAME`, a control character, half a character, or a drive without a slash.
+    ValueError for one longer than `MAX_NAME`, with a control character or half a character, or a drive without a slash.
     """
     if len(name) > MAX_NAME or has_control(name):
         raise ValueError(f"a path has at most {MAX_NAME} characters, none of them a control character")
@@ -189,8 +175,7 @@ def relative_path(name: str) -> str:
     return path
 
 
-_OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
-"""A root, a drive, or a step up."""
+_OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")  # a root, a drive, or a step up
 _DRIVE = re.compile(r"^(\\\\\?\\)?[A-Za-z]:(?=[/\\])")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*")
 _HALF = re.compile("[\ud800-\udfff]")

@@ -18,10 +18,8 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import Existing, scratch_folder, whole_file
 
-ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Kinds of addresses at which a file appears whole when its upload has ended; elsewhere it is renamed then."""
-JOURNAL_PAUSE = 60.0
-"""Seconds, at least, from one copy of a journal to the next."""
+ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # at these a file appears whole; elsewhere it is renamed
+JOURNAL_PAUSE = 60.0  # seconds, at least, from one copy of a journal to the next
 _JOURNAL = ".sqlite"
 _PARTIAL = ".partial"
 
@@ -53,13 +51,11 @@ def output(
         place: a folder's path, or its address.
         names: shell patterns of the job's files; others at the address are left alone.
         last: the file that says that the job is complete; it is removed first when the job begins again.
-        existing: `resume` brings what is there, `overwrite` removes it, `fail` refuses it. Of addresses alone: the
-            job looks after its own folder.
+        existing: of addresses alone: `resume` brings what is there, `overwrite` removes it, `fail` refuses it.
         pull: whether files at the address are brought here at all.
 
-    Raises:
-        InputError: the address cannot be written, something is there and must not be, another process of this machine
-            writes to it, or a file cannot be sent.
+    `InputError` if the address cannot be written, something is there and must not be, another process of this machine
+    writes to it, or a file cannot be sent.
     """
     address = addresses.address_of(addresses.path_of(place))
     if address is None:
@@ -97,8 +93,9 @@ class Mirror(Output):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._is_atomic = address.partition("://")[0] in ATOMIC
         self._system, self._root = addresses.connected(address)
+        # File -> its version at the address, and size and time of change of the same content here.
         self._sent: dict[str, tuple[str, int, int]] = {}
-        """File -> its version at the address, and size and time of change of the same content here."""
+        self._state = self.own / "sent.json"
         self._failed = False
         self._journal_sent, self._pause = time.monotonic(), JOURNAL_PAUSE
 
@@ -109,9 +106,7 @@ class Mirror(Output):
         self._prove_writable()
         present = addresses.patiently(self._listed, self.address)
         if existing == "fail" and present:
-            raise InputError(
-                f"{self.address}: there are results already; name another folder or use --existing overwrite"
-            )
+            raise InputError(f"{self.address}: there are results already; name another or use --existing overwrite")
         if existing == "overwrite":
             for name in sorted(present, key=lambda name: name != self.last):
                 self._remove(name)
@@ -123,19 +118,11 @@ class Mirror(Output):
             self._send_changed(self._finished())
 
     def push(self, path: Path) -> None:
-        """Send a finished file of the folder.
-
-        Raises:
-            InputError: it cannot be sent, after several attempts; it stays here, and resuming goes on from it.
-        """
+        """Send a finished file; `InputError` if that fails several times (it stays here; resuming goes on from it)."""
         self._send(path, path)
 
     def save(self) -> None:
-        """Send copies of journals, if the last ones are old enough.
-
-        Raises:
-            InputError: as `push`.
-        """
+        """Send copies of journals, if the last ones are old enough; errors as for `push`."""
         begun = time.monotonic()
         if begun - self._journal_sent < self._pause:
             return
@@ -150,19 +137,11 @@ class Mirror(Output):
                 self._send_changed(self._finished())
 
     def complete(self) -> None:
-        """Make the address what the folder is: new files, the last, then removals; and remove the folder.
-
-        Raises:
-            InputError: as `push`.
-        """
+        """Make the address what the folder is: new files, the last, then removals; and remove the folder."""
         self._send_changed([*self._finished(), *([self.folder / self.last] if self.last else [])])
         for name in [name for name in self._sent if not (self.folder / name).exists()]:
             self._remove(name)
         shutil.rmtree(self.own, ignore_errors=True)
-
-    @property
-    def _state(self) -> Path:
-        return self.own / "sent.json"
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -205,7 +184,6 @@ class Mirror(Output):
                 self._note(name, entry.version, path.stat())
 
     def _finished(self) -> list[Path]:
-        """The job's files here, without the last."""
         files = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
         return [files[name] for name in sorted(files) if self._is_ours(name) and name != self.last]
 
@@ -222,7 +200,6 @@ class Mirror(Output):
                 self._send(path, path)
 
     def _send(self, content: Path, path: Path) -> None:
-        """Send a file's content under the name that a path of the folder has."""
         name, status = path.relative_to(self.folder).as_posix(), path.stat()
 
         def upload() -> addresses.Entry:
@@ -267,7 +244,6 @@ class Mirror(Output):
         self._write_state()
 
     def _note(self, name: str, version: str, status: os.stat_result) -> None:
-        """Note that a file is the same at both places."""
         self._sent[name] = (version, status.st_size, status.st_mtime_ns)
         self._write_state()
 

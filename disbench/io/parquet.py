@@ -1,17 +1,17 @@
 """Parquet from elsewhere: its columns are known before anything is read, its memory before it is taken.
 
-A Parquet file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as numbers of
-a dictionary, weighed, and only then written out. The footer is read without the library (Apache Thrift, compact
-protocol; parquet.thrift): pyarrow's metadata of a column aborts the interpreter on some damaged files by an uncaught
-C++ exception, such as "Definition level histogram size mismatch" (25.0), where reading the column raises an error. So
-the numbers of rows and values, which bound memory, are read here.
+A file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as numbers of a
+dictionary, weighed, and only then written out. The numbers of rows and values, which bound memory, are read from the
+footer here (Apache Thrift, compact protocol; parquet.thrift): pyarrow's metadata of a column aborts the interpreter on
+some damaged files (25.0: "Definition level histogram size mismatch"), where reading the column raises an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_COLUMNS, MAX_FOOTER_BYTES, MAX_GROUP_VALUES, MAX_TEXT_BYTES
 
-_LITTLE = 1 << 22
-"""Bytes of texts of a column that are taken for granted, if all were as long as the whole dictionary."""
-
+_LITTLE = 1 << 22  # bytes of a column's texts that are taken for granted, if all were as long as the whole dictionary
 _DAMAGE = (OSError, pa.ArrowException, ValueError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
+_MAGIC, _TAIL = b"PAR1", 8  # the file ends with the footer's length, and this word
+_DEEPEST = 12
+_BOOLEANS, _INTEGERS, _BINARY, _LISTS, _STRUCT = (1, 2), (4, 5, 6), 8, (9, 10), 12  # Thrift's types
+_FIXED = {3: 1, 7: 8, 13: 16}  # bytes of its others: a byte, a double, a UUID
 
 
 @contextmanager
@@ -42,15 +44,10 @@ def complaining(place: object, what: str, fix: str) -> Iterator[None]:
 
 
 def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
-    """A Parquet file, nothing of it read but its end, and its row groups.
+    """A Parquet file, nothing of it read but its end, and its row groups; columns of texts are read as dictionaries.
 
-    Args:
-        source: path or buffer.
-        schema: that it should have; its columns of texts are read as dictionaries.
-
-    Raises:
-        ValueError: as `read_footer`, or a row group of more than `MAX_GROUP_VALUES` values.
-        OSError, ArrowException: not Parquet.
+    ValueError for a malformed footer or a row group of more than `MAX_GROUP_VALUES` values; OSError or ArrowException
+    for other damage (`complaining` makes all of these an `InputError`).
     """
     groups = read_footer(source)
     for number, group in enumerate(groups):
@@ -82,8 +79,7 @@ def plain_schema(file: pq.ParquetFile) -> pa.Schema:
 def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table of an opened file, with columns of the schema, with its texts in place of dictionaries; weighed."""
     weigh(table)
-    wanted = pa.schema([schema.field(name) for name in table.schema.names], schema.metadata)
-    return table.cast(wanted)
+    return table.cast(pa.schema([schema.field(name) for name in table.schema.names], schema.metadata))
 
 
 def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -91,10 +87,10 @@ def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | 
 
     Row group by row group: the library cannot read lists of texts as dictionaries over several.
     """
-    names = None if columns is None else list(columns)
+    names = schema.names if columns is None else list(columns)
     tables = [file.read_row_group(number, names) for number in range(file.num_row_groups)]
     weigh(*tables)
-    wanted = schema if names is None else pa.schema([schema.field(name) for name in names], schema.metadata)
+    wanted = pa.schema([schema.field(name) for name in names], schema.metadata)
     return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
 
 
@@ -142,14 +138,6 @@ def size_of(source: Path | pa.Buffer) -> int:
     return source.size if isinstance(source, pa.Buffer) else source.stat().st_size
 
 
-_MAGIC = b"PAR1"
-_TAIL = 8
-"""Bytes at the very end: the length of the footer, and the magic word."""
-_DEEPEST = 12
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = range(1, 14)
-_FIXED = {_BYTE: 1, _DOUBLE: 8, _UUID: 16}
-
-
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     """A row group: its rows, and the values of all its columns, nulls and empty lists too."""
@@ -159,122 +147,82 @@ class RowGroup:
 
 
 def read_footer(source: Path | pa.Buffer) -> list[RowGroup]:
-    """The row groups of a Parquet file.
-
-    Raises:
-        ValueError: not Parquet, a footer that is malformed or too large, encrypted or other columns, negative numbers.
-        OSError: the file cannot be read.
-    """
+    """The row groups of a Parquet file; ValueError for a footer that is malformed, too large or encrypted."""
     try:
-        fields = _Reader(_footer(source)).struct()
-    except IndexError:
-        raise ValueError("the footer ends too early") from None
-    schema, groups = fields.get(2), fields.get(4, [])
-    if not (isinstance(schema, list) and isinstance(groups, list)) or 8 in fields:
-        raise ValueError("no schema, no row groups, or an encrypted file")
-    if not 1 <= len(schema) <= MAX_COLUMNS:
-        raise ValueError(f"a schema of {len(schema)} nodes")
-    leaves = sum(not node.get(5) for node in map(_table, schema)) - (len(schema) == 1)
-    return [_row_group(_table(group), leaves) for group in groups]
+        fields = _Footer(_footer(source)).struct()
+        schema, groups = fields[2], fields.get(4, [])
+        if 8 in fields or not 1 <= len(schema) <= MAX_COLUMNS:
+            raise ValueError("it is encrypted, or has too many columns")
+        leaves = sum(not node.get(5) for node in schema) - (len(schema) == 1)
+        return [_row_group(group, leaves) for group in groups]
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"its footer is malformed ({type(error).__name__})") from None
 
 
 def _footer(source: Path | pa.Buffer) -> bytes:
-    if isinstance(source, pa.Buffer):
-        return _end(source.size, lambda begin, size: source.slice(begin, size).to_pybytes())
-    with source.open("rb") as file:
-
-        def read(begin: int, size: int) -> bytes:
-            file.seek(begin)
-            return file.read(size)
-
-        return _end(source.stat().st_size, read)
-
-
-def _end(size: int, read: Callable[[int, int], bytes]) -> bytes:
-    tail = read(size - _TAIL, _TAIL) if size > _TAIL else b""
-    length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != _MAGIC or not 0 < length <= min(size - _TAIL, MAX_FOOTER_BYTES):
-        raise ValueError("no Parquet footer")
-    return read(size - _TAIL - length, length)
+    with pa.BufferReader(source) if isinstance(source, pa.Buffer) else source.open("rb") as file:
+        size = size_of(source)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read(_TAIL)
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != _MAGIC or not 0 < length <= min(size - _TAIL, MAX_FOOTER_BYTES):
+            raise ValueError("no Parquet footer")
+        file.seek(size - _TAIL - length)
+        return bytes(file.read(length))
 
 
 def _row_group(group: dict[int, Any], leaves: int) -> RowGroup:
-    columns, rows = group.get(1), group.get(3)
-    if not isinstance(columns, list) or len(columns) != leaves:
-        raise ValueError("a row group has other columns than the file")
-    values = [_values(_table(column)) for column in columns]
-    if not isinstance(rows, int) or rows < 0 or min(values, default=0) < 0:
-        raise ValueError("a row group has a negative number of rows or values")
+    columns, rows = group[1], group[3]
+    if any(not column.keys().isdisjoint((1, 8, 9)) for column in columns):
+        raise ValueError("a column is encrypted, or lies in another file")
+    values = [column[3][5] for column in columns]
+    if len(columns) != leaves or min(rows, *values, 0) < 0:
+        raise ValueError("a row group has other columns than the file, or negative numbers")
     return RowGroup(rows, sum(values))
 
 
-def _values(column: dict[int, Any]) -> int:
-    if not column.keys().isdisjoint((1, 8, 9)):
-        raise ValueError("a column is encrypted, or lies in another file")
-    found = _table(column.get(3)).get(5)
-    if not isinstance(found, int):
-        raise ValueError("a column does not say how many values it has")
-    return found
-
-
-def _table(value: object) -> dict[int, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("a number instead of a structure")
-    return value
-
-
-class _Reader:
-    """Thrift's compact protocol: structures as number of a field -> value; texts are skipped."""
+class _Footer:
+    """Thrift's compact protocol: a structure as number of a field -> value, None for what is skipped, as texts are."""
 
     def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
+        self._read = BytesIO(content).read
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a structure."""
-        if depth > _DEEPEST:
-            raise ValueError("the footer is nested too deep")
+        """The fields of a structure; IndexError where the footer ends too early."""
         fields: dict[int, Any] = {}
         number = 0
-        while head := self._byte():
+        while head := self._next():
             number = number + (head >> 4) if head >> 4 else self._number()
-            kind = head & 15
-            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+            fields[number] = None if head & 15 in _BOOLEANS else self._value(head & 15, depth)
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
-        if kind in (_I16, _I32, _I64):
+        if depth > _DEEPEST:
+            raise ValueError("the footer is nested too deep")
+        if kind in _INTEGERS:
             return self._number()
-        if kind == _BINARY:
-            return self._skip(self._varint())
         if kind == _STRUCT:
             return self.struct(depth + 1)
-        if kind in (_LIST, _SET):
-            return self._list(depth + 1)
-        if kind in _FIXED:
-            return self._skip(_FIXED[kind])
-        raise ValueError(f"a value of the kind {kind}")  # Parquet's footer has no maps
+        if kind in _LISTS:
+            head = self._next()
+            size, inner = head >> 4 if head >> 4 < 15 else self._varint(), head & 15
+            return [self._value(inner, depth + 1) for _ in range(size)]
+        if kind != _BINARY and kind not in _FIXED:
+            raise ValueError(f"a value of the kind {kind}")
+        size = self._varint() if kind == _BINARY else _FIXED[kind]
+        if len(self._read(size)) < size:
+            raise IndexError
+        return None
 
-    def _list(self, depth: int) -> list[Any]:
-        head = self._byte()
-        size, kind = head >> 4, head & 15
-        if size == 15:
-            size = self._varint()
-        if size > len(self._content) - self._at or depth > _DEEPEST:
-            raise ValueError("a list that is longer than the file, or nested too deep")
-        if kind in (_TRUE, _FALSE):
-            return [self._byte() for _ in range(size)]
-        return [self._value(kind, depth) for _ in range(size)]
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._content[self._at - 1]
+    def _next(self) -> int:
+        return self._read(1)[0]
 
     def _varint(self) -> int:
-        value = self._byte()
+        value = self._next()
         if value < 128:  # as nearly all are
             return value
         value, shift = value & 127, 7
-        while (byte := self._byte()) > 127:
+        while (byte := self._next()) > 127:
             value |= (byte & 127) << shift
             shift += 7
             if shift > 63:
@@ -284,8 +232,3 @@ class _Reader:
     def _number(self) -> int:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
-
-    def _skip(self, count: int) -> None:
-        if count > len(self._content) - self._at:
-            raise ValueError("a text that is longer than the file")
-        self._at += count

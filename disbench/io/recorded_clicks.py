@@ -21,16 +21,15 @@ from disbench.io.parquet import complaining, open_parquet, weigh
 
 FORMAT = 1
 _COLUMNS = {"sample": "string", "click": "int16", "x": "int32", "y": "int32", "positive": "bool", "user": "string"}
+# One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
+# not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they are.
 SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()],
     metadata={"disbench.clicks": str(FORMAT)},
 )
-"""One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
-not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they are."""
 _VERSION = b"disbench.clicks"
 _USERS_SHOWN = 8
-_DIGITS = 16
-"""Hexadecimal digits of a digest that are kept."""
+_DIGITS = 16  # hexadecimal digits of a digest that are kept
 
 
 class Sequenced(NamedTuple):
@@ -51,9 +50,7 @@ class FirstClicks(NamedTuple):
 def check_name(name: str, what: str) -> str:
     """A sample's id, or a user's name without spaces around it (`what`), if a recording may have it.
 
-    Raises:
-        InputError: empty, too long, with a control character or, of a user, a comma (the command line separates
-            options by it).
+    `InputError` if empty, too long, with a control character or, of a user, a comma (which separates options).
     """
     found = name.strip() if what == "user" else name
     if not found.strip() or len(found) > MAX_NAME or has_control(found) or (what == "user" and "," in found):
@@ -78,11 +75,7 @@ def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None =
 
 
 def add_sequence(path: Path, added: Sequenced) -> None:
-    """Add what a user clicked on a sample to a file, made if missing; what the user clicked there before is replaced.
-
-    Raises:
-        InputError: the file is there and holds no recorded clicks.
-    """
+    """Add what a user clicked on a sample to a file, made if missing, in place of the user's earlier clicks."""
     there = read_sequences(path) if path.exists() else []
     kept = [one for one in there if one[:2] != added[:2]]
     with whole_file(path) as file:
@@ -106,20 +99,22 @@ def read_sequences(path: Path) -> list[Sequenced]:
         if number in found.setdefault(key, {}):
             raise InputError(f"{path}, row {row}: another click {number} of the same sample and user")
         found[key][number] = Click(x, y, positive)
+    return in_order(found, path)
+
+
+def in_order(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object) -> list[Sequenced]:
+    """Sequences from the numbered clicks of each (sample, user); `InputError` if they are not 1, 2, 3, ..."""
     for (sample, user), clicks in found.items():
         if sorted(clicks) != list(range(1, len(clicks) + 1)):
-            raise InputError(
-                f"{path}: the {len(clicks)} clicks on the sample {shown(sample)} by the user {shown(user)} are not "
-                "numbered 1, 2, 3, ..."
-            )
+            whose = f"the {len(clicks)} clicks on the sample {shown(sample)} by the user {shown(user)}"
+            raise InputError(f"{where}: {whose} are not numbered 1, 2, 3, ...; correct them")
     return [Sequenced(*key, tuple(clicks[number] for number in sorted(clicks))) for key, clicks in found.items()]
 
 
 def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
     """What one user clicked, sample by sample; `user` may be "" where the file has one, `digest` "" takes any clicks.
 
-    Raises:
-        InputError: as `read_sequences`, or an unknown user, several users and none named, or another digest.
+    `InputError` as `read_sequences`, or an unknown user, several users and none named, or another digest.
     """
     sequences = read_sequences(path)
     users = sorted({one.user for one in sequences})
@@ -140,8 +135,7 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
 def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClicks:
     """Every user's first click on each sample, in the file's order; with `user` those of one.
 
-    Raises:
-        InputError: as `read_recording`, but that several users need no name.
+    `InputError` as `read_recording`, but that several users need no name.
     """
     sequences = read_sequences(path)
     if user and user not in (users := sorted({one.user for one in sequences})):
@@ -161,9 +155,8 @@ def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClic
 
 
 def _another(path: Path, whose: str, found: str, digest: str) -> InputError:
-    return InputError(
-        f"{path}: {whose} have the digest {found}, not {digest}; name the file that was meant, or leave the digest out"
-    )
+    fix = "name the file that was meant, or leave the digest out"
+    return InputError(f"{path}: {whose} have the digest {found}, not {digest}; {fix}")
 
 
 def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:
@@ -178,9 +171,7 @@ def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
         file, groups = open_parquet(path, SCHEMA)
         version = (file.schema_arrow.metadata or {}).get(_VERSION)
         if version not in (None, SCHEMA.metadata[_VERSION]):
-            raise InputError(
-                f"{path}: recorded clicks of form {shown(version)}, where {FORMAT} is known; update disbench"
-            )
+            raise InputError(f"{path}: recorded clicks of form {shown(version)}, not {FORMAT}; update disbench")
         if missing := [name for name in SCHEMA.names if name not in file.schema_arrow.names]:
             raise InputError(f"{path}: no column {', '.join(missing)}; recorded clicks have {', '.join(SCHEMA.names)}")
         if sum(group.rows for group in groups) > MAX_RECORDED_CLICKS:

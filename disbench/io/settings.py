@@ -44,8 +44,7 @@ Number = Annotated[float, Bounds(-MAX_COUNT, MAX_COUNT)]
 def parse_json(content: bytes | str) -> Any:
     """The value of a JSON text; bytes are UTF-8. Memory is a small multiple of the text's size.
 
-    Raises:
-        ValueError: not UTF-8, not JSON, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
+    ValueError if it is not UTF-8, not JSON, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
     """
     return _parsed(json.loads, content)
 
@@ -59,11 +58,7 @@ def parse_json_table(content: bytes | str) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """The tables of a TOML text.
-
-    Raises:
-        ValueError: not UTF-8, not TOML, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
-    """
+    """The tables of a TOML text; ValueError as for `parse_json`."""
     found: dict[str, Any] = _parsed(tomllib.loads, content)
     return found
 
@@ -98,9 +93,6 @@ def settings_from(
         content: field -> value. A list has one value or more, or as few as its field's default.
         where: what to name in errors: the file, first of all.
         unknown: what to do with keys that no field has: `skip` for records that a later version may have written.
-
-    Raises:
-        InputError: a missing or unknown key, a value of the wrong kind or out of its range.
     """
     hints, required, may_be_empty = _fields_of(cls)  # type: ignore[arg-type]
     for key in content:
@@ -140,11 +132,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_fields(record: Any) -> None:
-    """Check a dataclass's own values against its fields' kinds and ranges, for classes that are made in Python.
-
-    Raises:
-        InputError: a value of the wrong kind or out of its range.
-    """
+    """Check the values of a dataclass that was made in Python against its fields' kinds and ranges (`InputError`)."""
     hints, _, _ = _fields_of(type(record))  # type: ignore[arg-type]
     for key, hint in hints.items():
         checked(key, getattr(record, key), hint, type(record).__name__)
@@ -189,8 +177,7 @@ def _mapping(key: str, value: Any, where: str) -> Mapping[str, Any]:
 def _bounded(key: str, value: Any, notes: Sequence[Any], where: str, unknown: Unknown) -> Any:
     found = checked(key, value, notes[0], where, unknown)
     for note in notes[1:]:
-        if isinstance(note, Bounds):
-            note.check(key, found, where)
+        note.check(key, found, where)
     return found
 
 
@@ -199,13 +186,16 @@ def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unk
     if value is None and type(None) in hints:  # from JSON; TOML has no word for it
         return None
     kinds = [hint for hint in hints if hint is not type(None)]
-    if len(kinds) == 1:
-        return checked(key, value, kinds[0], where, unknown)
-    for hint in kinds:
+    for hint in kinds[:-1]:
         with contextlib.suppress(InputError):
             return checked(key, value, hint, where, unknown)
-    names = " or ".join(_KINDS.get(hint, "a list") for hint in kinds)
-    raise InputError(f"{where}: {key} is {names}, not {shown(value)}")
+    try:
+        return checked(key, value, kinds[-1], where, unknown)
+    except InputError:
+        if len(kinds) == 1:
+            raise
+        names = " or ".join(_KINDS.get(hint, "a list") for hint in kinds)
+        raise InputError(f"{where}: {key} is {names}, not {shown(value)}") from None
 
 
 def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: Unknown) -> Any:
@@ -236,11 +226,7 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
 
 
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:
-    """A new table for `cls` with `option=value` or `table.option=value` (as the command line writes them) put over it.
-
-    Raises:
-        InputError: no `=` in it, an unknown option, a value that is not of its kind.
-    """
+    """A new table for `cls` with `option=value` or `table.option=value` (from the command line) put over it."""
     result: dict[str, Any] = dict(content)
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -266,11 +252,7 @@ def _hint(cls: Any, key: str, override: str) -> Any:
 
 
 def from_text(key: str, text: str, hint: Any, where: str = "--set") -> Any:
-    """The value of an override, by the kind of its option; a list is written with commas, true and false in any case.
-
-    Raises:
-        InputError: the text is not of that kind.
-    """
+    """The value of an override, by the kind of its option; a list has commas, true and false any case."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is tuple:
@@ -285,3 +267,78 @@ def from_text(key: str, text: str, hint: Any, where: str = "--set") -> Any:
     except (KeyError, ValueError):
         raise InputError(f"{where} {key}={text}: {key} is {_KINDS[hint]}") from None
     return text
+
+
+Bound = Annotated[int | float, Bounds(-MAX_COUNT, MAX_COUNT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option. Its kind is that of its default: true or false, a whole number, a number, a text, a list of texts.
+
+    Attributes:
+        default: None where something else has it, as a method's class has those of its arguments.
+        choices: all that the value, or each text of a list, may be; empty for anything.
+        execution: it says where or how something runs, not what is computed.
+    """
+
+    default: Any = None
+    help: str = ""
+    choices: tuple[Any, ...] = ()
+    minimum: Bound | None = None
+    maximum: Bound | None = None
+    execution: bool = False
+
+    def __post_init__(self) -> None:
+        texts = not isinstance(self.default, list) or all(isinstance(item, str) for item in self.default)
+        if self.default is not None and (type(self.default) not in (*_KINDS, list) or not texts):
+            raise InputError(
+                f"the default {shown(self.default)} is not true or false, a number, a text or a list of texts"
+            )
+        bounded = self.minimum is not None or self.maximum is not None
+        if bounded and type(self.default) not in (int, float, type(None)):
+            raise InputError("only a number has a minimum or a maximum; leave it out")
+
+
+def read_options(options: Mapping[str, Option], given: Sequence[str], where: str) -> dict[str, Any]:
+    """The value of every option of a card, in their order: its default, or what the last override of it says.
+
+    An override is `option=value`; a list is written with commas, `true` and `false` in any case. `InputError`, which
+    begins with `where` (a card's name or path), for anything else, or an option without a default.
+    """
+    values = {}
+    for name, option in options.items():
+        if option.default is None:
+            raise InputError(f"{where}: option {shown(name)} has no default; add it")
+        default = list(option.default) if isinstance(option.default, list) else option.default
+        values[name] = _allowed(name, default, option, where)
+    for override in given:
+        name, equals, text = (part.strip() for part in override.partition("="))
+        if not equals:
+            raise InputError(f"{where}: {override!r} sets no option; write it as option=value")
+        if not options:
+            raise InputError(f"{where}: unknown option {shown(name)}; it has no options")
+        if name not in options:
+            raise unknown_name("option", name, options, where)
+        kind = type(values[name])
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        value = parts if kind is list else from_text(name, text, kind, f"{where}:")
+        values[name] = _allowed(name, value, options[name], where)
+    return values
+
+
+def overrides(values: Mapping[str, Any]) -> list[str]:
+    """Values as the `option=value` texts that `read_options` reads."""
+    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
+    return [f"{name}={text}" for name, text in texts.items()]
+
+
+def _allowed(name: str, value: Any, option: Option, where: str) -> Any:
+    for item in value if isinstance(value, list) else [value]:
+        if option.choices and item not in option.choices:
+            raise unknown_name(f"value of {name}", str(item), map(str, option.choices), where)
+    if type(value) in (int, float):
+        low = -MAX_COUNT if option.minimum is None else option.minimum
+        high = MAX_COUNT if option.maximum is None else option.maximum
+        Bounds(low, high).check(name, value, where)
+    return value

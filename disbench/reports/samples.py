@@ -17,7 +17,7 @@ from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.samples import Sample, SampleSource, content_of
 from disbench.core.sheets import LEGEND, Panel, Strip, Window, draw_sheet, sheet_of, window_around
-from disbench.datasets.tetris import PRIVATE
+from disbench.datasets.layouts import PRIVATE
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset

@@ -6,8 +6,7 @@ import os
 
 from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
-from disbench.workers.crew import Engine, Work, Worker, WorkerLost
-from disbench.workers.local import LocalEngine
+from disbench.workers.crew import Engine, LocalEngine, Work, Worker, WorkerLost
 
 __all__ = ["Engine", "EngineName", "LocalEngine", "Work", "Worker", "WorkerLost", "open_engine"]
 

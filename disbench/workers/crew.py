@@ -5,6 +5,7 @@ One thread for each worker hands it tasks; a lost worker is replaced and its tas
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import threading
@@ -12,19 +13,20 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from disbench.core.errors import InputError
-from disbench.workers.processes import interrupts_held_back
+from disbench.io.files import naming
+from disbench.workers.processes import WorkerProcess, interrupts_held_back
 
-ATTEMPTS = 3
-"""Times that a task is tried before losing its worker ends the job."""
-TASKS_AHEAD = 4
-"""Tasks for each worker that may be under way or wait to be taken; this bounds memory."""
+ATTEMPTS = 3  # times that a task is tried before losing its worker ends the job
+TASKS_AHEAD = 4  # tasks for each worker that may be under way or wait to be taken; this bounds memory
 
 _logger = logging.getLogger("disbench.workers")
 
@@ -43,12 +45,7 @@ class Worker(Protocol[Task_contra, Result_co]):
     """Does one task at a time."""
 
     def do(self, task: Task_contra, /) -> Result_co:
-        """The result of a task.
-
-        Raises:
-            WorkerLost: the worker has ended.
-            Exception: what went wrong with the task, and would with any other worker.
-        """
+        """The result of a task; `WorkerLost` if the worker has ended, other errors would meet any other worker too."""
 
     def end(self) -> None:
         """End at once, whatever is under way; whoever waits in `do` gets `WorkerLost`. May be called twice."""
@@ -57,18 +54,13 @@ class Worker(Protocol[Task_contra, Result_co]):
 class Work(Protocol[Task_contra, Result_co]):
     """A job as every worker needs it. Picklable, and so are its tasks and results.
 
-    Attributes:
-        watched: its workers watch over a process of their own each, so they need none of the engine's.
+    `watched`: its workers watch over a process of their own each, so they need none of the engine's.
     """
 
     watched: bool
 
     def begin(self, path: Path) -> Worker[Task_contra, Result_co]:
-        """A worker, made where it will work.
-
-        Args:
-            path: a file with this very work, pickled, for processes that the worker starts.
-        """
+        """A worker, made where it will work; `path` has this very work, pickled, for processes that it starts."""
 
     def describe(self, task: Task_contra) -> str:
         """A task in words, for messages."""
@@ -97,8 +89,8 @@ def answer(worker: Worker[Any, Any], task: object) -> object:
         return portable(error)
 
 
+# Makes a worker; may block; raises `WorkerLost` if the worker was lost at once.
 Make = Callable[["Crew[Any, Any]"], Worker[Any, Any]]
-"""Makes a worker; may block; raises `WorkerLost` if the worker was lost at once."""
 
 
 class Crew(Generic[Task, Result]):
@@ -133,8 +125,7 @@ class Crew(Generic[Task, Result]):
             waiting.append(self._submit(task))
             if len(waiting) >= self._count * TASKS_AHEAD:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
 
     def as_finished(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """The results in the order in which they finish."""
@@ -142,9 +133,9 @@ class Crew(Generic[Task, Result]):
         for task in tasks:
             waiting.add(self._submit(task))
             if len(waiting) >= 2 * self._count:
-                yield from self._some(waiting)
-        while waiting:
-            yield from self._some(waiting)
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        yield from (future.result() for future in as_completed(waiting))
 
     def end(self) -> None:
         """Stop all workers at once."""
@@ -158,13 +149,6 @@ class Crew(Generic[Task, Result]):
         self._threads.shutdown()
         for hiring in self._hirings:
             hiring.join()
-
-    @staticmethod
-    def _some(waiting: set[Future[Result]]) -> Generator[Result, None, None]:
-        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in finished:
-            waiting.discard(future)
-            yield future.result()
 
     def _submit(self, task: Task) -> Future[Result]:
         with interrupts_held_back():  # it may start threads
@@ -235,22 +219,15 @@ class Crew(Generic[Task, Result]):
 
 
 def _lost_each_time(what: str, reason: str) -> InputError:
-    return InputError(
-        f"{what}: {ATTEMPTS} times, {reason} (out of memory?); run the same command again to resume, with fewer "
-        "workers; a script must call this under `if __name__ == '__main__':`"
-    )
+    fix = "run the same command again with fewer workers; a script must call this under `if __name__ == '__main__':`"
+    return InputError(f"{what}: {ATTEMPTS} times, {reason} (out of memory?); {fix}")
 
 
 class Engine(ABC):
     """Hands tasks to workers and yields their results.
 
     A worker that is lost (killed, out of memory, its machine gone) is replaced and its task repeated, at most three
-    times; what a task itself raises ends the job at once.
-
-    Attributes:
-        name: `local` or `ray`.
-        workers: how many.
-        lost: one sentence for every worker that was lost.
+    times; what a task itself raises ends the job at once. `name` is `local` or `ray`; `lost` has a sentence for each.
     """
 
     name: str
@@ -272,9 +249,7 @@ class Engine(ABC):
             tasks: taken as workers become free; at most four for each worker are under way or waiting.
             folder: of the results; holds the pickled work while there are workers.
 
-        Raises:
-            InputError: a task lost its worker each time, or there is no room for a worker.
-            Exception: what a task raised.
+        `InputError` if a task lost its worker each time, or there is no room for a worker; what a task raised.
         """
         with self._crew(work, folder) as crew:
             yield from crew.in_order(tasks)
@@ -298,3 +273,75 @@ class Engine(ABC):
     @abstractmethod
     def _making(self, work: Work[Any, Any], folder: Path) -> AbstractContextManager[Make]:
         """What makes a worker, for the duration of a job."""
+
+
+JOB = "workers.partial"  # the pickled work beside the results, while there are workers
+
+
+class LocalEngine(Engine):
+    """Processes on this machine, started by "spawn"; with one worker, this process, unless the work watches its own.
+
+    `daemon=False` is for work that starts processes of its own.
+    """
+
+    name = "local"
+
+    def __init__(self, workers: int = 1, *, daemon: bool = True) -> None:
+        super().__init__(workers)
+        self._daemon = daemon
+
+    def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
+        """The results in the order of the tasks (`Engine.in_order`)."""
+        going = iter(tasks)
+        first = list(islice(going, 2))
+        if work.watched or (self.workers > 1 and len(first) > 1):
+            yield from super().in_order(work, chain(first, going), folder)
+            return
+        worker = work.begin(folder / JOB)
+        for task in chain(first, going):
+            yield worker.do(task)
+
+    @contextlib.contextmanager
+    def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
+        # The work travels by a file: a pipe to a worker that dies at its start would block.
+        path = folder / JOB
+
+        def make(crew: Crew[Any, Any]) -> Worker[Any, Any]:
+            return work.begin(path) if work.watched else _ProcessWorker(path, self._daemon)
+
+        try:
+            with naming(path), path.open("wb") as file:
+                pickle.dump(work, file)
+            yield make
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class _ProcessWorker:
+    """A worker that lives in a process of its own."""
+
+    def __init__(self, path: Path, daemon: bool) -> None:
+        self._process = WorkerProcess(_live, path, daemon=daemon)
+
+    def do(self, task: object) -> Any:
+        try:
+            self._process.connection.send(task)
+            answered = self._process.connection.recv()
+        except (EOFError, OSError):
+            raise WorkerLost(f"a worker process ended before its work ({self._process.ended()})") from None
+        if isinstance(answered, Exception):
+            raise answered
+        return answered
+
+    def end(self) -> None:
+        self._process.kill()
+
+
+def _live(path: Path, connection: Connection) -> None:
+    """The life of a worker process: do what it is given until the parent is gone."""
+    with path.open("rb") as file:
+        work: Work[Any, Any] = pickle.load(file)
+    worker = work.begin(path)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            connection.send(answer(worker, connection.recv()))

@@ -21,10 +21,8 @@ class WorkerProcess:
     In a shared pipe, a process killed while it writes would leave half a message and a held lock for all. Here its
     death closes the pipe: receiving raises EOFError or OSError, even in the middle of a message.
 
-    Args:
-        target: a module-level function, called in the process with the arguments and its end of the pipe.
-        arguments: small; they travel through a pipe that a process which dies at its start never empties.
-        daemon: False for a process that starts processes of its own.
+    `target` is a module-level function, called in the process with the arguments (small: one that
+    dies at its start never takes them) and its end of the pipe; `daemon=False` for one that starts others.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = True) -> None:
@@ -35,15 +33,7 @@ class WorkerProcess:
         theirs.close()  # the process holds the only copy
 
     def receive(self, deadline: float) -> Any:
-        """The next message.
-
-        Args:
-            deadline: by `time.monotonic()`; may be infinite.
-
-        Raises:
-            TimeoutError: none came in time.
-            EOFError, OSError: the process has ended.
-        """
+        """The next message; TimeoutError at a deadline (`time.monotonic()`), EOFError or OSError if it has ended."""
         while not self.connection.poll():
             left = deadline - time.monotonic()
             if left <= 0:

@@ -17,8 +17,7 @@ from disbench.core.errors import InputError, extra_module
 from disbench.io import addresses
 from disbench.workers.crew import Crew, Engine, Make, Work, Worker, WorkerLost, answer
 
-PATIENCE = 300.0
-"""Seconds to wait for room for a worker while there is none."""
+PATIENCE = 300.0  # seconds to wait for room for a worker while there is none
 
 
 class RayEngine(Engine):
@@ -74,10 +73,8 @@ class RayEngine(Engine):
         found = self._ray.cluster_resources()
         has = f"{found.get('CPU', 0):g} cores and {found.get('GPU', 0):g} GPUs"
         needs = f"{self._room['num_cpus']:g} cores and {self._room['num_gpus']:g} GPUs"
-        return InputError(
-            f"the Ray cluster has no room for a worker, which needs {needs} on one machine (the cluster has {has} in "
-            "all); wait for others to end, add a machine, or ask for less"
-        )
+        said = f"no room for a worker, which needs {needs} on one machine (the cluster has {has} in all)"
+        return InputError(f"the Ray cluster has {said}; wait for others to end, add a machine, or ask for less")
 
 
 class _Remote:
@@ -138,7 +135,6 @@ class _Actor:
 
 
 def _connected(address: str | None, workers: int | None, cores: int) -> Any:
-    """The module `ray`, connected to a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = extra_module("ray", "ray", "--engine ray")
@@ -171,8 +167,5 @@ def _check_somebody_listens(address: str) -> None:
 
 def _no_cluster(place: str, error: Exception) -> InputError:
     said = " ".join(str(error).split())
-    return InputError(
-        f"--address {place}: no Ray cluster answers there ({said}); start one with `ray start --head`, give this "
-        "machine the token of one that asks for it (~/.ray/auth_token of its head), or leave --address out to use "
-        "this machine alone"
-    )
+    fix = "start one with `ray start --head`, give this machine its token (~/.ray/auth_token), or leave --address out"
+    return InputError(f"--address {place}: no Ray cluster answers there ({said}); {fix}")

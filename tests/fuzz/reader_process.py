@@ -22,7 +22,7 @@ from typing import Any
 from disbench.core import masks
 from disbench.core.errors import InputError
 from disbench.core.scenes import SceneSource
-from disbench.datasets import images, label_maps, layouts, mask_kinds, targets
+from disbench.datasets import images, label_maps, layouts, targets
 from disbench.datasets.annotated import open_coco
 from disbench.datasets.hannotation import HannotationSource, load_plain_pickle
 from disbench.datasets.instances import AnnotatedImages, open_annotations
@@ -122,7 +122,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "segmentation": segmentation,
     "rgb": images.read_rgb,
     "turned": partial(images.read_rgb, exif="apply"),
-    "kind": mask_kinds.mask_kind,
+    "kind": targets.mask_kind,
     "label": label_maps.read_label_png,
     "colours": partial(label_maps.read_label_png, channels=3),
     "map": label_maps.read_label_map,
@@ -133,15 +133,12 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "list": lambda path: list(label_maps.read_lines(path)),
     "sbd": lambda path: all_scenes(label_maps.MapScenes(label_maps.SBD, path)),
     "sbd samples": lambda path: every_sample(layouts.open_sbd("sbd", path, {"split": "train"}, {})),
-    "voc": lambda path: all_scenes(label_maps.MapScenes(label_maps.VOC, path)),
-    "voc samples": lambda path: every_sample(layouts.open_voc("voc", path, {"split": "train", "ids": "gray"}, {})),
     "pairs": lambda path: every_sample(
         layouts.open_pairs("pairs", path, {"images": "images", "masks": "masks", "rule": "trimap"}, {})
     ),
     "folder": lambda path: every_sample(
         layouts.open_folder("mine", path, {"images": "", "masks": "", "mode": "instances", "void_255": True}, {})
     ),
-    "davis585": lambda path: every_sample(layouts.open_davis585("davis", path, {"initial": "none"}, {})),
     **{name: partial(folder_scenes, name=name) for name in FOLDERS},
     **{f"{name}, dropped": partial(folder_scenes, name=name, bad="drop") for name in FOLDERS},
     "find": lambda path: images.ImageFinder([path.parent])(path.read_text(errors="surrogateescape")),

@@ -45,10 +45,9 @@ from tests.fuzz.dataset_files import (
     matrix,
     pickle_bound,
     picture,
-    squeezed,
     write_all,
 )
-from tests.fuzz.tools import TIMES, Reader, damaged, examples, pytestmark_linux, written
+from tests.fuzz.tools import Reader, damaged, examples, pytestmark_linux, written
 from tests.part_files import COW, SOFA, UIDS, anno_file
 from tests.synthetic import lvis_content
 
@@ -96,11 +95,7 @@ FORMATS = {
     ),
     "panoptic json": Format(["panoptic"], [json.dumps(PANOPTIC).encode()], "a.json", None, json_bound),
     "matlab": Format(["matlab"], [mat(compressed=False), mat()], "a.mat"),
-    "matlab below the compression": Format(["matlab"], [mat(compressed=False)[128:]], "a.mat", wrap=squeezed),
     "parts of Pascal-Part": Format(PASCAL_READERS, [ANNO, anno_file([COW, SOFA])], "Annotations_Part/a.mat", "."),
-    "parts of Pascal-Part below the compression": Format(
-        PASCAL_READERS, [ANNO[128:]], "Annotations_Part/a.mat", ".", wrap=squeezed
-    ),
     "tiff of Panoptic Parts": Format(
         ["panoptic-parts", "panoptic-parts, dropped"],
         [PICTURES["tiff of 32 bits"], uids("tiff_lzw"), uids("raw")],
@@ -133,13 +128,6 @@ FORMATS = {
         "pin",
         lambda size: SOME_PIXELS,
     ),
-    "maps of wholes": Format(
-        ["partimagenet", "partimagenet, dropped"],
-        [class_png((158, 17, 17, 17, 158)), class_png((158, 17, 18, 159, 158))],
-        "pin/annotations/train_whole/n01440764_1.png",
-        "pin",
-        lambda size: SOME_PIXELS,
-    ),
     "polygons of parts": Format(
         ["partimagenet", "partimagenet, dropped"], [json.dumps(COCO).encode()], "ood/train.json", "ood", json_bound
     ),
@@ -148,13 +136,8 @@ FORMATS = {
         for level, file in SPIN_FILES.items()
     },
     "list": Format(["list", "sbd", "sbd samples"], [b"a\na\n"], "train.txt"),
-    "list of VOC": Format(["voc", "voc samples"], [b"a\na\n"], "ImageSets/Segmentation/train.txt", "."),
-    "list of Pascal-Part": Format(PASCAL_READERS, [b"a 1\na\n"], "ImageSets/Main/train.txt", "."),
     "images of a folder": Format(
         ["pairs", "folder"], [b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"], "images/a.ppm", ".", lambda size: SOME_PIXELS
-    ),
-    "masks of a folder": Format(
-        ["pairs", "folder"], [b"P5\n4 2\n255\n\0\1\1\xff\2\2\0\0"], "masks/a.ppm", ".", lambda size: SOME_PIXELS
     ),
 }
 
@@ -171,23 +154,6 @@ def test_damaged_files(read: Reader, root: Path, name: str, choices: st.DataObje
     if reader.startswith("sbd"):
         opened = root
     read(reader, opened, root=root, allowed=form.allowed(len(data)))
-
-
-@given(place=st.integers(0, 400), bit=st.integers(0, 7))
-@examples(20)
-def test_damaged_panoptic_pngs(read: Reader, root: Path, place: int, bit: int) -> None:
-    png = root / "a" / "2.png"
-    whole = bytearray(png.read_bytes())
-    whole[place % len(whole)] ^= 1 << bit
-    (root / "a" / "1.png").write_bytes(whole)
-    written(root / "a.json", json.dumps(PANOPTIC).encode())
-    read("panoptic", root / "a.json", root=root, allowed=json_bound(2000))
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_whole_images_are_read(read: Reader, tmp_path: Path, kind: str) -> None:
-    reader = "map" if kind == "tiff of 32 bits" else "rgb"  # a map of large numbers, no photograph
-    assert read(reader, written(tmp_path / "a.png", PICTURES[kind]), allowed=FEW) is None
 
 
 @given(
@@ -219,17 +185,11 @@ def nest(depth: int) -> bytes:
 MANY = MIB
 HOSTILE_JSON = {
     "brackets": b"[" * 100_000,
-    "pairs of brackets": nest(100_000),
-    "brackets in an array": b'{"images":' + nest(100_000) + b"}",
     "brackets in a record": b'{"images":[{"id":' + nest(100_000) + b"}]}",
-    "objects in objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "nothing but brackets": b"[" * 9 * MIB,
-    "nothing but quotes": b'"' * 9 * MIB,
     "nothing but backslashes": b'{"a":"' + b"\\" * 9 * MIB,
     "records of nothing": b'{"images":[' + b"{}," * MANY + b'{}],"annotations":[],"categories":[]}',
     "a record of lists": b'{"images":[{"a":[' + b"[]," * MANY + b"1]}]}",
-    "a record of lists and NaN": b'{"images":[{"a":[NaN,' + b"[]," * MANY + b"1]}]}",
-    "a top of lists": b'{"a":{"a":[' + b"[]," * MANY + b"1]}}",
     "arrays": b"{" + b",".join(b'"%x":[{},{}]' % k for k in range(50_000)) + b"}",
     "a record too large": b'{"images":[{"a":"' + b"x" * MAX_RECORD_BYTES + b'"}],"annotations":[],"categories":[]}',
     **{
@@ -250,12 +210,6 @@ def test_hostile_json_is_refused(read: Reader, root: Path, name: str) -> None:
     message = read("lvis", written(root / "a.json", data), root=root, allowed=json_bound(len(data)))
     bounds = {"arrays": MAX_ARRAYS, "a record too large": MAX_RECORD_BYTES}
     assert message is not None and str(bounds.get(name, "")) in message
-
-
-def test_many_categories_are_read(read: Reader, root: Path) -> None:
-    records = b",".join(b'{"id":%d}' % k for k in range(200_000))
-    data = b'{"images":[],"annotations":[],"categories":[' + records + b"]}"
-    assert read("lvis", written(root / "a.json", data), root=root, allowed=json_bound(len(data))) is None
 
 
 @pytest.mark.parametrize("raster", ["lvis", "lvis, dropped"])
@@ -280,24 +234,14 @@ def nested_cells(depth: int) -> bytes:
 LABELS = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) % 4
 HOSTILE_MATLAB = {
     "a cell array of gigabytes": MAT_HEAD + matrix(1, (2**30, 1)),
-    "a struct array of gigabytes": MAT_HEAD + matrix(2, (2**30, 2**30), element(5, b"\x08\0\0\0") + element(1, b"")),
     "a million fields": MAT_HEAD + matrix(2, (1, 1), element(5, b"\1\0\0\0") + element(1, b"a" * MIB)),
     "cells in cells": MAT_HEAD + nested_cells(100_000),
-    "cells in cells, compressed": squeezed(nested_cells(100_000)),
     "a matrix of gigabytes": MAT_HEAD + matrix(9, (2**31 - 1, 2**31 - 1), element(2, b"abc")),
-    "negative sides": MAT_HEAD + matrix(9, (-5, -5), element(2, bytes(25))),
     "many sides": MAT_HEAD + matrix(9, (1,) * 1000, element(2, b"a")),
-    "no sides": MAT_HEAD + matrix(9, (), element(2, b"a")),
     "an element of gigabytes": MAT_HEAD + struct.pack("<II", 14, 2**32 - 1) + bytes(40),
-    "compressed in compressed": squeezed(element(15, zlib.compress(matrix(9, (1, 1), element(2, b"a"))))),
     "version 4": struct.pack("<iiiii", 0, 2**30, 2**30, 0, 7) + b"GTinst\0" + bytes(200),
-    "version 7.3": b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" + bytes(99),
     "a fraction": mat(LABELS / 2),
-    "not a number": mat(LABELS * np.nan),
-    "infinity": mat(numbers=((np.inf,), (1,), (2,))),
-    "a giant": mat(LABELS * 1e300),
     "complex": mat(LABELS * 1j),
-    "text": mat(numbers="abc"),
 }
 
 
@@ -332,17 +276,11 @@ def png(width: int, height: int, extra: bytes = b"") -> bytes:
 
 HOSTILE_IMAGES = {
     "png": png(100_000, 100_000),
-    "png as wide as numbers go": png(2**31 - 1, 2**31 - 1),
-    "png of one row": png(2**31 - 1, 1),
     "png just too large": png(MAX_PIXELS // 2 + 1, 2),
-    "png without a pixel": png(0, 5),
     "png text": png(3, 3, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(64 * MIB), 9))),
-    "png profile": png(3, 3, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(64 * MIB), 9))),
     "bmp": PICTURES["bmp"][:18] + struct.pack("<ii", 100_000, 100_000) + PICTURES["bmp"][26:],
-    "bmp upside down": PICTURES["bmp"][:18] + struct.pack("<ii", 40_000, -40_000) + PICTURES["bmp"][26:],
     "gif": PICTURES["gif"][:6] + b"\xff\xff\xff\xff" + PICTURES["gif"][10:],
     "ppm": b"P6\n100000 100000\n255\nabc",
-    "ppm of digits": b"P6\n" + b"9" * 100_000 + b" 5\n255\nabc",
     "jpeg": PICTURES["jpeg RGB"].replace(b"\x00\x0d\x00\x11", b"\xff\xff\xff\xff"),
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n/x 1 def\nshowpage\n",
     "pcx": b"\x0a\x05\x01\x08" + struct.pack("<HHHH", 0, 0, 65535, 65535) + bytes(120),
@@ -377,16 +315,3 @@ def test_a_pickle_of_one_opcode_many_times(read: Reader, tmp_path: Path, piece: 
     head = b"\x80\x05\x8c\x05numpy\x8c\x05dtype\x93q\x00\x8c\x02u1\x85q\x01"
     data = head + piece * (MIB // 4 // len(piece)) + b"."
     read("pickle", written(tmp_path / "a.pickle", data), allowed=pickle_bound(len(data)))
-
-
-@pytest.mark.skipif(TIMES <= 1, reason="takes half a minute; DISBENCH_FUZZ_EXAMPLES is not above 1")
-def test_a_pickle_of_one_layer_many_times(read: Reader, root: Path) -> None:
-    """A pickle names one layer many times for two bytes each; its masks are bounded together."""
-    out = io.BytesIO()
-    labels = np.indices((4096, 4096)).sum(axis=0) % 2
-    Image.fromarray(labels.astype(np.uint8)).save(out, "PNG", compress_level=9)
-    one = np.frombuffer(out.getvalue(), dtype=np.uint8)
-    written(root / "masks" / "9.pickle", pickle.dumps(([one] * 100, [(k, 1) for k in range(100)])))
-    written(root / "hannotation.pickle", pickle.dumps({9: {"num_instance_masks": 0, "hierarchy": {}}}))
-    message = read("hannotation", root, root=root, allowed=2 * 2**28 + 24 * 4096**2 + 64 * MIB)
-    assert message is not None and "run lengths" in message

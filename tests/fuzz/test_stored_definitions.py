@@ -120,20 +120,6 @@ def test_damaged_definitions(kind: str, data: st.DataObject) -> None:
         result_or_refusal(lambda: READERS[kind][1](str(mine)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"\xff\xfe", b"title = " + b"9" * 5000, b"title = " + b"[" * 5000, b"title = " + b"[" * 100 + b"]" * 100),
-        *(b".".join([b"a"] * 3000) + b" = 1", b"title = 1e999", b"\0"),
-    ],
-    ids=["bytes", "digits", "open", "nested", "dotted", "infinite", "null"],
-)
-def test_definitions_that_are_none(kind: str, content: bytes) -> None:
-    with file_of(content) as mine:
-        assert result_or_refusal(lambda: READERS[kind][1](str(mine)), mine) is None
-
-
 CARD = 'title = "x"\nloader = "folder"\n'
 
 

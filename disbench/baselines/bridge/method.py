@@ -29,8 +29,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import MethodError, Prediction, RgbImage
 from disbench.io.files import file_sha256
-from disbench.io.options import Option
-from disbench.io.settings import Bounds
+from disbench.io.settings import Bounds, Option
 from disbench.workers.processes import exit_words, interrupts_held_back
 
 CHILD = Path(__file__).with_name("child.py")

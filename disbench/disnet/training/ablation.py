@@ -22,7 +22,7 @@ from disbench.harness.protocol import Protocol
 from disbench.harness.record import Execution
 from disbench.harness.run import check_same, run_benchmark
 from disbench.io import definitions
-from disbench.io.options import overrides
+from disbench.io.settings import overrides
 from disbench.reports.ablation.plans import (
     RECORD,
     RUNS,

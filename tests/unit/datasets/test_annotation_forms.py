@@ -153,31 +153,6 @@ def test_encodings_and_compression_are_told_by_content(tmp_path: Path, write: Ca
     assert scenes_and_samples(tmp_path / "other.json") == scenes_and_samples(tmp_path / "plain.json")
 
 
-UNREADABLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "a list of results": (lambda data: json.dumps(json.loads(data)["annotations"]).encode(), "list"),
-    "JSON lines": (lambda data: b"\n".join([b'{"id": 1}'] * 3), "Extra data"),
-    "labelme": (lambda data: b'{"version": "5", "shapes": [], "imagePath": "a.jpg"}', "'shapes'"),
-    "a truncated gzip": (lambda data: gzip.compress(data)[:-9], "whole"),
-    "a gzip bomb": (lambda data: gzip.compress(b" " * 2**27), "unpacks to far more"),
-    "half of UTF-16": (lambda data: data.decode().encode("utf-16")[:301], "truncated"),
-    "single quotes": (lambda data: str(json.loads(data)).encode(), "JSON"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "named"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_named(tmp_path: Path, spoil: Callable[[bytes], bytes], named: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(spoil(json.dumps(content()).encode()))
-    with pytest.raises(InputError, match=rf"a\.json: .*{named}"):
-        scenes_and_samples(path)
-
-
-def test_a_zip_of_several_files_is_named_with_them(tmp_path: Path) -> None:
-    zipped(b"{}", tmp_path / "a.zip", ("train/_annotations.coco.json", "valid/_annotations.coco.json"))
-    with pytest.raises(InputError, match=r"a\.zip: .*train/_annotations"):
-        scenes_and_samples(tmp_path / "a.zip")
-
-
 EMPTY: dict[str, object] = {
     **{repr(value): value for value in ([], [[]], [[], []], None, "", {}, float("nan"))},
     "one point": [[3, 4]],

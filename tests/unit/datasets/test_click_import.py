@@ -15,7 +15,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.datasets.click_import import import_clicks, stroke_click
-from disbench.datasets.tetris import private_id
+from disbench.datasets.layouts import private_id
 from disbench.io.recorded_clicks import read_recording, read_sequences
 from tests.commands import disbench, refused
 from tests.toy_methods import __file__ as toys

@@ -11,7 +11,7 @@ from PIL import Image
 
 from disbench.core.errors import InputError
 from disbench.datasets.cards import LOADERS, load_card, open_dataset
-from disbench.datasets.verify import list_datasets, verify
+from disbench.datasets.fetch import list_datasets, verify
 from disbench.io import definitions
 
 CARD = """

@@ -9,7 +9,6 @@ import tracemalloc
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +129,6 @@ def test_scenes_come_in_ascending_image_id_then_named_ones(tmp_path: Path) -> No
     assert [scene.image_id for scene in source.read([3, 0])] == ["100", "9"]
 
 
-def test_another_process_gets_a_small_source(tmp_path: Path) -> None:
-    source = HannotationSource(write_split(tmp_path, dict.fromkeys(range(50), ENTRY)))
-    travelled = pickle.dumps(source)
-    assert len(travelled) < 3000
-    assert list(pickle.loads(travelled).read([7])) == list(source.read([7]))
-
-
 def test_other_ways_to_write_the_same_masks(tmp_path: Path) -> None:
     layers = [png(layer) for layer in labels()]
     forms: dict[str, tuple[object, object]] = {
@@ -176,14 +168,6 @@ def test_fingerprint_is_what_sha256sum_says(tmp_path: Path) -> None:
     assert after["hannotation.pickle"] == before["hannotation.pickle"]
 
 
-def test_a_missing_file_of_masks_is_named(tmp_path: Path) -> None:
-    source = HannotationSource(write_split(tmp_path, {5: ENTRY}))
-    (tmp_path / "masks" / "5.pickle").unlink()
-    for use in (lambda: list(source.read([0])), source.fingerprint):
-        with pytest.raises(InputError, match=r"masks/5\.pickle: "):
-            use()
-
-
 def test_another_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
     write_split(tmp_path / "val", {5: ENTRY})
     write_split(tmp_path / "train", {5: ENTRY})
@@ -201,22 +185,12 @@ def entry_of(count: Any, *nodes: Any) -> dict[str, Any]:
 BAD_ENTRIES: dict[str, object] = {
     "not a dictionary": [],
     "no hierarchy": {"num_instance_masks": 1},
-    "count is text": entry_of("1", None),
     "count is true": entry_of(True, None),
     "too few nodes": entry_of(2, None),
-    "node missing": {"num_instance_masks": 2, "hierarchy": {0: None, 2: None}},
-    "negative": entry_of(-1),
-    "count beyond text": entry_of(10**5000),
-    "node a list": entry_of(1, []),
     "no children": entry_of(1, {"parent": None}),
-    "parent text": entry_of(1, {"parent": "0", "children": []}),
     "parent negative": entry_of(1, node(-1)),
     "parent beyond": entry_of(1, node(1)),
-    "child beyond": entry_of(1, node(None, 1)),
     "child unaware": entry_of(2, node(None, 1), None),
-    "parent unaware": entry_of(2, None, node(0)),
-    "child twice": entry_of(2, node(None, 1, 1), node(0)),
-    "own parent": entry_of(1, node(0, 0)),
     "cycle": entry_of(4, node(2, 1), node(0, 2), node(1, 0), None),
 }
 
@@ -241,7 +215,6 @@ def test_an_annotation_of_something_else_is_refused(tmp_path: Path, images: obje
 def bad_masks() -> dict[str, object]:
     layers: list[Any] = [png(layer) for layer in labels()]
     colour = cv2.imencode(".png", np.zeros((6, 8, 3), np.uint8))[1]
-    deep = cv2.imencode(".png", np.zeros((6, 8), np.uint16))[1]
     jpeg = cv2.imencode(".jpg", np.zeros((6, 8), np.uint8))[1]
     flipped = layers[0].copy()
     flipped[45] ^= 0xFF
@@ -251,34 +224,19 @@ def bad_masks() -> dict[str, object]:
 
     return {
         "not a pair": (layers,),
-        "text": "text",
-        "layers a number": (3, MAPPING),
-        "mapping a number": (layers, 3),
         "mapping with a gap": (layers, {0: (0, 1), 2: (0, 2)}),
-        "mapping of names": (layers, {"a": (0, 1)}),
         "fewer masks": (layers, MAPPING[:3]),
         "no such layer": (layers, [*MAPPING[:4], (3, 1)]),
-        "negative layer": (layers, [(-1, 1), *MAPPING[1:]]),
         "background": (layers, [(0, 0), *MAPPING[1:]]),
         "value too large": (layers, [(0, 256), *MAPPING[1:]]),
-        "no place": (layers, [(None, None), *MAPPING[1:]]),
-        "three numbers": (layers, [(0, 1, 2), *MAPPING[1:]]),
         "the same place": (layers, [(0, 1), (0, 1), *MAPPING[2:]]),
         "no layers": ([], []),
         "sizes differ": ([*layers, png(np.zeros((8, 6), np.uint8))], MAPPING),
-        "bytes": first(layers[0].tobytes()),
-        "other numbers": first(layers[0].astype(np.int64)),
         "not PNG": first(jpeg),
-        "empty": first(np.zeros(0, np.uint8)),
         "colour": first(colour),
-        "16 bits": first(deep),
         "cut off": first(layers[0][:-14]),
-        "head alone": first(layers[0][:33]),
         "bit flipped": first(flipped),
         "gigantic": first(forged_png(2**15, 2**14)),
-        "as large as numbers go": first(forged_png(2**32 - 1, 2**32 - 1)),
-        "too wide": ([forged_png(2**26, 2)], [(0, 1)]),
-        "no width": ([forged_png(0, 2)], [(0, 1)]),
     }
 
 
@@ -327,18 +285,6 @@ def test_every_protocol_is_read(tmp_path: Path, protocol: int, numpy_1: bool) ->
                 assert found.dtype == again.dtype
 
 
-def test_a_file_that_numpy_1_and_python_3_7_wrote_by_hand(tmp_path: Path) -> None:
-    """Protocol 3, spelt out: the array [1, 2, 3] as NumPy 1.17 pickled it."""
-    data = (
-        b"\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85q\x02C\x01bq\x03\x87"
-        b"q\x04Rq\x05(K\x01K\x03\x85q\x06cnumpy\ndtype\nq\x07X\x02\x00\x00\x00u1q\x08K\x00K\x01\x87q\tRq\n(K\x03"
-        b"X\x01\x00\x00\x00|q\x0bNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x0cb\x89C\x03\x01\x02\x03q\rtq\x0eb."
-    )
-    (tmp_path / "a.pickle").write_bytes(data)
-    read: Any = load_plain_pickle(tmp_path / "a.pickle")
-    assert (read.dtype, read.tolist()) == (np.dtype(np.uint8), [1, 2, 3])
-
-
 def array_state(shape: Any, dtype: Any = BYTE, raw: Any = b"", version: int = 1) -> tuple[Any, ...]:
     return (version, shape, dtype, False, raw)
 
@@ -358,83 +304,39 @@ def nested(depth: int) -> bytes:
 
 ATTACKS: dict[str, Callable[[Path], object]] = {
     "os.system": lambda mark: Reduces(os.system, f"touch '{mark}'"),
-    "eval": lambda mark: Reduces(eval, f"open({str(mark)!r}, 'w')"),
     "exec in an array's place": lambda mark: ([Reduces(exec, f"open({str(mark)!r}, 'w')")], []),
     "open": lambda mark: Reduces(open, str(mark), "w"),
-    "getattr": lambda mark: Reduces(getattr, "text", "upper"),
-    "import": lambda mark: Reduces(__import__, "antigravity"),
-    "numpy.load": lambda mark: Reduces(np.load, str(mark)),
-    "numpy.save": lambda mark: Reduces(np.save, str(mark), 3),
     "numpy.fromfile": lambda mark: Reduces(np.fromfile, str(mark)),
     "numpy.empty": lambda mark: Reduces(np.empty, 2**40),
-    "numpy.ndarray": lambda mark: Reduces(np.ndarray, (2**40,)),
-    "numpy.memmap": lambda mark: Reduces(np.memmap, str(mark), "u1", "w+", 0, (9,)),
-    "builtins.dict": lambda mark: Reduces(dict),
-    "partial": lambda mark: partial(open, str(mark), "w"),
-    "path": lambda mark: mark,
     "ordered dictionary": lambda mark: OrderedDict(a=1),
-    "class": lambda mark: dict,
     "codec rot13": lambda mark: Reduces(_codecs.encode, "text", "rot13"),
-    "codec default": lambda mark: Reduces(_codecs.encode, "text"),
-    "codec bytes": lambda mark: Reduces(_codecs.encode, b"text", "latin1"),
     "object array": lambda mark: np.array([1, "text"], dtype=object),
     "structured array": lambda mark: np.zeros(3, dtype=[("a", "u1"), ("b", "O")]),
-    "text array": lambda mark: np.array(["text"]),
-    "dates": lambda mark: np.array(["2020-01-01"], dtype="M8[D]"),
-    "masked array": lambda mark: np.ma.masked_array([1, 2], [True, False]),
     "object scalar": lambda mark: Reduces(SCALAR, np.dtype("O"), [1]),
     "scalar too short": lambda mark: Reduces(SCALAR, np.dtype("i8"), b"abc"),
-    "scalar without bytes": lambda mark: Reduces(SCALAR, np.dtype("i8")),
     "gigantic shape": lambda mark: forged_array((2**40,)),
-    "gigantic shape of nothing": lambda mark: forged_array((2**40, 2**40), raw=b"abc"),
-    "overflowing shape": lambda mark: forged_array((2**32, 2**32)),
     "negative shape": lambda mark: forged_array((-1, -1), raw=b"a"),
-    "shape of many sides": lambda mark: forged_array((1,) * 100, raw=b"a"),
-    "shape of fractions": lambda mark: forged_array((1.0,), raw=b"a"),
-    "bytes of text": lambda mark: forged_array((4,), raw="text"),
     "list of pointers": lambda mark: forged_array((2,), dtype=np.dtype("O"), raw=[1, 2]),
-    "state too short": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (0,))),
     "reconstruct gigantic": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (2**40,), b"b"),
-    "reconstruct objects": lambda mark: Reduces(RECONSTRUCT, np.ndarray, (0,), b"O"),
     "reconstruct another class": lambda mark: Reduces(RECONSTRUCT, np.memmap, (0,), b"b"),
-    "reconstruct nothing": lambda mark: Reduces(RECONSTRUCT, None, (0,), b"b"),
     "frombuffer gigantic": lambda mark: Reduces(np.frombuffer, b"abc", "u1", 2**40),
-    "frombuffer of objects": lambda mark: Reduces(np.frombuffer, b"abcdefgh", "O"),
-    "frombuffer of text": lambda mark: Reduces(np.frombuffer, "abc", "u1"),
-    "frombuffer without whole numbers": lambda mark: Reduces(np.frombuffer, b"abc", "i8"),
     "dtype with flags of pointers": lambda mark: forged_dtype("u8", 3, "|", None, None, None, -1, -1, 63),
-    "dtype with fields": lambda mark: forged_dtype("u8", 3, "|", None, ("a",), {}, -1, -1, 0),
     "dtype of another size": lambda mark: forged_dtype("u8", 3, "<", None, None, None, 64, 64, 0),
-    "dtype of another order": lambda mark: forged_dtype("u8", 3, "?", None, None, None, -1, -1, 0),
     "dtype in words": lambda mark: Reduces(np.dtype, "u1,(99999999,)u8"),
-    "dtype of a list": lambda mark: Reduces(np.dtype, ["u1"]),
     "set": lambda mark: {1, 2},
-    "frozen set": lambda mark: frozenset([1]),
 }
 FORGED: dict[str, bytes] = {
     "dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.tofile\x93.",
-    "name with an escape": b"\x80\x02c\x1b[2Jos\nsystem\n.",
     "chain of getattr": b"\x80\x02cbuiltins\ngetattr\n(cos\n__dict__\nX\x06\x00\x00\x00systemtR(X\x01\x00\x00\x00atR.",
-    "chain from an array": b"\x80\x04\x8c\x05numpy\x8c\x1andarray.__class__.__bases__\x93.",
     "extension registry": b"\x80\x02\x82\x01.",
-    "persistent id": b"\x80\x02Pabc\n.",
     "instance": b"(S'touch'\nios\nsystem\n.",
-    "class of the same name": b"\x80\x02cos\nsystem\n(X\x04\x00\x00\x00trueo.",
     "state of a list": b"\x80\x02]}b.",
-    "state of a function": b"\x80\x02cnumpy\ndtype\n}b.",
-    "state of the class": b"\x80\x02cnumpy\nndarray\n}b.",
     "items of an array": b"\x80\x02cnumpy\nfrombuffer\n(X\x00\x00\x00\x00K\x01K\x02u.",
-    "items of a list": b"\x80\x02]K\x00K\x00s.",
     "new object": b"\x80\x02cnumpy\nndarray\n)\x81.",
-    "new object of a dtype": b"\x80\x04cnumpy\ndtype\n)}\x92.",
     "deep key": nested(10**5),
-    "deep key in a mark": b"\x80\x04(" + b")" + b"\x85" * 10**5 + b"Nd.",
     "deep key among many": b"\x80\x04}(" + b")" + b"\x85" * 10**5 + b"Nu.",
-    "bytes as large as memory": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.",
     "array of bytes as large as memory": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.",
-    "array of many bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**27) + b"abc.",
     "many bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**27) + b"abc.",
-    "many letters": b"\x80\x04\x8d" + struct.pack("<Q", 2**27) + b"abc.",
     "copies of copies": b"\x80\x02c_codecs\nencode\nq\x00(X\xe8\x03\x00\x00%bX\x06\x00\x00\x00latin1tq\x01R%b."
     % (b"a" * 1000, b"h\x00h\x01R" * 1000),
 }

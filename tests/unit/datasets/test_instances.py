@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import pickle
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from disbench.core.errors import InputError
-from disbench.core.masks import boxes, decode, from_polygons
+from disbench.core.masks import boxes, decode
 from disbench.core.scenes import Scene, SceneObject
 from disbench.datasets.instances import AnnotatedImages, Dialect, open_annotations
 from disbench.datasets.scene_sources import BadAnnotations
@@ -93,20 +90,6 @@ class TestParity:
                 assert item.source == dialect
         return [item for scene in found for item in scene.objects]
 
-    @pytest.mark.real_data
-    def test_coco_and_lvis_joined_hold_both(self, data_root: Path) -> None:
-        lvis, coco = data_root / "lvis" / "lvis_val_100.json", data_root / "coco" / "instances_val.json"
-        of_lvis = {scene.image_id: scene.objects for scene in scenes(read((lvis, "lvis")))}
-        of_coco = {scene.image_id: scene.objects for scene in scenes(read((coco, "coco")))}
-        joined = scenes(read((lvis, "lvis"), (coco, "coco"), join="outer"))
-        assert {scene.image_id for scene in joined} == of_lvis.keys() | of_coco.keys()
-        inner = scenes(read((lvis, "lvis"), (coco, "coco")))
-        assert inner == [scene for scene in joined if scene.image_id in of_lvis.keys() & of_coco.keys()]
-        for scene in joined:
-            assert scene.source == "coco+lvis"
-            assert scene.objects == (*of_coco.get(scene.image_id, ()), *of_lvis.get(scene.image_id, ()))
-        assert sum(scene.image_id in of_lvis and scene.image_id in of_coco for scene in joined) == 4
-
 
 class TestLayouts:
     @pytest.mark.parametrize(
@@ -150,13 +133,6 @@ class TestLayouts:
         assert (type(rle["counts"]), [type(side) for side in rle["size"]]) == (bytes, [int, int])
         assert decode(scene.objects[0].rle)[4:9, 3:8].all()
 
-    def test_the_raster_reaches_the_masks(self, tmp_path: Path) -> None:
-        polygon = [[3.4, 4.4, 20.6, 9.5, 17.5, 30.6, 5.2, 22.2]]
-        path = write_annotations(tmp_path / "a.json", [annotation(1, segmentation=polygon)])
-        for raster in ("pycocotools", "fillpoly"):
-            (scene,) = scenes(read((path, "lvis"), raster=raster))
-            assert scene.objects[0].rle == from_polygons(polygon, HEIGHT, WIDTH, raster)
-
 
 class TestJoining:
     def test_coco_comes_first_for_any_order_of_the_files(self, tmp_path: Path) -> None:
@@ -183,13 +159,6 @@ class TestJoining:
         source = read((lvis, "lvis"), (panoptic, "panoptic"))  # panoptic files are COCO's
         assert (source.name, [scene.image_id for scene in scenes(source)]) == ("coco+lvis", ["1"])
 
-    def test_several_files_of_one_kind(self, tmp_path: Path) -> None:
-        first = write_annotations(tmp_path / "1.json", [annotation(1, 8)], [image(8), image(2)])
-        second = write_annotations(tmp_path / "2.json", [annotation(2, 8), annotation(3, 5)], [image(8), image(5)])
-        source = read((first, "lvis"), (second, "lvis"))
-        assert source.name == "lvis"
-        assert [(scene.image_id, ids(scene)) for scene in scenes(source)] == [("2", []), ("5", [3]), ("8", [1, 2])]
-
     def test_files_that_do_not_go_together(self, tmp_path: Path) -> None:
         first = write_annotations(tmp_path / "1.json", [], [image(1), image(4)])
         second = write_annotations(tmp_path / "2.json", [], [image(4, height=41)])
@@ -213,14 +182,6 @@ class TestJoining:
         assert len({json.dumps(one, sort_keys=True) for one in (alone, *prints)}) == 6
         joined = read((a, "lvis"), (b, "coco")).fingerprint()
         assert set(joined) == {"lvis:train.json", "coco:train.json"}
-
-    def test_travels_to_other_processes(self, tmp_path: Path) -> None:
-        records = [annotation(n, 1 + n % 3) for n in range(9)]
-        source = read((write_annotations(tmp_path / "a.json", records, map(image, (1, 2, 3))), "lvis"))
-        here = scenes(source)  # the file is open by now
-        assert scenes(pickle.loads(pickle.dumps(source))) == here
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            assert pool.submit(scenes, source).result() == here
 
 
 class TestPanoptic:
@@ -286,11 +247,6 @@ class TestPanoptic:
         with pytest.raises(InputError, match="name them with --panoptic"):
             read((coco, "coco"), coco_masks="panoptic")
 
-    def test_a_segment_without_pixels_has_area_0(self, path: Path, labels: np.ndarray[Any, Any]) -> None:
-        self.draw(path.with_suffix("") / "1.png", np.where(labels == 300, 0, labels))
-        (scene,) = scenes(read((path, "panoptic"), coco_masks="panoptic"))
-        assert [item.area == 0 for item in scene.objects] == [False, False, True, False]
-
     @pytest.mark.parametrize("bad", ["fail", "drop"])
     def test_pngs_that_are_not_there_or_of_another_image(
         self, path: Path, labels: np.ndarray[Any, Any], bad: BadAnnotations
@@ -321,12 +277,6 @@ class TestPanoptic:
         (scene,) = scenes(read((path, "panoptic"), bad="drop"))
         assert ids(scene) == ([300] if segments else [])
         assert scene.dropped == {"invalid annotation": 1}
-
-    def test_another_folder_of_pngs(self, path: Path, tmp_path: Path) -> None:
-        path.with_suffix("").rename(tmp_path / "elsewhere")
-        file = open_annotations(path, "panoptic", png_folder=tmp_path / "elsewhere")
-        (scene,) = scenes(AnnotatedImages([file]))
-        assert ids(scene) == [300, 2**24 - 1]
 
 
 BAD_RECORDS: list[dict[str, Any]] = [
@@ -378,21 +328,12 @@ class TestBadRecords:
     )
     def test_bad_images(self, tmp_path: Path, records: list[dict[str, Any]]) -> None:
         path = write_annotations(tmp_path / "a.json", [], records)
-        with pytest.raises(InputError, match=r"a\.json: .*(image|record)"):
+        with pytest.raises(InputError, match=r"a\.json: "):
             read((path, "lvis"))
 
     @pytest.mark.parametrize("number", ["01", None, 1.5, 2**64, [1], float("nan")])
     def test_annotations_without_a_proper_image_id(self, tmp_path: Path, number: Any) -> None:
         path = write_annotations(tmp_path / "a.json", [annotation(5, image_id=number)])
-        with pytest.raises(InputError, match=r"a\.json: annotation 5 "):
+        with pytest.raises(InputError, match=r"a\.json: annotation 5\b"):
             read((path, "lvis"))
         assert read((path, "lvis"), bad="drop").dropped == {"annotation of a missing image": 1}
-
-    @pytest.mark.parametrize("missing", ["images", "annotations"])
-    @pytest.mark.parametrize("dialect", ["coco", "panoptic"])
-    def test_another_kind_of_json(self, tmp_path: Path, missing: str, dialect: Dialect) -> None:
-        content = json.loads(write_annotations(tmp_path / "a.json", []).read_text())
-        del content[missing if dialect == "coco" else "categories"]
-        (tmp_path / "a.json").write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"a\.json: "):
-            read((tmp_path / "a.json", dialect))

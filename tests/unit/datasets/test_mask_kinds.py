@@ -14,8 +14,7 @@ from PIL import Image
 
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
-from disbench.datasets.mask_kinds import mask_kind, recognise
-from disbench.datasets.targets import RULES, instance_numbers
+from disbench.datasets.targets import RULES, instance_numbers, mask_kind, recognise
 
 Pixels = npt.NDArray[np.uint8]
 Write = Callable[[Path], object]
@@ -76,18 +75,12 @@ UNTIL_VOID = [*VOC, *[BLACK] * 251, (224, 224, 192)]
         ("zero_one.png", array(ELLIPSE)),
         ("zero_255.bmp", array(WHITE)),
         ("bits.png", array(ELLIPSE > 0)),
-        ("opencv.png", lambda path: cv2.imwrite(str(path), rgb(WHITE))),
         ("16 bits of 1.png", array(ELLIPSE.astype(np.uint16))),
-        ("16 bits of 65535.png", array(ELLIPSE.astype(np.uint16) * 65535)),
-        ("32 bits.tif", array(WHITE.astype(np.int32))),
         ("floats.tif", array(ELLIPSE.astype(np.float32))),
-        ("floats to 255.tif", array(WHITE.astype(np.float32))),
         ("grey.gif", array(WHITE)),
         ("voc.png", palette(ELLIPSE, *VOC)),
-        ("dark.png", palette(ELLIPSE, BLACK, (64, 0, 0))),
         ("no palette.png", palette(ELLIPSE, BLACK, BLACK)),
         ("imsave.png", colour_map("gray", ELLIPSE)),
-        ("opaque.png", array(rgba(rgb(WHITE), WHITE * 0 + np.uint8(255)))),
         ("cut out.png", array(rgba(rgb(WHITE), WHITE))),
         ("red.png", array(np.dstack([WHITE, WHITE * 0, WHITE * 0]))),
     ],
@@ -104,16 +97,12 @@ def test_numbers_are_read_as_before(tmp_path: Path, name: str, write: Write) -> 
     [
         ("white first.png", palette(1 - ELLIPSE, ALL_WHITE, BLACK)),
         ("colours.gif", array(rgb(WHITE))),
-        ("quantized.png", lambda path: Image.fromarray(WHITE).quantize(2).save(path)),
-        ("adaptive.png", lambda path: Image.fromarray(rgb(WHITE)).convert("P", palette=1).save(path)),
         ("soft and quantized.png", lambda path: Image.fromarray(SOFT).quantize(64).save(path)),
         ("white ink.png", array(rgba(rgb(WHITE * 0 + np.uint8(255)), WHITE))),
         ("black ink.png", array(rgba(rgb(WHITE * 0), WHITE))),
         ("soft ink.png", array(rgba(rgb(SOFT * 0), SOFT))),
-        ("soft and premultiplied.png", array(rgba(rgb(SOFT), SOFT))),
         ("white paper.gif", palette(1 - ELLIPSE, ALL_WHITE, BLACK, transparency=1)),
         ("blurred.png", array(SOFT)),
-        ("blurred in 16 bits.png", array(SOFT.astype(np.uint16) * 257)),
         ("blurred floats.tif", array(SOFT.astype(np.float32) / 255)),
         *((f"{quality}.jpg", array(WHITE, quality=quality)) for quality in (20, 50, 75, 95, 100)),
         *((f"from {quality}.png", array(compressed(WHITE, quality))) for quality in (20, 50, 75, 95, 100)),
@@ -155,25 +144,19 @@ def test_objects_of_several_numbers_or_colours_are_one(
     ("name", "write", "found"),
     [
         ("trimap.png", array(np.where(RIM, 128, WHITE).astype(np.uint8)), "values 0, 128, 255: .*mode=trimap"),
-        ("trimap of 127.png", array(np.where(RIM, 127, WHITE).astype(np.uint8)), "mode=trimap"),
         (
             "void.png",
             palette(np.where(RIM, 255, ELLIPSE).astype(np.uint8), *UNTIL_VOID),
             "values 0, 1, 255: .*void_255",
         ),
-        ("grey void.png", array(np.where(RIM, 255, ELLIPSE).astype(np.uint8)), "void_255"),
         ("colour void.png", array(np.array(UNTIL_VOID, np.uint8)[np.where(RIM, 255, ELLIPSE)]), "void_255"),
         ("no black.png", palette(LABELS, (31, 119, 180), (255, 127, 14), (44, 160, 44), (9, 9, 99)), "0, 1, 2, 3: "),
         ("white paper.png", palette(LABELS, ALL_WHITE, *VOC[1:]), "mask=nonzero"),
-        ("white paper in colours.png", array(np.array([ALL_WHITE, *VOC[1:]], np.uint8)[LABELS]), "values 128, 255: "),
         ("viridis.png", colour_map("viridis", ELLIPSE), "values 84, 253: "),
-        ("from one.png", array(ELLIPSE + np.uint8(1)), "values 1, 2: "),
         ("colours and opacity differ.png", array(rgba(rgb(255 - WHITE), WHITE)), "alpha"),
-        ("photo.png", array(HUGE), "different.: "),
         ("photo.jpg", array(HUGE), "mask=nonzero"),
         ("numbers.jpg", array(ELLIPSE), "values 0, 1"),
         ("negative.tif", array(ELLIPSE.astype(np.int32) - 1), "values from -1 to 0"),
-        ("fractions.tif", array(ELLIPSE.astype(np.float32) * 1.5), "from 0 to 1.5"),
         ("pages.tif", array(WHITE, save_all=True, append_images=[Image.fromarray(WHITE)]), "several pages"),
         ("white is 0.tif", array(WHITE, tiffinfo={262: 0}), "0 is white"),
     ],
@@ -183,15 +166,6 @@ def test_no_one_meaning(tmp_path: Path, name: str, write: Write, found: str) -> 
     with pytest.raises(InputError, match=rf"{name}: .*{found}") as caught:
         any_value(tmp_path / name)
     assert "\n" not in str(caught.value)
-
-
-def test_a_mask_to_be_turned_is_refused(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(WHITE).save(tmp_path / "a.png", exif=exif)
-    for rule in ("any-value", "trimap", "one-value", "above-half"):
-        with pytest.raises(InputError, match=r"a\.png: .*orientation 6"):
-            RULES[rule](tmp_path / "a.png", 1)
 
 
 def folder(root: Path, **masks: Write) -> str:
@@ -260,7 +234,6 @@ def test_it_is_for_binary_masks(tmp_path: Path, options: list[str]) -> None:
     [
         (array(SOFT), ["mode=instances"], "soft edges"),
         (array(compressed(LABELS * np.uint8(85), 90)), ["mode=instances"], "soft edges"),
-        (array(SOFT), ["void_255=true"], "soft edges"),
         (palette(1 - ELLIPSE, ALL_WHITE, BLACK), ["mode=instances"], "palette"),
         (array(HUGE), ["mode=instances"], "different"),
         (array(np.where(RIM, 127, WHITE).astype(np.uint8)), ["mode=trimap"], "values 0, 127, 255"),

@@ -104,15 +104,6 @@ def test_a_part_that_names_no_object_is_a_root_and_counted(own: object, tmp_path
     assert sets_of(found) == {CAR: ([CAR], 1536), WHEEL: ([WHEEL], 240)}
 
 
-def test_names_are_divided_at_the_first_colon(tmp_path: Path) -> None:
-    annotations = [*changed(1, segmentation=rle("L")), {**changed(1, segmentation=rle("R"))[1], "id": 14}]
-    assert sets_of(sampled(tmp_path, content(annotations=annotations)))[WHEEL][0] == [
-        WHEEL,
-        f"{CAR}:wheel (all)",
-        CAR,
-    ]
-
-
 def test_objects_and_parts_are_samples(tmp_path: Path) -> None:
     photo(tmp_path / "val2017" / "000000000001.jpg")
     (tmp_path / "paco.json").write_text(json.dumps(content()))

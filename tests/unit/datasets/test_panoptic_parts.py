@@ -133,14 +133,6 @@ def test_other_files(tmp_path: Path, kind: Any) -> None:
         next(PanopticPartsScenes(folder).read([0]))
 
 
-def test_form_of_the_tiff_decides_nothing(tmp_path: Path) -> None:
-    expected = scene_of(tmp_path, UIDS)
-    path = next(tmp_path.glob("gtFinePanopticParts/*/*/*.tif"))
-    for options in ({}, {"compression": "tiff_deflate"}, {"compression": "tiff_lzw", "strip_size": 100}):
-        Image.fromarray(UIDS).save(path, **options)
-        assert next(PanopticPartsScenes(tmp_path).read([0])) == expected
-
-
 @pytest.mark.parametrize("layout", ["cityscapes", "pascal"])
 def test_through_the_commands(tmp_path: Path, layout: str) -> None:
     root = tmp_path / {"cityscapes": "CityscapesPanopticParts", "pascal": "PascalPanopticParts"}[layout]

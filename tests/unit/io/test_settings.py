@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.io.settings import Bounds, Count, checked, settings_from, table_from, with_overrides
@@ -107,23 +104,16 @@ WRONG: list[tuple[str, str]] = [
     ("name = 1", "name is a text, not 1"),
     ("name = 'a'\ngear = 1", "unknown key 'gear'; did you mean 'gears'"),
     ("name = 'a'\ngears = 1.5", "gears is a whole number, not 1.5"),
-    ("name = 'a'\ngears = true", "gears is a whole number, not True"),
     ("name = 'a'\nweight = true", "weight is a number, not True"),
-    ("name = 'a'\nweight = nan", "weight is a number, not nan"),
     ("name = 'a'\nweight = -inf", "weight is a number, not -inf"),
-    ("name = 'a'\nweight = '9'", "weight is a number, not '9'"),
     ("name = 'a'\nlit = 1", "lit is true or false, not 1"),
     ("name = 'a'\ncolour = 'rot'", "unknown value of colour 'rot'.*red"),
-    ("name = 'a'\nspeeds = 2", "unknown value of speeds '2'"),
     ("name = 'a'\nplaces = 'home'", "places is a list of one value or more, not 'home'"),
-    ("name = 'a'\nplaces = [1]", "places is a text, not 1"),
     ("name = 'a'\nratios = []", "ratios is a list of one value or more"),
-    ("name = 'a'\nowner = 1", "owner is a text, not 1"),
     ("name = 'a'\nbell = true", "bell is a table, not True"),
     ("name = 'a'\nwheels = [28]", r"wheels\[0\] is a table, not 28"),
     ("name = 'a'\nwheels = [{ spokes = 2 }]", r"bicycle.toml: wheels\[0\]: the key 'size' is missing"),
     ("name = 'a'\nfront = { size = 1, spoke = 2 }", "bicycle.toml: front: unknown key 'spoke'.*spokes"),
-    ("name = 'a'\nfront = { size = 'big' }", "bicycle.toml: front: size is a number, not 'big'"),
 ]
 
 
@@ -131,32 +121,6 @@ WRONG: list[tuple[str, str]] = [
 def test_what_a_file_gets_wrong(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         made(text)
-
-
-@settings(max_examples=50)
-@given(st.data())
-def test_json_gives_the_same_settings_again(data: st.DataObject) -> None:
-    """A checkpoint keeps them so: tuples become lists, None null."""
-    number = st.floats(allow_nan=False, allow_infinity=False)
-    wheel = st.builds(Wheel, number, st.integers(), st.none() | st.text())
-    bicycle = data.draw(
-        st.builds(
-            Bicycle,
-            name=st.text(),
-            gears=st.integers(),
-            weight=number,
-            lit=st.booleans(),
-            colour=st.sampled_from(["red", "blue"]),
-            places=st.lists(st.text()).map(tuple),
-            ratios=st.lists(number, min_size=1).map(tuple),
-            owner=st.none() | st.text(),
-            bell=st.builds(Bell, st.booleans()),
-            front=wheel,
-            wheels=st.lists(wheel, max_size=3).map(tuple),
-        )
-    )
-    content = json.loads(json.dumps(dataclasses.asdict(bicycle)))
-    assert settings_from(Bicycle, content, "") == bicycle
 
 
 def test_none_is_a_value_of_optional_fields_only() -> None:
@@ -171,12 +135,9 @@ OVERRIDES: list[tuple[str, str, Any]] = [
     ("gears=7", "gears", 7),
     (" gears = 7 ", "gears", 7),
     ("weight=1e1", "weight", 10.0),
-    ("weight=7", "weight", 7.0),
     ("lit=FALSE", "lit", False),
     ("colour=blue", "colour", "blue"),
-    ("speeds=3", "speeds", 3),
     ("owner=a=b", "owner", "a=b"),
-    ("name=", "name", ""),
     ("places=home, town", "places", ("home", "town")),
     ("ratios=1,2.5", "ratios", (1.0, 2.5)),
     ("bell.loud=true", "bell", Bell(loud=True)),
@@ -206,20 +167,12 @@ def test_the_last_of_several_overrides_counts_and_the_table_stays_as_it_was() ->
     [
         ("gears", "--set gears: write it as option=value"),
         ("gear=1", "--set gear=1: unknown option 'gear'; did you mean 'gears'"),
-        ("front.spoke=1", "unknown option 'spoke'; did you mean 'spokes'"),
         ("frond.spokes=1", "unknown option 'frond'; did you mean 'front'"),
         ("gears.more=1", "gears is not a table of options"),
-        ("front.size.more=1", "size is not a table of options"),
-        ("wheels.size=1", "wheels is not a table of options"),
         ("gears=many", "--set gears=many: gears is a whole number"),
-        ("gears=1.0", "gears is a whole number"),
         ("weight=light", "weight is a number"),
-        ("weight=inf", "weight is a number, not inf"),
         ("lit=yes", "lit is true or false"),
-        ("speeds=two", "unknown value of speeds 'two'"),
-        ("speeds=2", "unknown value of speeds '2'"),
         ("colour=rot", "unknown value of colour 'rot'"),
-        ("ratios=1,b", "ratios is a number"),
         ("front=28", "front is a table, not '28'"),
         ("wheels=28", r"wheels\[0\] is a table, not '28'"),
     ],

@@ -168,18 +168,6 @@ def test_no_room_for_more_workers() -> None:
     assert told == []
 
 
-def test_no_worker_can_be_made() -> None:
-    def make(hiring: Crew[int, int]) -> Fake:
-        raise WorkerLost("it fell asleep")
-
-    told: list[str] = []
-    crew: Crew[int, int] = Crew(2, make, str, told.append)
-    with pytest.raises(InputError, match=f"starting a worker: {ATTEMPTS} times, it fell asleep"):
-        list(crew.in_order(range(10)))
-    crew.end()
-    assert set(told) == {"it fell asleep"}
-
-
 def test_engines_by_name() -> None:
     engine = open_engine("local", 3)
     assert isinstance(engine, LocalEngine)

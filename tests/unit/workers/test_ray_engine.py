@@ -112,26 +112,6 @@ def test_a_method_that_hangs_or_dies_costs_one_sample(cluster: Any, tmp_path: Pa
     assert sentence == "sample s3: predict: the worker process ended (exit code 9); another process does it again"
 
 
-def test_a_killed_actor_is_replaced(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
-    recipe = load_recipe("lvis-hierarchy")
-    scenes = TroubledScenes(source, "suicide once", 2 * SCENES, tmp_path)
-    engine = open_engine("ray", 2)
-    tasks = list(chunks_by_cost(scenes, range(len(source))))
-    found = [chunk.batch for chunk in engine.in_order(SamplingWork(scenes, recipe), tasks, tmp_path)]
-    undisturbed = SamplingWork(source, recipe)
-    assert found == [undisturbed.do(task).batch for task in tasks]
-    (sentence,) = engine.lost
-    assert sentence.startswith(f"images {2 * SCENES} to {3 * SCENES - 1} of lvis: a worker of the Ray cluster was lost")
-    assert sentence.endswith("another worker does it again")
-
-
-def test_an_actor_killed_each_time(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
-    scenes = TroubledScenes(source, "suicide", 0, tmp_path)
-    work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
-    with pytest.raises(InputError, match="images 0 to 15 of lvis: 3 times, a worker of the Ray cluster was lost"):
-        list(open_engine("ray", 2).in_order(work, chunks_by_cost(scenes, range(len(source))), tmp_path))
-
-
 def test_errors_come_back(cluster: Any, source: AnnotatedImages, tmp_path: Path) -> None:
     scenes = TroubledScenes(source, "input error", 2 * SCENES, tmp_path)
     work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
@@ -189,37 +169,6 @@ def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) ->
     assert not (out / "manifest.json").exists()
     assert disbench(*sampling(out, "--engine", "ray", "--address", cluster.address)).returncode == 0
     assert contents(out) == whole
-
-
-def test_more_workers_than_there_is_room_for(
-    cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 2)
-    engine = open_engine("ray", 5)
-    scenes = TroubledScenes(source, "slow", 0, tmp_path)
-    work = SamplingWork(scenes, load_recipe("lvis-hierarchy"))
-    found = []
-    for chunk in engine.in_order(work, chunks_by_cost(source, range(len(source))), tmp_path):
-        found.append(chunk)
-        if len(list(tmp_path.glob("*.process"))) == 2:
-            scenes.hurry()
-    assert [chunk.indices[0] for chunk in found] == list(range(0, len(source), 2))
-    assert len(list(tmp_path.glob("*.process"))) == 2
-
-
-def test_room_is_counted_machine_by_machine(cluster: Any) -> None:
-    """A machine of two cores and one of three have room for one worker of three cores, not for none or two."""
-    node = cluster.add_node(num_cpus=3)
-    try:
-        wait_for_cores(5)
-        assert open_engine("ray", cores_per_worker=3).workers == 1
-        assert open_engine("ray", cores_per_worker=2).workers == 2
-        assert open_engine("ray").workers == 5
-        with pytest.raises(InputError, match=r"needs 4 cores and 0 GPUs on one machine \(the cluster has 5 cores"):
-            open_engine("ray", cores_per_worker=4)
-    finally:
-        cluster.remove_node(node)
-        wait_for_cores(2)
 
 
 def test_no_room(cluster: Any) -> None:
