@@ -126,8 +126,7 @@ def _line(error: BaseException, path: Path) -> str:
 
 STANDARD_THRESHOLD = 0.49
 """Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
-BRIDGE = "disbench.baselines.bridge.method:Bridge"
-"""Class of every method of the bridge."""
+BRIDGE = "disbench.baselines.bridge.method:Bridge"  # class of every method of the bridge
 _BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
 """A package of npm's registry. Folders, addresses and options do not match: npm would run their code."""

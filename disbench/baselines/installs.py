@@ -38,8 +38,7 @@ from disbench.io.settings import parse_json_table
 
 Report = Callable[[str], object]
 _DRIVE = "https://drive.google.com/"
-_OWN = "own.sha256"
-"""Beside a checkpoint that the user brought: its SHA-256."""
+_OWN = "own.sha256"  # beside a checkpoint that the user brought: its SHA-256
 _OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -17,8 +17,7 @@ from disbench.core.clicks import Click
 from disbench.core.opencv import opencv
 
 Size = tuple[int, int]
-STRIDE = 4
-"""Pixels of the input to a cell of F^-1, where masks are predicted."""
+STRIDE = 4  # pixels of the input to a cell of F^-1, where masks are predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,7 @@ def _overlaps(cells: int, pixels: int) -> FloatArray:
     return overlaps
 
 
-Rows = Tensor | slice
-"""Samples of a batch: int64 or bool (n,), or a slice."""
+Rows = Tensor | slice  # samples of a batch: int64 or bool (n,), or a slice
 Record = TypeVar("Record", "ClickBatch", "Proposals", "Kept")
 
 

@@ -11,10 +11,8 @@ from torch.nn import functional as F
 from disbench.disnet.batches import ClickBatch
 from disbench.disnet.options import ClickAttentionOptions
 
-DISK_RADIUS = 5.0
-"""Radius of the disks of the click map S, pixels of the network's input."""
-INPUT_SIDE = 448
-"""Side of the input that the paper's radii are given for, pixels."""
+DISK_RADIUS = 5.0  # radius of the disks of the click map S, pixels of the network's input
+INPUT_SIDE = 448  # side of the input that the paper's radii are given for, pixels
 
 
 def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:

@@ -23,10 +23,8 @@ from disbench.disnet.training.settings import Training
 from disbench.io import definitions
 from disbench.workers import threads
 
-STORED = "disnet-small.safetensors"
-"""The small network in this package."""
-Label = bool | float | str
-"""The value of an option that describes a checkpoint."""
+STORED = "disnet-small.safetensors"  # the small network in this package
+Label = bool | float | str  # the value of an option that describes a checkpoint
 
 
 class DisnetMethod:

@@ -24,11 +24,9 @@ from disbench.disnet.network import build_network
 from disbench.disnet.options import NetworkSettings
 from disbench.reports.render.table import Cell, Column, Table
 
-REST = "rest"
-"""Name of the row for operations of a stage outside its parts."""
+REST = "rest"  # name of the row for operations of a stage outside its parts
 Clock = Callable[[], float]
-Meter = Callable[[], AbstractContextManager[Clock]]
-"""A context with a clock; differences of its readings are costs."""
+Meter = Callable[[], AbstractContextManager[Clock]]  # a context with a clock; differences of its readings are costs
 
 
 @dataclass(frozen=True, slots=True)

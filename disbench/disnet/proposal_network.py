@@ -23,8 +23,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import disk_map
 from disbench.disnet.options import DisnetOptions, ViTConfig
 
-PATCH = 16
-"""Side of a patch, pixels; the pyramid's strides need it."""
+PATCH = 16  # side of a patch, pixels; the pyramid's strides need it
 _FILE = "model.safetensors"
 _VITMAE_NAMES = {
     "norm1": "layernorm_before",

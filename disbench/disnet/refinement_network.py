@@ -16,10 +16,8 @@ from disbench.disnet.batches import STRIDE, ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
 
-FIRST_BETA = 4.0
-"""Initial value of the learned weight of an additive decay map."""
-MASK_FLOOR = 1e-6
-"""Smallest value of M_s, and of 1 - M_s, in the logarithm."""
+FIRST_BETA = 4.0  # initial value of the learned weight of an additive decay map
+MASK_FLOOR = 1e-6  # smallest value of M_s, and of 1 - M_s, in the logarithm
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:

@@ -21,20 +21,16 @@ from disbench.disnet.options import DisnetOptions
 from disbench.disnet.refinement_network import DamcBlock
 from disbench.disnet.sam_weights import SamParts, image_positions
 
-CHANNELS = 32
-"""d, the width of the upscaled embedding."""
+CHANNELS = 32  # d, the width of the upscaled embedding
 HEADS = 4
-COMPARED = 128
-"""Width of a candidate where candidates are compared."""
+COMPARED = 128  # width of a candidate where candidates are compared
 FINE = 2
 """Cells of F^-1 along a side of a cell of the DAMC blocks: on F^-1's own 256 x 256 cells they would cost three times as
 much as the rest of the decoder."""
-TOKEN_NOISE = 0.1
-"""Standard deviation of the noise on tokens that copy a mask token again, relative to the tokens' own."""
+TOKEN_NOISE = 0.1  # standard deviation of the noise on tokens that copy a mask token again, relative to the tokens' own
 FIRST_ORDER = (1, 2, 3, 0)
 """SAM's mask tokens in the order in which candidates copy them: the three of several masks first."""
-SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7
-"""Objectness starts as SLOPE * (the decoder's estimated IoU - MIDDLE)."""
+SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7  # objectness starts as SLOPE * (the decoder's estimated IoU - MIDDLE)
 
 
 class TwoWay(nn.Module):

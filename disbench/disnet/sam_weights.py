@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from disbench.core.errors import extra_module
 
 Array = npt.NDArray[Any]
-_WIDTH = 256
-"""Channels of tokens and of an image's encoding."""
+_WIDTH = 256  # channels of tokens and of an image's encoding
 _MASK_TOKENS = 4
 _MLP, _DOWN, _UP = r"(_mlps\.\d|iou_prediction_head)\.layers\.", r"mask_downscaling\.", r"output_upscaling\."
 _RENAMED = {

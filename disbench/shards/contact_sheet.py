@@ -24,10 +24,8 @@ from disbench.datasets.images import RgbImage
 from disbench.io.files import whole_file
 from disbench.shards.reader import FindImage, ShardReader, finder, read_scene_image
 
-WIDTH = 1600
-"""Of the sheet, in pixels, or a few less."""
-COLUMNS = (4, 6)
-"""Pictures a row, fewest and most; the click's own picture is one of them."""
+WIDTH = 1600  # of the sheet, in pixels, or a few less
+COLUMNS = (4, 6)  # pictures a row, fewest and most; the click's own picture is one of them
 _DPI, _MARGIN, _GAP = 150, 24, 12
 _GREY = 150
 _LEGEND = (

@@ -25,12 +25,9 @@ from disbench.shards.manifest import ShardFile, read_manifest
 from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
 
 _logger = logging.getLogger("disbench.shards")
-_SAID: set[Path] = set()
-"""Folders with a photograph to be turned, each said once in a process."""
-FindImage = Callable[[str], Path | None]
-"""A function from a scene's `file_name` to its image, None where there is none."""
-Images = str | Path | FindImage | None
-"""A folder of images, or a function that finds them; None: the embedded photos."""
+_SAID: set[Path] = set()  # folders with a photograph to be turned, each said once in a process
+FindImage = Callable[[str], Path | None]  # a function from a scene's `file_name` to its image, None where there is none
+Images = str | Path | FindImage | None  # a folder of images, or a function that finds them; None: the embedded photos
 DEFAULT_IMAGES = {
     "lvis": ("lvis", "coco"),
     "coco": ("coco",),

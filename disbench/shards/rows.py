@@ -32,18 +32,14 @@ from disbench.io.parquet import weigh
 from disbench.io.settings import Count, parse_json_table, settings_from
 from disbench.shards.manifest import SCHEMA_VERSION, ShardFile, Tally
 
-ROWS_A_GROUP = 32
-"""Scenes a Parquet row group: what a reader decodes to get at one scene."""
+ROWS_A_GROUP = 32  # scenes a Parquet row group: what a reader decodes to get at one scene
 
-_MOST_LEFT_OUT = 2**1023
-"""Combinations that are counted at most: a float holds no more."""
+_MOST_LEFT_OUT = 2**1023  # combinations that are counted at most: a float holds no more
 
 _STORED = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
 """Fields of an object that are stored as they are."""
-_NULL = -(2**40)
-"""In place of null: no number of a shard is as small."""
-_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)
-"""Paths that need no closer look, as nearly all are."""
+_NULL = -(2**40)  # in place of null: no number of a shard is as small
+_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)  # paths that need no closer look, as nearly all are
 
 _TEXT, _INT, _INTS, _COUNT = pa.string(), pa.int32(), pa.list_(pa.int32()), pa.float64()
 _MAY_BE_NULL = ("annotation_id", "synset", "parent", "level")

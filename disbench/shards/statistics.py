@@ -26,12 +26,9 @@ from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, relation
 from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
-DIFFERENT = 0.9
-"""Two masks of a set with a smaller IoU are different answers to a click."""
-TOP_PAIRS = 15
-"""Category pairs that are listed, at most."""
-COLUMNS = 100
-"""Width of the text report in characters, at most."""
+DIFFERENT = 0.9  # two masks of a set with a smaller IoU are different answers to a click
+TOP_PAIRS = 15  # category pairs that are listed, at most
+COLUMNS = 100  # width of the text report in characters, at most
 
 _NOT_PRINTED = ("Cc", "Cf", "Cs", "Co", "Cn")
 _BAR = 40
@@ -39,8 +36,7 @@ _LABEL = COLUMNS - 42
 _ROWS = 16  # the default cap of proximity sets, so that a histogram shows where it cuts
 
 
-Statistics = dict[str, Any]
-"""What `statistics` returns."""
+Statistics = dict[str, Any]  # what `statistics` returns
 
 
 def statistics(folder: Path, *, overlaps: bool = True, limit: int | None = None, progress: bool = False) -> Statistics:
@@ -273,8 +269,7 @@ def _mean(total: float, count: int) -> float | None:
     return total / count if count else None
 
 
-Row = tuple[str, ...]
-"""Label, value and, in some rows, a remark."""
+Row = tuple[str, ...]  # label, value and, in some rows, a remark
 
 
 def as_text(stats: Statistics) -> str:

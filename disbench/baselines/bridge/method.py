@@ -32,8 +32,7 @@ from disbench.io.files import file_sha256
 from disbench.io.settings import Bounds, Option
 from disbench.workers.processes import exit_words, interrupts_held_back
 
-CHILD = Path(__file__).with_name("child.py")
-"""The program that runs adapters."""
+CHILD = Path(__file__).with_name("child.py")  # the program that runs adapters
 SHIMS = Path(__file__).with_name("shims")
 """Folder of `sitecustomize.py`, which completes what an older system finds too new."""
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]

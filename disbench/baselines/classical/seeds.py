@@ -15,8 +15,7 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds, check_fields
 
-SignMap = npt.NDArray[np.int8]
-"""Seeds of a working image, (rows, columns): 1 object, -1 background, 0 neither."""
+SignMap = npt.NDArray[np.int8]  # seeds of a working image, (rows, columns): 1 object, -1 background, 0 neither
 Solver = Callable[[SignMap], npt.NDArray[Any]]
 """From seeds of both signs to the object's labels (bool) or probabilities in [0, 1], (rows, columns)."""
 

@@ -36,12 +36,9 @@ from disbench.core.errors import extra_module
 from disbench.core.prediction import RgbImage
 from disbench.workers import threads
 
-SIDE = 1024
-"""Pixels of the encoder's square input: the image's long side is resized to it."""
-LOW = 256
-"""Pixels of the decoder's square masks."""
-ENCODING = (1, 256, 64, 64)
-"""Shape of the encoder's output for an image."""
+SIDE = 1024  # pixels of the encoder's square input: the image's long side is resized to it
+LOW = 256  # pixels of the decoder's square masks
+ENCODING = (1, 256, 64, 64)  # shape of the encoder's output for an image
 _FOUR_MASKS = "/Reshape_9_output_0"
 _FOUR_SCORES = "/iou_prediction_head/layers.2/Gemm_output_0"
 _EXPANDED = "/Add_7"

@@ -23,12 +23,10 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import naming, whole_file
 
-MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
-"""SAM's normalisation: red, green, blue, 8-bit levels."""
+MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)  # SAM's normalisation: red, green, blue, 8-bit levels
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 Encoding = TypeVar("Encoding")
-IN_MEMORY = 4
-"""Images whose encodings stay in memory: objects of one image follow each other in a dataset."""
+IN_MEMORY = 4  # images whose encodings stay in memory: objects of one image follow each other in a dataset
 Candidates = Literal[1, 3]
 
 

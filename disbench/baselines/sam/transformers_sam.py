@@ -234,16 +234,12 @@ def method_of(family: Family) -> Callable[..., TransformersSam]:
     return make
 
 
-sam = method_of(SAM)
-"""SAM (Kirillov et al., ICCV 2023)."""
+sam = method_of(SAM)  # SAM (Kirillov et al., ICCV 2023)
 sam_hq = method_of(SAM_HQ)
 """SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added.
 
 The three candidates come sorted by score, as transformers has them; the authors' own code offers the best.
 """
-sam2 = method_of(SAM_2)
-"""SAM 2 (Ravi et al., 2024) on single images."""
-slimsam = method_of(SLIM_SAM)
-"""SlimSAM (Chen, Fang, Ma, Wang, NeurIPS 2024): SAM, pruned and distilled."""
-sam3 = method_of(SAM_3)
-"""SAM 3's tracker (Carion et al., 2025) on single images: clicks, not concepts."""
+sam2 = method_of(SAM_2)  # SAM 2 (Ravi et al., 2024) on single images
+slimsam = method_of(SLIM_SAM)  # SlimSAM (Chen, Fang, Ma, Wang, NeurIPS 2024): SAM, pruned and distilled
+sam3 = method_of(SAM_3)  # SAM 3's tracker (Carion et al., 2025) on single images: clicks, not concepts

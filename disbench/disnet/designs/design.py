@@ -15,8 +15,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD
 from disbench.disnet.training.settings import RefinementLoss, Training
 
-Parts = dict[str, Tensor]
-"""Summands of a loss, scalars, by name."""
+Parts = dict[str, Tensor]  # summands of a loss, scalars, by name
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from disbench.core.opencv import opencv
 from disbench.core.prediction import Method, Prediction, RgbImage, Session
 from disbench.disnet.method import Label, design
 
-LEAST = 1e-3
-"""Smallest probability of a pixel that is not clicked."""
+LEAST = 1e-3  # smallest probability of a pixel that is not clicked
 
 
 def dos_gc(

@@ -26,10 +26,8 @@ from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
 from disbench.disnet.training.losses import THRESHOLD, binary_cross_entropy
 
-CLICKS_SHARE = 0.5
-"""Weight of the clicks' loss; the mask's has the rest."""
-ANCHOR = 1.0
-"""Weight of the squared distance of the weights from those that the steps started with."""
+CLICKS_SHARE = 0.5  # weight of the clicks' loss; the mask's has the rest
+ANCHOR = 1.0  # weight of the squared distance of the weights from those that the steps started with
 
 
 def ia_sa(

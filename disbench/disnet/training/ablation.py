@@ -45,8 +45,7 @@ from disbench.shards.manifest import read_manifest
 from disbench.workers import LocalEngine, threads
 
 REPORT, TRAINING = "report", "training"
-_PLACES = ("checkpoint", "weights", "cache", "device")
-"""Options of the method that do not change its numbers."""
+_PLACES = ("checkpoint", "weights", "cache", "device")  # options of the method that do not change its numbers
 
 
 @dataclass(frozen=True, slots=True)

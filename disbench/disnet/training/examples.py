@@ -35,14 +35,11 @@ from disbench.io.files import file_sha256
 from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, finder_of
 from disbench.shards.training_set import read_image
 
-MOST = 24
-"""Random clicks of one sign, at most."""
-GAMMA = 0.8
-"""Each number of clicks is this much less likely than the one before."""
+MOST = 24  # random clicks of one sign, at most
+GAMMA = 0.8  # each number of clicks is this much less likely than the one before
 NEGATIVE_KINDS = ("background", "other", "border")
 NEGATIVE_SHARES = (0.1, 0.4, 0.5)
-BORDER_SHARE = 0.1
-"""Width of the band around the object for border clicks, as a share of the square root of its area."""
+BORDER_SHARE = 0.1  # width of the band around the object for border clicks, as a share of the square root of its area
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +148,10 @@ def _band(target: BoolArray) -> BoolArray:
     return grown & ~target
 
 
-_FIXED_SEED = 0
-"""Fixed views are the same in trainings of all seeds, which can share cached features."""
+_FIXED_SEED = 0  # fixed views are the same in trainings of all seeds, which can share cached features
 _COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
 _DRAWS = 8
-_SMALLEST_TARGET = 16
-"""Cells: a view with less of the supervised mask is drawn again."""
+_SMALLEST_TARGET = 16  # cells: a view with less of the supervised mask is drawn again
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,9 @@ def _pixel_mean(inside: Tensor, outside: Tensor, targets: Tensor, valid: Tensor)
     return total / valid.sum(dim=(-2, -1)).clamp(min=1)
 
 
-Pairs = tuple[Tensor, Tensor]
-"""Numbers of candidates and of the masks matched to them: int64 (k,) each."""
+Pairs = tuple[Tensor, Tensor]  # numbers of candidates and of the masks matched to them: int64 (k,) each
 
-THRESHOLD = 0.49
-"""Probabilities strictly above it belong to the mask."""
+THRESHOLD = 0.49  # probabilities strictly above it belong to the mask
 
 
 def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:

@@ -16,8 +16,7 @@ from disbench.io.settings import Bounds, Count, settings_from, with_overrides
 
 Selection = Literal["current", "any-gt"]
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
-Size = Annotated[float, Bounds(0, MAX_COUNT)]
-"""A rate, a number of epochs or a norm."""
+Size = Annotated[float, Bounds(0, MAX_COUNT)]  # a rate, a number of epochs or a norm
 Share = Annotated[float, Bounds(0, 1)]
 Decay = Annotated[float, Bounds(0, 0.999999)]
 

@@ -43,8 +43,7 @@ from disbench.io.files import file_sha256
 from disbench.shards.manifest import read_manifest
 from disbench.workers import processes, threads
 
-Benchmark = Callable[[DisnetMethod], Mapping[str, float]]
-"""Evaluates the network in training: figures by name."""
+Benchmark = Callable[[DisnetMethod], Mapping[str, float]]  # evaluates the network in training: figures by name
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Receives each line of the log: the step, the number of steps, the figures."""
 STATE = "checkpoint"

@@ -18,8 +18,7 @@ from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
-Parts = dict[str, Tensor]
-"""Summands of a loss and figures of a step, by name."""
+Parts = dict[str, Tensor]  # summands of a loss and figures of a step, by name
 Clicks = list[list[Click]]
 
 
