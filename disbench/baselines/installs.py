@@ -144,11 +144,7 @@ def list_installed() -> Iterator[str]:
 
 
 def remove(card_name: str, report: Report = print) -> None:
-    """Remove all of a card's installation, and the environments that no other card uses.
-
-    Raises:
-        InputError: nothing of it is here.
-    """
+    """Remove a card's installation, and environments that no other card uses; `InputError` if nothing of it is here."""
     root, name = methods_folder(), Path(card_name).name.removesuffix(".toml")
     if not (root / name).is_dir() or name == "environments":
         raise InputError(f"{card_name}: nothing of it is installed; see disbench methods installed")

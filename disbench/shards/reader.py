@@ -227,11 +227,7 @@ class DiverseSets(Sequence[DiverseSet]):
 
 
 def read_sets(folder: str | Path) -> DiverseSets:
-    """The diverse sets of a folder of shards that `disbench sample` made; memory is that of a few row groups.
-
-    Raises:
-        InputError: the folder is not a finished folder of shards.
-    """
+    """The diverse sets of a finished folder of shards, else `InputError`; memory is that of a few row groups."""
     return DiverseSets(folder)
 
 
@@ -276,11 +272,7 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
 
 
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
-    """The image of a scene: uint8 (height, width, 3), RGB; `size` is (height, width) of its masks.
-
-    Raises:
-        InputError: the image is damaged, or not of the size of its masks.
-    """
+    """The image of a scene, uint8 (height, width, 3), RGB; `InputError` if damaged or not of its masks' `size`."""
     image = read_rgb(path)
     if path.parent not in _SAID and (note := turned([path], "if the masks were drawn so, save it turned")):
         _SAID.add(path.parent)

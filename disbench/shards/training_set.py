@@ -93,11 +93,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
 
 
 def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
-    """The image of a scene: uint8 (height, width, 3), RGB; `size` is (height, width) of its masks.
-
-    Raises:
-        InputError: the image is missing, damaged, or not of the size of its masks.
-    """
+    """The same as `read_scene_image`, of the image that `find` finds; `InputError` if there is none."""
     path = find(file_name)
     if path is None:
         place = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"

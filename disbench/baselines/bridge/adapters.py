@@ -21,11 +21,7 @@ import numpy as np
 
 
 def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
-    """Put a checkout first on the path, and return a function that imports a module by its full name.
-
-    Raises:
-        ImportError: the package is not in the checkout.
-    """
+    """Put a checkout that has a package first on the path, and return a function that imports a module by its name."""
     folder = Path(repo).resolve()
     sys.path.insert(0, str(folder))
     spec = importlib.util.find_spec(package)

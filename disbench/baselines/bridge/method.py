@@ -146,11 +146,7 @@ class BridgeSession:
         self._method, self._child, self._number, self._size = method, child, number, size
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """Candidates for all clicks so far.
-
-        Raises:
-            BridgeError: the child ended, is late, raised, or did not answer with one array.
-        """
+        """Candidates for all clicks so far; `BridgeError` if the child ended, is late, raised, or sent no one array."""
         height, width = self._size
         header, arrays = self._ask(
             {"type": "predict", "clicks": [[click.x, click.y, click.positive] for click in clicks]},
