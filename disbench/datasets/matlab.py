@@ -154,21 +154,17 @@ def _variables(data: memoryview, order: str) -> Iterator[Matrix]:
     while data:
         kind, content, after = _element(data, order, pad=False)
         if kind == _COMPRESSED:
-            kind, content, _ = _element(_decompressed(content), order)
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(content, MAX_MATLAB_BYTES)
+            if not unpacker.eof:
+                raise _DamagedError("a variable is too large, or cut off")
+            kind, content, _ = _element(memoryview(unpacked), order)
         elif len(content) % 8:
             after = after[-len(content) % 8 :]
         if kind != _MATRIX:
             raise _DamagedError(f"an element of type {kind} in place of a variable")
         yield _matrix(content, order)
         data = after
-
-
-def _decompressed(data: memoryview) -> memoryview:
-    unpacker = zlib.decompressobj()
-    content = unpacker.decompress(data, MAX_MATLAB_BYTES)
-    if not unpacker.eof:
-        raise _DamagedError("a variable is too large, or cut off")
-    return memoryview(content)
 
 
 def _element(data: memoryview, order: str, *, pad: bool = True) -> tuple[int, memoryview, memoryview]:

@@ -187,7 +187,10 @@ class SpinScenes(FileScenes):
         sizes: dict[tuple[int, int], Path] = {}
         for above, (file, ids) in zip((2, 1, 0), zip(self.files, self._ids, strict=True), strict=True):
             found = file.objects(ids[key], "pycocotools", dropped) if key in ids else []
-            levels.append([_of_level(one.item, above) for one in found])
+            levels.append([])
+            for item in (one.item for one in found):  # the three files may number alike; subparts keep their numbers
+                number = None if item.annotation_id is None else above * _IDS + item.annotation_id
+                levels[-1].append(dataclasses.replace(item, source=SPIN, annotation_id=number))
             if key in ids:
                 record = file.images[ids[key]]
                 sizes.setdefault((record.height, record.width), file.path)
@@ -199,12 +202,6 @@ class SpinScenes(FileScenes):
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
         image = f"images/{self.split}/{key}.JPEG"
         return Scene(key, image, height, width, SPIN, objects, dropped=dropped, links=links)
-
-
-def _of_level(item: SceneObject, above: int) -> SceneObject:
-    """The object with an id that no other level has: the three files may number alike. Subparts keep theirs."""
-    number = None if item.annotation_id is None else above * _IDS + item.annotation_id
-    return dataclasses.replace(item, source=SPIN, annotation_id=number)
 
 
 def _by_name(file: AnnotationFile) -> dict[str, Id]:

@@ -57,7 +57,8 @@ class Sa1bScenes(KeyedScenes):
                         found[match[2]].append(int(match[1]))
             places.extend(array("I", [len(self._folders)]) * (len(numbers) - len(places)))
             self._folders.append(prefix)
-            self._photos.append(prefix if len(photos) > before else _beside(prefix))
+            beside = "/".join("images" if part == "annotations" else part for part in prefix.split("/"))
+            self._photos.append(prefix if len(photos) > before else beside)
         if not numbers:
             raise InputError(f"{folder}: no sa_N.json in it; name the folder that SA-1B's archives were unpacked to")
         order = np.argsort(np.asarray(numbers), kind="stable")
@@ -138,11 +139,6 @@ def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:
             if has_control(name):
                 raise InputError(f"{folder / prefix}: the name {shown(name)} is not plain text; rename the folder")
             yield from _folders(folder, f"{prefix}{name}/", depth - 1)
-
-
-def _beside(prefix: str) -> str:
-    """The folder of the images that have their JSON files in another one."""
-    return "/".join("images" if part == "annotations" else part for part in prefix.split("/"))
 
 
 def _masks(annotations: Sequence[Any], height: int, width: int) -> dict[int, Rle]:
