@@ -194,15 +194,9 @@ class Batch:
 
     def rows(self, rows: Sequence[int]) -> Batch:
         """Some of the examples."""
-        own = list(rows)
-        return Batch(
-            self.inputs[own],
-            self.valid[own],
-            [self.masks[row] for row in own],
-            self.targets[own],
-            self.first.rows(torch.tensor(own)),
-            [self.clicks[row] for row in own],
-        )
+        own, first = list(rows), self.first.rows(torch.tensor(rows))
+        masks, clicks = [self.masks[row] for row in own], [self.clicks[row] for row in own]
+        return Batch(self.inputs[own], self.valid[own], masks, self.targets[own], first, clicks)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
