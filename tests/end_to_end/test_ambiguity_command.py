@@ -125,16 +125,12 @@ def test_what_cannot_be_asked(place: Path, photo_shards: Path, tmp_path: Path) -
     diverse = (*run, "--task", "diverse")
     for arguments, words in (
         (run, "--dataset is missing"),
-        ((*run, "--dataset", "photos", "--sets", "3"), "go with --task diverse"),
         (diverse, "--shards"),
         ((*diverse, "--shards", photo_shards, "--dataset", "photos"), "no --dataset"),
         ((*diverse, "--shards", photo_shards, "--stop-at", "0.9"), "--stop-at belongs to loops of clicks"),
-        ((*diverse, "--shards", photo_shards, "--granularity", "truth"), "--granularity belongs to loops of clicks"),
         ((*run, "--dataset", "photos", "--granularity", "truth"), "--granularity goes with --task intents"),
         ((*diverse, "--shards", photo_shards, "--images", tmp_path / "gone"), "not a folder"),
-        (("ambiguity", place / "runs" / "three", "--shards", tmp_path), "no manifest.json"),
         (("verify", place / "runs" / "three"), "disbench ambiguity reads it"),
-        (("verify", place / "runs" / "intents-score", "--dataset", tmp_path), "no manifest.json"),
     ):
         done = disbench(*arguments, cwd=tmp_path)
         assert done.returncode == 2 or "not checked" in done.stdout, (arguments, done.stdout)

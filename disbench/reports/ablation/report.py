@@ -18,7 +18,7 @@ import numpy.typing as npt
 from disbench.core.arrays import FloatArray
 from disbench.core.errors import InputError
 from disbench.core.statistics import bootstrap_interval
-from disbench.harness.measures import MEASURES, NOT_A_NUMBER, Measure, RunRows, UnavailableError
+from disbench.harness.measures import MEASURES, NOT_A_NUMBER, Measure, UnavailableError
 from disbench.harness.store import RUN
 from disbench.io.files import write_files
 from disbench.reports.ablation.plans import RUNS, AblationPlan, Contrast, RowRecord, read_record, recorded
@@ -44,11 +44,7 @@ _ROWS = (
 )
 
 
-def _first_ious(rows: RunRows) -> FloatArray:
-    return np.array([row[0] for row in rows.ious], dtype=np.float64)
-
-
-FIRST = replace(MEASURES["mean_iou_1"], by_sample=_first_ious)
+FIRST = replace(MEASURES["mean_iou_1"], by_sample=lambda rows: np.array([row[0] for row in rows.ious], np.float64))
 """The IoU at click 1, of runs that stop early too."""
 
 

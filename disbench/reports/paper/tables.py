@@ -366,7 +366,7 @@ def _measured_cell(number: Number, emphasis: Emphasis, notes: Footnotes) -> Cell
 
 def _difference_cell(number: Number) -> Cell:
     if number.difference is not None:
-        return Cell(signed(number.measure, number.difference))
+        return Cell(_signed(number.measure, number.difference))
     missing = number.measured.missing
     return Cell(NOT_RUN if missing == NOT_RUN else _NOT_AVAILABLE if missing else NOT_PRINTED)
 
@@ -375,12 +375,10 @@ def _text(measure: Measure, number: float) -> str:
     return f"{number:.2f}" if measure.kind == "noc" else f"{number:.0f}"
 
 
-def signed(measure: Measure, difference: float) -> str:
+def _signed(measure: Measure, difference: float) -> str:
     """A difference as tables print it: `+0.04`, `−3`, `0.00`."""
     size = _text(measure, abs(difference))
-    if not float(size):
-        return size
-    return f"{'+' if difference > 0 else '−'}{size}"
+    return f"{'+' if difference > 0 else '−'}{size}" if float(size) else size
 
 
 def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
@@ -452,7 +450,7 @@ def _lines(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[st
             where = f"  {block.row or block.runs[0].label} on {number.measure.dataset.title}: {number.measure.title}"
             beside = f", {NOT_PRINTED}" if block.entry else ""
             if number.difference is not None:
-                beside = f", published {number.published} ({signed(number.measure, number.difference)})"
+                beside = f", published {number.published} ({_signed(number.measure, number.difference)})"
             lines.append(f"{where} measured {_text(number.measure, number.measured.number)}{beside}")
     without = [block.row for block in blocks if block.row and not block.runs]
     return [*lines, *([f"not run: {'; '.join(without)}"] if without else []), *remarks]
