@@ -212,3 +212,11 @@ def test_objects_and_parts_as_a_benchmark(tmp_path: Path) -> None:
     sample = source.read(2)
     assert sample.image.shape == (HEIGHT, WIDTH, 3)
     assert np.array_equal(sample.target == 1, png("L") == 255)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_shards_cannot_hold(name: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / PLACE).rename(tmp_path / PLACE.parent / name)
+    with pytest.raises(InputError, match=r"^[ -~]*not plain text"):
+        Ade20kScenes(tmp_path, "val")

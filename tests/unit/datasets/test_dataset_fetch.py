@@ -177,6 +177,16 @@ class TestDownload:
         assert get(sha256=SHA256) == CONTENT
         assert server.seen == [("/a.bin", f"bytes={len(CONTENT)}-")]
 
+    @pytest.mark.parametrize("note", [None, "{", '["http://elsewhere", "1"]'])
+    def test_a_part_of_unknown_origin_is_not_continued(
+        self, get: Get, server: Server, tmp_path: Path, note: str | None
+    ) -> None:
+        (tmp_path / "a.bin.part").write_bytes(b"x" * 1000)
+        if note is not None:
+            (tmp_path / "a.bin.part.json").write_text(note)
+        assert get() == CONTENT
+        assert server.seen == [("/a.bin", None)]
+
     @pytest.mark.parametrize("if_range", [True, False])
     @pytest.mark.parametrize("size", [150_000, 300_000, 400_000])
     def test_a_file_that_changed_meanwhile(self, get: Get, server: Server, if_range: bool, size: int) -> None:

@@ -181,3 +181,10 @@ def test_masks_as_a_benchmark(tmp_path: Path) -> None:
     source = open_dataset("sa1b", tmp_path, ["split=sa_000000"])
     assert list(source.ids) == [f"sa_1/{number}" for number in range(100, 105)]
     assert np.array_equal(source.read(2).target == 1, mask("L"))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
+def test_names_that_shards_cannot_hold(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=r"^[ -~]*not plain text"):
+        Sa1bScenes(tmp_path)
