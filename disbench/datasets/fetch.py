@@ -12,16 +12,8 @@ from typing import Any
 
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
-from disbench.datasets.cards import (
-    ANY_FOLDER,
-    Address,
-    DatasetCard,
-    RemoteFile,
-    is_folder,
-    load_card,
-    open_card,
-    open_dataset,
-)
+from disbench.datasets import cards
+from disbench.datasets.cards import Address, DatasetCard, RemoteFile
 from disbench.io import addresses, definitions
 from disbench.io.archives import safe_path, unpack
 from disbench.io.download import Answer, download, head
@@ -51,7 +43,7 @@ def fetch(
 
     Yields lines that tell what was done, as it is done. `InputError` without a root or an address whose file is right.
     """
-    card = load_card(name)
+    card = cards.load_card(name)
     if not card.files:
         raise InputError(f"{card.name}: its card has no address to fetch from; {card.get or card.homepage}")
     if data is None:
@@ -158,7 +150,7 @@ class _Fetch:
 
     def _content(self, folder: Path) -> str:
         """Compare the content of a folder with the card; a line about it."""
-        card, found = self.card, open_card(self.card, folder).content_hash()
+        card, found = self.card, cards.open_card(self.card, folder).content_hash()
         if found == card.content_hash:
             return f"{card.name}: content hash {found} (as on the card)"
         if self.unverified:
@@ -214,8 +206,8 @@ def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answ
 
     A file of another size than the card has is not alive. Without names, all cards of the package are asked for.
     """
-    cards = [load_card(name) for name in names or definitions.names("datasets")]
-    asked = [(card, file, address) for card in cards for file in card.files for address in file.addresses]
+    known = [cards.load_card(name) for name in names or definitions.names("datasets")]
+    asked = [(card, file, address) for card in known for file in card.files for address in file.addresses]
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         answers = {url: pool.submit(head, url) for url in dict.fromkeys(address.url for *_, address in asked)}
         for card, file, address in asked:
@@ -279,8 +271,8 @@ class Verification:
 def list_datasets(data: Path | None) -> list[Listing]:
     """Every dataset with a card, sorted by name, and whether it is below the root of the datasets."""
     found = []
-    for card in map(load_card, definitions.names("datasets")):
-        if card.name == ANY_FOLDER:
+    for card in map(cards.load_card, definitions.names("datasets")):
+        if card.name == cards.ANY_FOLDER:
             found.append(Listing(card.name, card.title, None, None, "your own"))
             continue
         folder = card.find(data, card.values())
@@ -297,10 +289,10 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
     `open_dataset`; `InputError` for an unknown dataset or option.
     """
     name = addresses.local_text(name)
-    card = None if is_folder(name) else load_card(name)
+    card = None if cards.is_folder(name) else cards.load_card(name)
     default = card is not None and card.values(overrides) == card.values()
     try:
-        source = open_dataset(name, data, overrides)
+        source = cards.open_dataset(name, data, overrides)
     except InputError as error:
         return Verification(card.name if card else name, problems=(str(error),))
     problems = _unreadable(source, progress=progress)

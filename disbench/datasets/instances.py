@@ -21,21 +21,9 @@ from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster, whole_number
 from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, links_by_id, scene_objects
+from disbench.datasets import json_index
 from disbench.datasets.images import ImageFinder
-from disbench.datasets.json_index import (
-    Id,
-    Json,
-    JsonArrays,
-    Offsets,
-    RecordFile,
-    index_json,
-    is_missing,
-    optional_id,
-    parse_record,
-    parse_records,
-    read_flag,
-    read_id,
-)
+from disbench.datasets.json_index import Id, Json, JsonArrays, Offsets, RecordFile
 from disbench.datasets.label_maps import joint_sha256, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, image_size, refuse
 from disbench.io.files import Stamp, relative_path
@@ -132,7 +120,7 @@ class AnnotationFile:
     def annotation(self, place: int) -> dict[str, Any]:
         """The annotation at an index of `spans`."""
         begin, stop = self.spans[place].tolist()
-        return parse_record(self.path, self.records.read(begin, stop), "annotations", place)
+        return json_index.parse_record(self.path, self.records.read(begin, stop), "annotations", place)
 
     def refuse(self, annotation: Json, problem: object, dropped: Counter[str]) -> None:
         """Raise `InputError` for a malformed annotation, or count it, by `bad`."""
@@ -169,7 +157,8 @@ class AnnotationFile:
         together = int(np.diff(self.spans[first:end]).sum()) <= _BLOCK_BYTES
         for begin in range(first, end, max(1, end - first) if together else 1):
             spans = self.spans[begin : end if together else begin + 1].tolist()
-            block = parse_records(self.path, [self.records.read(*span) for span in spans], "annotations", begin)
+            pieces = [self.records.read(*span) for span in spans]
+            block = json_index.parse_records(self.path, pieces, "annotations", begin)
             try:
                 found += self._read(image_id, begin, block, raster, dropped)
             except ValueError:  # one by one, to name the bad one
@@ -199,7 +188,7 @@ class AnnotationFile:
         found = enumerate(scene_objects(rles, about), first)
         if not self.link:
             return list(starmap(Annotated, found))
-        ids = [(read_id(annotation.get("id")), self._parent(annotation)) for annotation in annotations]
+        ids = [(json_index.read_id(annotation.get("id")), self._parent(annotation)) for annotation in annotations]
         return [Annotated(place, item, *pair) for (place, item), pair in zip(found, ids, strict=True)]
 
     def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
@@ -220,22 +209,22 @@ class AnnotationFile:
 
     def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its place in the file where some are texts."""
-        number = optional_id(annotation, "id")
+        number = json_index.optional_id(annotation, "id")
         if self.numbers is not None:
             return int(self.numbers[place])
         return number if isinstance(number, int) else None
 
     def _parent(self, annotation: Json) -> Id | None:
         """The id of the annotation that one is a part of, or its own; None where nothing is said."""
-        return None if annotation.get(self.link) == "" else optional_id(annotation, self.link)
+        return None if annotation.get(self.link) == "" else json_index.optional_id(annotation, self.link)
 
     def _category(self, annotation: Json) -> Category:
         value = annotation.get("category_id")
-        number, known = read_id(value), self.categories
-        if self.part_categories and self._parent(annotation) not in (None, read_id(annotation.get("id"))):
+        number, known = json_index.read_id(value), self.categories
+        if self.part_categories and self._parent(annotation) not in (None, json_index.read_id(annotation.get("id"))):
             known = self.part_categories
         if not known:
-            return Category("object" if is_missing(value) else str(number))
+            return Category("object" if json_index.is_missing(value) else str(number))
         if number is None or number not in known:
             raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {shown(value)}")
         return known[number]
@@ -286,7 +275,7 @@ def open_annotations(
     without a size, or a missing one.
     """
     stamp = Stamp.of(path)  # before a byte is read
-    index = index_json(path)
+    index = json_index.index_json(path)
     for name in ("images", "annotations", "categories"):
         is_optional = name == "categories" and dialect != "panoptic"  # which say what is a thing
         if name not in index.records and not (is_optional and index.rest.get(name) is None):
@@ -310,7 +299,7 @@ def _categories(index: JsonArrays, name: str) -> dict[Id, Category]:
     found, path = {}, index.path
     for record in index.iterate(name) if name in index.records else ():
         title, synset = _text(record, "name", path) or "", _text(record, "synset", path)
-        is_thing = read_flag(record.get("isthing"), missing=True) is not False
+        is_thing = json_index.read_flag(record.get("isthing"), missing=True) is not False
         found[_id_of(record, path)] = Category(title, synset, is_thing, record.get("supercategory") == "PART")
     return found
 
@@ -324,11 +313,11 @@ def _group_by_image(
     has_texts = False
     link = ""
     for place, annotation in enumerate(index.iterate("annotations")):
-        owner = read_id(annotation.get("image_id"))
+        owner = json_index.read_id(annotation.get("image_id"))
         owners[place] = -1 if owner is None else ranks.get(owner, -1)
-        has_texts = has_texts or isinstance(read_id(annotation.get("id")), str)
+        has_texts = has_texts or isinstance(json_index.read_id(annotation.get("id")), str)
         if link != _LINKS[0]:
-            link = next((key for key in _LINKS if not is_missing(annotation.get(key))), link)
+            link = next((key for key in _LINKS if not json_index.is_missing(annotation.get(key))), link)
         if owners[place] < 0:
             said = f"annotation {shown(annotation.get('id'))}: no image {shown(annotation.get('image_id'))} in 'images'"
             refuse(bad, f"{index.path}: {said}", Counter(), "fix the file", option)
@@ -361,7 +350,7 @@ def _relative(name: str, image_id: object, path: Path) -> str:
 def _text(record: Json, key: str, path: Path) -> str | None:
     """A text of a record, or None; numbers become text."""
     value = record.get(key)
-    if is_missing(value):
+    if json_index.is_missing(value):
         return None
     if type(value) not in (str, int, float):
         raise InputError(f"{path}: {key!r} of record {shown(record.get('id'))} is {shown(value)}, not a text; fix it")
@@ -369,7 +358,7 @@ def _text(record: Json, key: str, path: Path) -> str | None:
 
 
 def _id_of(record: Json, path: Path) -> Id:
-    if (found := read_id(record.get("id"))) is None:
+    if (found := json_index.read_id(record.get("id"))) is None:
         raise InputError(f"{path}: the id {shown(record.get('id'))} is neither a whole number nor a text; fix the file")
     return found
 
@@ -379,7 +368,7 @@ def _ascending(image_id: Id) -> tuple[bool, Id]:
 
 
 def _is_crowd(record: Json) -> bool:
-    if (found := read_flag(record.get("iscrowd"), missing=False)) is None:
+    if (found := json_index.read_flag(record.get("iscrowd"), missing=False)) is None:
         raise ValueError(f"its iscrowd {shown(record['iscrowd'])} is not 0 or 1")
     return found
 

@@ -19,22 +19,8 @@ import numpy.typing as npt
 from disbench.core.arrays import BoolArray, ByteArray
 from disbench.core.errors import InputError
 from disbench.core.samples import Target
-from disbench.datasets.label_maps import (
-    HALF,
-    UNDECIDED,
-    VOID,
-    Labels,
-    brightest,
-    distinct,
-    on_black,
-    one_colour,
-    read_instances,
-    read_label_map,
-    read_label_png,
-    read_palette,
-    read_shown,
-    voc_numbers,
-)
+from disbench.datasets import label_maps as maps
+from disbench.datasets.label_maps import Labels
 
 Rule = Callable[[Path, int], Target]
 
@@ -51,39 +37,39 @@ def instance_numbers(path: Path, rule: str) -> list[int]:
     """The numbers of the instances with a pixel in a map, ascending, by a rule of `INSTANCE_MAPS`; 0 is background."""
     numbers, ignored = INSTANCE_MAPS[rule](path)
     counted = numbers.ravel() if ignored is None else numbers[~ignored]
-    return [int(number) for number in distinct(counted) if number]
+    return [int(number) for number in maps.distinct(counted) if number]
 
 
 def gray_of_index(path: Path) -> npt.NDArray[np.uint8]:
     """The grey value of every palette index of a PNG: uint8 (256,), as OpenCV's BGR2GRAY rounds it."""
-    return np.asarray((read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.uint8)
+    return np.asarray((maps.read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.uint8)
 
 
 def _sbd(path: Path) -> tuple[Labels, None]:
-    return read_instances(path)[0], None
+    return maps.read_instances(path)[0], None
 
 
 def _voc(path: Path) -> tuple[Labels, BoolArray]:
-    labels = read_label_png(path)
-    return labels, labels == VOID
+    labels = maps.read_label_png(path)
+    return labels, labels == maps.VOID
 
 
 def _voc_gray(path: Path) -> tuple[Labels, BoolArray]:
     """Instances numbered by the grey value of their colour, which some share: RITM reads the maps in grey."""
-    labels = read_label_png(path)
-    return gray_of_index(path)[labels], labels == VOID
+    labels = maps.read_label_png(path)
+    return gray_of_index(path)[labels], labels == maps.VOID
 
 
 def _folder_map(path: Path) -> tuple[Labels, None]:
-    values = read_label_map(path)
+    values = maps.read_label_map(path)
     if values.ndim == 3 and (values != values[..., :1]).any():
-        return voc_numbers(values, path), None
-    return brightest(values), None
+        return maps.voc_numbers(values, path), None
+    return maps.brightest(values), None
 
 
 def _folder_map_void(path: Path) -> tuple[Labels, BoolArray]:
     numbers, _ = _folder_map(path)
-    return numbers, numbers == VOID
+    return numbers, numbers == maps.VOID
 
 
 # Rules for maps of several instances: how the numbers and the ignored pixels are read.
@@ -97,42 +83,42 @@ INSTANCE_MAPS: Mapping[str, Callable[[Path], tuple[Labels, BoolArray | None]]] =
 
 RULES: Mapping[str, Rule] = {
     # GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue).
-    "trimap": lambda path, _: _above(_channel(path, 2), UNDECIDED, UNDECIDED),
+    "trimap": lambda path, _: _above(_channel(path, 2), maps.UNDECIDED, maps.UNDECIDED),
     # DAVIS, COCO_MVal: any colour channel above 0; all objects are merged.
-    "any-channel": lambda path, _: _above(brightest(read_shown(path)[0]), 0),
+    "any-channel": lambda path, _: _above(maps.brightest(maps.read_shown(path)[0]), 0),
     # DAVIS-585, HQSeg-44K: the first channel above 128, nothing ignored.
-    "bright": lambda path, _: _above(_channel(path, 0), UNDECIDED),
+    "bright": lambda path, _: _above(_channel(path, 0), maps.UNDECIDED),
     # DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored.
     "first-value": lambda path, _: _above(_first_values(path), 0),
     # Berkeley as FCANet reads it: the same, of 128 or more.
-    "first-value-128": lambda path, _: _above(_first_values(path), UNDECIDED - 1),
+    "first-value-128": lambda path, _: _above(_first_values(path), maps.UNDECIDED - 1),
     # A folder's binary masks: what is not 0 (palette index, grey value, or any channel).
-    "any-value": lambda path, _: _nonzero(brightest(read_label_map(path))),
+    "any-value": lambda path, _: _nonzero(maps.brightest(maps.read_label_map(path))),
     # The same, but 255 is ignored; colours are PascalVOC's numbers.
     "any-value-void-255": lambda path, _: _nonzero(*_folder_map_void(path)),
     # A folder's binary masks: what shows on black and is brighter than 127 in any channel; or all else.
-    "above-half": lambda path, _: _target(on_black(*read_shown(path)) > HALF),
-    "up-to-half": lambda path, _: _target(on_black(*read_shown(path)) <= HALF),
+    "above-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) > maps.HALF),
+    "up-to-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) <= maps.HALF),
     # A folder's binary masks: an alpha channel above 127.
-    "opaque": lambda path, _: _target(_alpha(path) > HALF),
+    "opaque": lambda path, _: _target(_alpha(path) > maps.HALF),
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
 }
 
 
 def _alpha(path: Path) -> ByteArray:
-    alpha = read_shown(path)[1]
+    alpha = maps.read_shown(path)[1]
     if alpha is None:
         raise InputError(f"{path}: all pixels are equally opaque; set mask=half or another")
     return alpha
 
 
 def _channel(path: Path, number: int) -> ByteArray:
-    colours, _ = read_shown(path)
+    colours, _ = maps.read_shown(path)
     return colours if colours.ndim == 2 else np.asarray(colours[..., number])
 
 
 def _first_values(path: Path) -> Labels:
-    values = read_label_map(path)
+    values = maps.read_label_map(path)
     return values if values.ndim == 2 else np.asarray(values[..., 0])
 
 
@@ -205,35 +191,33 @@ def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
     share = float(np.mean([kind.share for kind in kinds]))
     found = _listed(np.unique(np.concatenate([kind.values for kind in kinds])))
     dark = "; if the dark part is the object, set mask=dark" if share > 1 / 2 and not number else ""
-    return (_BRIGHT if bright else _NUMBERS), (
-        f"{found} in {len(kinds)} mask{'s'[: len(kinds) > 1]}: object above {HALF if bright else 0}, {share:.1%} of "
-        f"the pixels{dark}"
-    )
+    above = f"object above {maps.HALF if bright else 0}, {share:.1%} of the pixels{dark}"
+    return (_BRIGHT if bright else _NUMBERS), f"{found} in {len(kinds)} mask{'s'[: len(kinds) > 1]}: {above}"
 
 
 def mask_kind(path: Path) -> MaskKind:
     """What the pixels of a mask are; `InputError` if it is missing, damaged, or not a mask."""
-    colours, alpha = read_shown(path)
-    light = on_black(colours, alpha)
-    shades = distinct(light)
+    colours, alpha = maps.read_shown(path)
+    light = maps.on_black(colours, alpha)
+    shades = maps.distinct(light)
     try:
-        numbers = brightest(read_label_map(path))
-        known = path.suffix.lower() not in LOSSY or {*shades} <= {0, VOID}
+        numbers = maps.brightest(maps.read_label_map(path))
+        known = path.suffix.lower() not in LOSSY or {*shades} <= {0, maps.VOID}
     except InputError:  # no whole numbers: fractions, CMYK
         numbers, known = light, False
     same = np.array_equal(numbers, light)
-    values, is_number, is_bright = shades if same else distinct(numbers), numbers != 0, light > HALF
-    plain = alpha is None and one_colour(colours)
+    values, is_number, is_bright = shades if same else maps.distinct(numbers), numbers != 0, light > maps.HALF
+    plain = alpha is None and maps.one_colour(colours)
     mapped = numbers.dtype == np.uint8 and not same  # by a palette, transparency, or 1 bit
     # Numbers need a background; where they are not what is seen, it must be black.
     known = known and (plain or (not is_number.all() and (not mapped or np.array_equal(is_number, light != 0))))
     blurred, areas = _edges(light) if len(shades) > 2 else (False, False)
-    bright = blurred or ({*shades} == {0, VOID} and (len(values) <= 2 or not mapped))
+    bright = blurred or ({*shades} == {0, maps.VOID} and (len(values) <= 2 or not mapped))
     middle = [shade for shade in shades if shade in _MIDDLE]
-    small, large = (values > 0) & (values < _LOW), (values >= _HIGH) & (values < VOID)
-    void = VOID in values and small.any() and not large.any()
+    small, large = (values > 0) & (values < _LOW), (values >= _HIGH) & (values < maps.VOID)
+    void = maps.VOID in values and small.any() and not large.any()
     cases: tuple[tuple[Any, tuple[str, ...], str], ...] = (  # the first that holds
-        (len(middle) == 1 and {0, VOID} <= {*shades} <= {0, 64, VOID, *middle}, (), _TRIMAP),
+        (len(middle) == 1 and {0, maps.VOID} <= {*shades} <= {0, 64, maps.VOID, *middle}, (), _TRIMAP),
         (void or (colours.ndim > 2 and (colours == _VOID_COLOUR).all(axis=2).any()), (), _VOID),
         (known and np.array_equal(is_number, is_bright), (_NUMBERS, _BRIGHT), ""),
         (known and (plain or not is_bright.any()), (_NUMBERS,), ""),
@@ -242,10 +226,10 @@ def mask_kind(path: Path) -> MaskKind:
         (True, (), _UNCLEAR),
     )
     rules, doubt = next((rules, doubt) for holds, rules, doubt in cases if holds)
-    scattered = len(shades) > _FEW and (blurred or 2 * len(distinct(numbers[_blocks(numbers)])) < len(values))
+    scattered = len(shades) > _FEW and (blurred or 2 * len(maps.distinct(numbers[_blocks(numbers)])) < len(values))
     swapped = mapped and not plain and is_bright[~is_number].any() and (light[is_number] == 0).any()
     no_map = _BLURRED if scattered else _SWAPPED if swapped else ""
-    no_trimap = _NOT_128 if middle and UNDECIDED not in middle else ""
+    no_trimap = _NOT_128 if middle and maps.UNDECIDED not in middle else ""
     return MaskKind(
         path,
         rules,
@@ -261,11 +245,11 @@ def _edges(light: ByteArray) -> tuple[bool, bool]:
     Edges and noise hardly have blocks of 2 x 2 equal pixels, areas are made of them.
     """
     counts = np.bincount(light.ravel(), minlength=256)
-    low, middle, high = counts[1:_LOW].sum(), counts[_LOW:_HIGH].sum(), counts[_HIGH:VOID].sum()
-    between, top = low + middle + high, high + counts[VOID]
-    share = _blocks(light)[(light > 0) & (light < VOID)].sum() / max(between, 1)
+    low, middle, high = counts[1:_LOW].sum(), counts[_LOW:_HIGH].sum(), counts[_HIGH : maps.VOID].sum()
+    between, top = low + middle + high, high + counts[maps.VOID]
+    share = _blocks(light)[(light > 0) & (light < maps.VOID)].sum() / max(between, 1)
     noisy = low and high and 4 * middle <= between
-    soft = top and share <= 1 / 4 and middle <= min(top, light.size / 5) and np.count_nonzero(counts[1:VOID]) > 1
+    soft = top and share <= 1 / 4 and middle <= min(top, light.size / 5) and np.count_nonzero(counts[1 : maps.VOID]) > 1
     return bool(noisy or soft), bool(share > 1 / 2 and (np.count_nonzero(counts) <= _FEW or not (low and top)))
 
 
