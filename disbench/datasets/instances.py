@@ -319,7 +319,8 @@ def _group_by_image(
         if link != _LINKS[0]:
             link = next((key for key in _LINKS if not json_index.is_missing(annotation.get(key))), link)
         if owners[place] < 0:
-            said = f"annotation {shown(annotation.get('id'))}: no image {shown(annotation.get('image_id'))} in 'images'"
+            owned = f"is of image {shown(annotation.get('image_id'))}, which is missing"
+            said = f"annotation {shown(annotation.get('id'))} {owned}"
             refuse(bad, f"{index.path}: {said}", Counter(), "fix the file", option)
     order = np.argsort(owners, kind="stable")
     lost = int((owners < 0).sum())

@@ -219,7 +219,7 @@ class Crew(Generic[Task, Result]):
 
 
 def _lost_each_time(what: str, reason: str) -> InputError:
-    fix = "run the same command again with fewer workers; a script must call this under `if __name__ == '__main__':`"
+    fix = "run the same command again to resume, with fewer workers; a script must guard its call (`__main__`)"
     return InputError(f"{what}: {ATTEMPTS} times, {reason} (out of memory?); {fix}")
 
 
