@@ -7,23 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from disbench.cli.options import (
-    BAD_INPUT,
-    DataOption,
-    DatasetArgument,
-    DatasetSetOption,
-    ExistingOption,
-    NamedDatasetOption,
-    SetOption,
-    Texts,
-    arg,
-    given,
-    opt,
-    path,
-    say,
-    say_all,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Texts, arg, given, opt, path, say, say_all, written
 from disbench.core.choices import MethodStatus
 from disbench.io import addresses
 
@@ -37,7 +22,7 @@ WhichOption = Annotated[
 
 
 @data_app.command("list")
-def data_list(data: DataOption = None) -> None:
+def data_list(data: common.DataOption = None) -> None:
     """List the datasets and whether they are installed."""
     from disbench.datasets.fetch import list_datasets
 
@@ -46,22 +31,24 @@ def data_list(data: DataOption = None) -> None:
 
 
 @data_app.command("verify")
-def data_verify(dataset: DatasetArgument, dataset_option: DatasetSetOption = None, data: DataOption = None) -> None:
+def data_verify(
+    dataset: common.DatasetArgument, dataset_option: common.DatasetSetOption = None, data: common.DataOption = None
+) -> None:
     """Check a dataset against its card: counts, sizes, content hash."""
     from disbench.datasets.fetch import verify
 
     found = verify(dataset, data, dataset_option or [], progress=True)
     say_all(found.lines(), err=not found.whole)
     if not found.whole:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(common.BAD_INPUT)
 
 
 @data_app.command("fetch")
 def data_fetch(
     dataset: CardArgument,
     no_hash: Annotated[bool, opt("Accept files without a hash, or of another content; print it.", "--no-hash")] = False,
-    existing: ExistingOption = "resume",
-    data: DataOption = None,
+    existing: common.ExistingOption = "resume",
+    data: common.DataOption = None,
 ) -> None:
     """Download a dataset, resumable and checked by its hash, from the first address on its card that serves."""
     from disbench.datasets.fetch import fetch
@@ -148,14 +135,14 @@ def methods_remove(method: CardArgument) -> None:
 
 
 @methods_app.command("check")
-def methods_check(method: CardArgument, variant: WhichOption = "", set_: SetOption = None) -> None:
+def methods_check(method: CardArgument, variant: WhichOption = "", set_: common.SetOption = None) -> None:
     """Try an installed system on an embedded photo with three clicks, and say whether it works."""
     from disbench.harness.predict import check_method
 
     verdict = check_method(method, variant, set_ or [])
     say_all(verdict.lines, err=not verdict.works)
     if not verdict.works:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(common.BAD_INPUT)
 
 
 @clicks_app.callback()
@@ -170,14 +157,14 @@ def clicks_import(
         arg("RClicks' clicks.csv, any CSV, Parquet of the demo or another tool, or scribbles."),
     ],
     file: Annotated[Path, arg("The file; of scribbles the folder.", parser=path)],
-    dataset: NamedDatasetOption,
+    dataset: common.NamedDatasetOption,
     out: Annotated[Path, written("Parquet file to write.")],
     missing: Annotated[Literal["error", "drop"], opt("What to do with clicks on unknown samples.")] = "error",
     scale: Annotated[
         Literal["full", "none"], opt("Clicks measured on another size: scale them, or not (RClicks).")
     ] = "full",
-    dataset_option: DatasetSetOption = None,
-    data: DataOption = None,
+    dataset_option: common.DatasetSetOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Turn recorded clicks of other tools into a file for `run --policy replay:FILE` and `run --task first-clicks`."""
     from disbench.datasets.cards import open_dataset

@@ -7,28 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from disbench.cli.options import (
-    BAD_INPUT,
-    FAILED_SAMPLES,
-    AddressOption,
-    DataOption,
-    DatasetSetOption,
-    EngineOption,
-    GpusOption,
-    NamedDatasetOption,
-    Texts,
-    ThreadsOption,
-    TimeoutOption,
-    WorkersOption,
-    arg,
-    command_line,
-    list_option,
-    opt,
-    path,
-    say,
-    say_all,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Texts, arg, opt, path, say, say_all, written
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
@@ -47,15 +27,15 @@ def leaderboard_run(
     set_: Annotated[
         Texts, opt("Set an option of all methods that have it: device=cuda; may be repeated.", "--set")
     ] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    gpus_per_worker: GpusOption = 0.0,
-    threads: ThreadsOption = 1,
-    timeout: TimeoutOption = 60.0,
+    workers: common.WorkersOption = None,
+    engine: common.EngineOption = "local",
+    address: common.AddressOption = None,
+    gpus_per_worker: common.GpusOption = 0.0,
+    threads: common.ThreadsOption = 1,
+    timeout: common.TimeoutOption = 60.0,
     existing: Annotated[Literal["resume", "overwrite"], opt("What to do with rows done, or under way.")] = "resume",
-    data: DataOption = None,
-    _list: Annotated[bool, list_option("reports/plans", "List the plans.")] = False,
+    data: common.DataOption = None,
+    _list: Annotated[bool, common.list_option("reports/plans", "List the plans.")] = False,
 ) -> None:
     """Do all rows of a plan: install, fetch, run, pack; then report them. The same command resumes.
 
@@ -77,14 +57,14 @@ def leaderboard_run(
     if any(outcome.state == "done" for outcome in outcomes):
         say_all(build_leaderboard([out / RUNS], out, asked.reproduce))
     if failed:
-        raise typer.Exit(FAILED_SAMPLES)
+        raise typer.Exit(common.FAILED_SAMPLES)
 
 
 @leaderboard_app.command("check")
 def leaderboard_check(
     submission: Annotated[Path, arg("A packed run.", parser=path)],
     dataset: Annotated[str | None, opt("The run's dataset, if its name alone does not find it.")] = None,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Say yes or no to a packed run: every number, click and IoU recomputed on the same dataset.
 
@@ -98,7 +78,7 @@ def leaderboard_check(
     good = found.holds and not found.unchecked
     say_all([*found.lines(), "yes" if good else "no"], err=not good)
     if not good:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(common.BAD_INPUT)
 
 
 @leaderboard_app.command("build")
@@ -116,18 +96,18 @@ def leaderboard_build(
 def import_ious(
     file: Annotated[Path, arg("Pickle of evaluate_model.py --save-ious or --iou-analysis.", parser=path)],
     method: Annotated[str, opt("Card of the method (disbench methods list), or any name.")],
-    dataset: NamedDatasetOption,
+    dataset: common.NamedDatasetOption,
     out: Annotated[Path, written("Folder of the run.")],
     variant: Annotated[str, opt("Which of the card's trained networks it is (default: not stated).")] = "",
     set_: Annotated[Texts, opt("Record an option of the method: option=value; may be repeated.", "--set")] = None,
-    dataset_option: DatasetSetOption = None,
+    dataset_option: common.DatasetSetOption = None,
     protocol: Annotated[str, opt("How its code evaluates (disbench run --list-protocols).")] = "ritm",
     stop_at: Annotated[
         float | None, opt("IoU at which samples ended (its --target-iou; --iou-analysis: none).")
     ] = None,
     max_clicks: Annotated[int | None, opt("Its cap on clicks (default: those of the longest sample).", min=1)] = None,
     existing: Annotated[Literal["fail", "overwrite"], opt("What to do with a run that is there.")] = "fail",
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Import the IoUs that the evaluation of RITM's family saved, for tables and curves beside new runs."""
     from disbench.baselines.cards import card_names, load_card
@@ -151,6 +131,6 @@ def import_ious(
         stop_at=stop_at,
         max_clicks=max_clicks,
         existing=existing,
-        command=command_line(),
+        command=common.command_line(),
     )
     say(f"{out}: {run.record.imported}; {run.record.result.samples} samples; next: disbench report {out}")

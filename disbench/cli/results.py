@@ -9,21 +9,8 @@ from typing import Annotated
 
 import typer
 
-from disbench.cli.options import (
-    BAD_INPUT,
-    DataOption,
-    ImagesOption,
-    Paths,
-    Texts,
-    arg,
-    given,
-    images_at,
-    opt,
-    path,
-    say,
-    say_all,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
@@ -35,7 +22,7 @@ def report(
     failures: Annotated[
         int, opt("With --page: pictures per run of samples never solved, and as many solved late.", min=0, max=20)
     ] = 0,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
     from disbench.io.outputs import output
@@ -55,17 +42,17 @@ def ambiguity(
     runs: Annotated[list[Path], arg("Runs of --task diverse and intents, or folders that contain them.", parser=path)],
     out: Annotated[Path, written("Folder for the report.")] = Path("ambiguity"),
     shards: Annotated[Paths, given("Shards that the runs used, to draw their sets; may be repeated.")] = None,
-    images: ImagesOption = None,
+    images: common.ImagesOption = None,
     pictures: Annotated[int, opt("With --shards: sets drawn for each dataset.", min=1, max=50)] = 4,
     seed: Annotated[int, opt("Seed for choosing the pictures.", min=0)] = 0,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Report how well candidates cover what a first click may mean: tables, figures and pictures from stored runs."""
     from disbench.reports.ambiguity.pictures import PictureOptions
     from disbench.reports.ambiguity.report import make_ambiguity_report
 
     folders = [addresses.here(folder) for folder in shards or []]
-    wanted = PictureOptions(folders, images_at(images), data, pictures, seed)
+    wanted = PictureOptions(folders, common.images_at(images), data, pictures, seed)
     say_all(make_ambiguity_report([addresses.here(run) for run in runs], out, wanted))
 
 
@@ -91,11 +78,11 @@ def verify(
     dataset: Annotated[
         str | None, opt("The run's dataset (card, folder, shards), if its name does not find it.")
     ] = None,
-    images: ImagesOption = None,
+    images: common.ImagesOption = None,
     quick: Annotated[bool, opt("Shards: compare files with the manifest; skip masks and sets.", "--quick")] = False,
     recording: Annotated[Path | None, given("Recorded clicks of the run, if not here or beside the run.")] = None,
     workers: Annotated[int, opt("Shards: worker processes; results do not depend on it.", min=1)] = os.cpu_count() or 1,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Recompute a run's numbers, clicks and IoUs, or check shards against their recipe."""
     from disbench.harness.archive import is_run
@@ -109,11 +96,13 @@ def verify(
         lines, holds = found.lines(), found.holds
     else:
         found_here = None if recording is None else addresses.here(recording)
-        run = verify_run(place, data, dataset=dataset, images=images_at(images), recording=found_here, progress=True)
+        run = verify_run(
+            place, data, dataset=dataset, images=common.images_at(images), recording=found_here, progress=True
+        )
         lines, holds = run.lines(), run.holds
     say_all(lines, err=not holds)
     if not holds:
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(common.BAD_INPUT)
 
 
 DatasetOption = Annotated[
@@ -127,7 +116,7 @@ def compare(
     out: Annotated[Path, written("Folder for the comparison.")] = Path("comparison"),
     samples: Annotated[int, opt("Samples to draw, those that differ most; 0: no picture.", min=0, max=50)] = 8,
     dataset: DatasetOption = None,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Compare two runs on the same samples: paired differences, intervals, p-values, pictures."""
     from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
@@ -145,7 +134,7 @@ def failures(
     out: Annotated[Path, written("Folder for the pictures.")] = Path("failures"),
     samples: Annotated[int, opt("Samples to draw that are never solved, and as many solved late.", min=1, max=50)] = 8,
     dataset: DatasetOption = None,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.samples import write_failures
@@ -159,7 +148,7 @@ def reproduce(
     out: Annotated[Path, written("Folder for the files.")] = Path("paper"),
     map_: Annotated[Texts, opt('Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.', "--map")] = None,
     sample: Annotated[Texts, opt("Id of a sample of figure5 or figure6; may be repeated (default: random).")] = None,
-    data: DataOption = None,
+    data: common.DataOption = None,
     markdown: Annotated[bool, opt("A table as Markdown.", "--markdown")] = False,
     latex: Annotated[bool, opt("A table for LaTeX.", "--latex")] = False,
     csv: Annotated[bool, opt("All numbers, unrounded.", "--csv")] = False,

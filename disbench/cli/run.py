@@ -11,38 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from disbench.cli.options import (
-    FAILED_SAMPLES,
-    AddressOption,
-    DataOption,
-    DatasetSetOption,
-    EngineOption,
-    ExifOption,
-    ExistingOption,
-    GpusOption,
-    ImagesOption,
-    MethodOption,
-    Paths,
-    SetOption,
-    Texts,
-    ThreadsOption,
-    ThresholdOption,
-    TimeoutOption,
-    VariantOption,
-    WorkersOption,
-    arg,
-    command_line,
-    echo_left_out,
-    given,
-    images_at,
-    opt,
-    path,
-    photos_of,
-    say,
-    say_all,
-    spec_of,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
 from disbench.core.choices import Granularity, Selection, Store
 from disbench.core.errors import InputError, extra_module
 from disbench.io import addresses
@@ -94,43 +64,43 @@ def _show_protocols(asked: bool) -> None:
 
 
 def run(
-    method: MethodOption,
+    method: common.MethodOption,
     out: Annotated[str, opt("Folder of the run: a path or an address (s3://...).", metavar="<path>")],
     dataset: Annotated[str | None, opt("Name of a card (disbench data list), your own card.toml, or a folder.")] = None,
     task: Annotated[TaskName, opt(_TASK)] = "targets",
     shards: Annotated[Path | None, given("Folder of shards, for --task diverse and intents.")] = None,
-    images: ImagesOption = None,
+    images: common.ImagesOption = None,
     sets: Annotated[int | None, opt("Number of sets, drawn at random with --seed (default: all).", min=1)] = None,
     min_members: Annotated[int, opt("Only sets with at least this many masks.", min=1)] = 1,
     split: Annotated[str | None, opt("Only the sets of a frozen split, in its order: a name or NAME.jsonl.")] = None,
     clicks: Annotated[int, opt("With --task diverse: first clicks per set.", min=1)] = 1,
     move: Annotated[int, opt(_MOVE, min=0)] = 3,
     granularity: Annotated[Granularity, opt(_GRANULARITY)] = "none",
-    variant: VariantOption = None,
-    set_: SetOption = None,
-    dataset_option: DatasetSetOption = None,
+    variant: common.VariantOption = None,
+    set_: common.SetOption = None,
+    dataset_option: common.DatasetSetOption = None,
     protocol: Annotated[str, opt(_PROTOCOL)] = "ritm",
     selection: Annotated[Selection | None, opt(_SELECTION)] = None,
     policy: Annotated[str | None, opt(_POLICY)] = None,
     seed: Annotated[int, opt("Seed of random policies, and of the choice of sets and clicks.", min=0)] = 0,
     max_clicks: Annotated[int | None, opt(_MAX_CLICKS, min=1)] = None,
-    threshold: ThresholdOption = None,
+    threshold: common.ThresholdOption = None,
     stop_at: Annotated[float | None, opt("End a sample at this IoU: faster, but no curve can be drawn.")] = None,
     initial_masks: Annotated[
         Literal["use", "ignore"], opt("Start from a sample's initial mask.", "--initial-masks")
     ] = "use",
     every: Annotated[int, opt("Use every n-th sample.", min=1)] = 1,
     limit: Annotated[int | None, opt("Use only the first N samples.", min=1)] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    gpus_per_worker: GpusOption = 0.0,
-    threads: ThreadsOption = 1,
+    workers: common.WorkersOption = None,
+    engine: common.EngineOption = "local",
+    address: common.AddressOption = None,
+    gpus_per_worker: common.GpusOption = 0.0,
+    threads: common.ThreadsOption = 1,
     batch: Annotated[int, opt("Samples in lockstep, for methods with predict_batch.", min=1)] = 1,
-    timeout: TimeoutOption = 60.0,
+    timeout: common.TimeoutOption = 60.0,
     store: Annotated[Store, opt("Which masks to store in the rows.")] = "none",
-    existing: ExistingOption = "resume",
-    data: DataOption = None,
+    existing: common.ExistingOption = "resume",
+    data: common.DataOption = None,
     _list: Annotated[
         bool, opt("List the protocols.", "--list-protocols", callback=_show_protocols, is_eager=True)
     ] = False,
@@ -153,7 +123,7 @@ def run(
     from disbench.sampling.splits import read_split
     from disbench.workers import open_engine
 
-    spec = spec_of(method, variant, set_)
+    spec = common.spec_of(method, variant, set_)
     preset = load_preset(protocol)
     typed = {
         "--dataset": dataset,
@@ -190,7 +160,7 @@ def run(
     if dataset is None:
         assert shards is not None  # checked with the task
         frozen, choice = None if split is None else read_split(split), Choice(sets, seed, min_members)
-        chosen = SetSource(addresses.here(shards), images_at(images), data, choice, frozen)
+        chosen = SetSource(addresses.here(shards), common.images_at(images), data, choice, frozen)
         source = chosen if task == "diverse" else IntentSource(chosen)
     else:
         source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
@@ -207,7 +177,7 @@ def run(
             every=every,
             limit=limit,
             existing=existing,
-            command=command_line(),
+            command=common.command_line(),
             progress=True,
             grown=place.save,
         )
@@ -229,7 +199,7 @@ def _say_results(task: TaskName, records: Mapping[str, Record], figures: str) ->
             f"{at}: {result.samples} {samples}, {result.clicks} {answers}; method {result.model_seconds:.1f} s, "
             f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {reader} {at}"
         )
-    echo_left_out(record.dataset.facts.get("left_out", {}))
+    common.echo_left_out(record.dataset.facts.get("left_out", {}))
     if figures:
         typer.echo(figures)
 
@@ -287,24 +257,24 @@ def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None
             err=True,
         )
     if result.failed:
-        raise typer.Exit(FAILED_SAMPLES)
+        raise typer.Exit(common.FAILED_SAMPLES)
 
 
 def predict(
     image: Annotated[Path, arg("The image.", parser=path)],
-    method: MethodOption,
+    method: common.MethodOption,
     out: Annotated[Path, written("Mask to write: a PNG with values 0 and 255.")],
     click: Annotated[Texts, opt("x,y,+ (object) or x,y,- (background), pixels from the top left; repeatable.")] = None,
     recorded: Annotated[str | None, opt("Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")] = None,
     sample: Annotated[str | None, opt("Sample whose recorded clicks to use, if the file has several.")] = None,
-    variant: VariantOption = None,
-    set_: SetOption = None,
+    variant: common.VariantOption = None,
+    set_: common.SetOption = None,
     keep: Annotated[
         int | None, opt("Candidate to keep after click 1, from 0 (default: the highest score).", min=0)
     ] = None,
-    threshold: ThresholdOption = None,
+    threshold: common.ThresholdOption = None,
     every: Annotated[bool, opt("Also write every candidate and an overlay, and print scores.", "--all")] = False,
-    exif: ExifOption = "ignore",
+    exif: common.ExifOption = "ignore",
 ) -> None:
     """Segment one image by clicks."""
     from disbench.core.painting import overlay
@@ -317,10 +287,10 @@ def predict(
         raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
     clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     pixels = read_rgb(addresses.here(image), exif)
-    (photo,) = photos_of([image], exif)
+    (photo,) = common.photos_of([image], exif)
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
-    spec = spec_of(method, variant, set_)
+    spec = common.spec_of(method, variant, set_)
     cut = spec.threshold if threshold is None else threshold
     with contextlib.chdir(os.curdir):  # a method may go to another folder
         answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
@@ -339,16 +309,16 @@ def predict(
 
 
 def speed(
-    method: MethodOption,
+    method: common.MethodOption,
     image: Annotated[Path | None, given("The image (default: the first of the embedded photos).")] = None,
-    variant: VariantOption = None,
-    set_: SetOption = None,
+    variant: common.VariantOption = None,
+    set_: common.SetOption = None,
     _protocol: Annotated[
         Literal["sat"], opt("sat: open, and 256 first clicks on a grid (SegNext).", "--protocol")
     ] = "sat",
     repeats: Annotated[int, opt("Repeats, after a warm-up; the median and the range are shown.", min=1)] = 5,
     clicks: Annotated[int, opt("Clicks of the loop that is timed click by click.", min=1, max=256)] = 20,
-    threads: ThreadsOption = 1,
+    threads: common.ThreadsOption = 1,
 ) -> None:
     """Time a method on one image: SAT latency, and milliseconds by the number of the click."""
     from disbench.datasets.cards import open_dataset
@@ -358,7 +328,7 @@ def speed(
     from disbench.workers.threads import limit
 
     limit(threads)
-    spec = spec_of(method, variant, set_)
+    spec = common.spec_of(method, variant, set_)
     if spec.budget:
         raise InputError(f"{spec.name}: it gets all points at once, and a speed by clicks it does not have")
     pixels = open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.here(image), "ignore")
@@ -376,12 +346,12 @@ def speed(
 
 def demo(
     images: Annotated[Paths, arg("Photos (default: the embedded ones).", parser=path)] = None,
-    method: MethodOption = "geodesic",
-    set_: SetOption = None,
+    method: common.MethodOption = "geodesic",
+    set_: common.SetOption = None,
     port: Annotated[int, opt("Port on 127.0.0.1 (default: a free one).", min=0, max=65535)] = 0,
     browser: Annotated[bool, opt("Open the page in the browser.", "--browser/--no-browser")] = True,
     out: Annotated[Path | None, written("Folder for masks and clicks (default: the browser downloads them).")] = None,
-    exif: ExifOption = "ignore",
+    exif: common.ExifOption = "ignore",
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
     extra_module("aiohttp", "demo", "the demo")
@@ -394,5 +364,5 @@ def demo(
 
             webbrowser.open(address)
 
-    serve_demo(photos_of(images or (), exif), method, set_ or [], port=port, out=out, ready=ready, exif=exif)
+    serve_demo(common.photos_of(images or (), exif), method, set_ or [], port=port, out=out, ready=ready, exif=exif)
     typer.echo("the demo has ended")

@@ -7,25 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from disbench.cli.options import (
-    BAD_INPUT,
-    AddressOption,
-    DataOption,
-    EngineOption,
-    ExistingOption,
-    Paths,
-    Texts,
-    WorkersOption,
-    arg,
-    command_line,
-    echo_left_out,
-    given,
-    list_option,
-    opt,
-    path,
-    say,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, written
 from disbench.io import addresses
 
 if TYPE_CHECKING:
@@ -47,14 +30,14 @@ def sample(
     split: Annotated[str, opt("Image list or split of a dataset in a folder: train, val ...")] = "train",
     set_: Annotated[Texts, opt("Override an option of the recipe: option=value.", "--set")] = None,
     seed: Annotated[int | None, opt("Random seed.", min=0)] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
+    workers: common.WorkersOption = None,
+    engine: common.EngineOption = "local",
+    address: common.AddressOption = None,
     limit: Annotated[int | None, opt("Use only the first N images.", min=1)] = None,
     shard_of: Annotated[str | None, opt("Only the i-th of n slices; disbench merge joins them.", metavar="i/n")] = None,
-    existing: ExistingOption = "resume",
-    data: DataOption = None,
-    _list: Annotated[bool, list_option("sampling", "List the recipes.")] = False,
+    existing: common.ExistingOption = "resume",
+    data: common.DataOption = None,
+    _list: Annotated[bool, common.list_option("sampling", "List the recipes.")] = False,
 ) -> None:
     """Make shards of diverse sets from annotations."""
     from disbench.io.outputs import output
@@ -103,13 +86,13 @@ def _print_made(out: Path | str, manifest: ShardManifest) -> None:
         f"{out}: {manifest.scenes} scenes, {manifest.objects} objects, {manifest.sets} sets "
         f"in {len(manifest.files)} shards (of {manifest.images} images)"
     )
-    echo_left_out(manifest.dropped or {})
+    common.echo_left_out(manifest.dropped or {})
 
 
 def merge(
     parts: Annotated[list[Path], arg("Folders of sample --shard-of, in any order.", metavar="PART...", parser=path)],
     out: Annotated[str, opt("Folder for the merged shards.")],
-    existing: ExistingOption = "resume",
+    existing: common.ExistingOption = "resume",
 ) -> None:
     """Join the parts of a dataset; the result has the same bytes as an undivided job."""
     from disbench.io.outputs import output
@@ -135,7 +118,7 @@ def inspect(
     fast: Annotated[bool, opt("Skip mask overlaps, which take most of the time.", "--fast")] = False,
     limit: Annotated[int | None, opt("Use only the first N scenes.", min=1)] = None,
     as_json: Annotated[bool, opt("Print the statistics as JSON.", "--json")] = False,
-    data: DataOption = None,
+    data: common.DataOption = None,
 ) -> None:
     """Print statistics of shards and draw a contact sheet of images, masks and click regions.
 
@@ -201,7 +184,8 @@ def export(
 
 
 def quickstart(
-    out: Annotated[Path, written("Folder for the results.")] = Path("quickstart"), existing: ExistingOption = "resume"
+    out: Annotated[Path, written("Folder for the results.")] = Path("quickstart"),
+    existing: common.ExistingOption = "resume",
 ) -> None:
     """Try everything on the embedded photos: shards, contact sheets, a benchmark and its report."""
     from disbench.cli.quickstart import quickstart as run
@@ -229,7 +213,7 @@ def split_make(
     from disbench.sampling.splits import make_split, standard_draw
 
     draw = standard_draw(dataset, split, images, size)
-    made = make_split(addresses.here(shards), out, draw, command_line(), progress=True)
+    made = make_split(addresses.here(shards), out, draw, common.command_line(), progress=True)
     few = f", fewer than {size}: more would exceed the shares" if size and len(made.sets) < size else ""
     say(f"{out}: {len(made.sets)} sets of {made.made.candidates:,} candidates{few}; list {made.made.list_sha256}")
 
@@ -243,5 +227,5 @@ def split_check(split: Annotated[str, arg("Name of a split, or your own NAME.jso
     problem = check_split(found, addresses.here(shards), progress=True)
     if problem:
         say(f"{shards}: not split {found.name}: {problem}", err=True)
-        raise typer.Exit(BAD_INPUT)
+        raise typer.Exit(common.BAD_INPUT)
     say(f"{shards}: split {found.name} holds: {len(found.sets)} sets of {found.made.candidates:,} candidates")

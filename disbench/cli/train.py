@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from disbench.cli.options import (
-    DataOption,
-    ExistingOption,
-    Texts,
-    ThreadsOption,
-    arg,
-    command_line,
-    list_option,
-    opt,
-    say_all,
-    written,
-)
+from disbench.cli import options as common
+from disbench.cli.options import Texts, arg, opt, say_all, written
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -37,9 +27,9 @@ def train(
     until: Annotated[int, opt("Stop after this step, with a checkpoint; 0: train to the end.", min=0)] = 0,
     device: Annotated[str, opt("cpu or cuda (default: what accelerate finds).")] = "",
     threads: Annotated[int | None, opt("torch threads (default: torch's own).", min=1)] = None,
-    existing: ExistingOption = "resume",
-    data: DataOption = None,
-    _list: Annotated[bool, list_option("baselines/configs", "List the trainings.")] = False,
+    existing: common.ExistingOption = "resume",
+    data: common.DataOption = None,
+    _list: Annotated[bool, common.list_option("baselines/configs", "List the trainings.")] = False,
 ) -> None:
     """Train a DISNet from shards; for several GPUs: `accelerate launch -m disbench train ...`."""
     from tqdm import tqdm
@@ -123,13 +113,13 @@ def ablate(
     stop_at: Annotated[float, opt("End samples at this IoU: measures up to it stay exact; 0: all clicks.")] = 0.9,
     jobs: Annotated[int, opt("Rows and seeds to run at once; results do not depend on it.", min=1)] = 1,
     workers: Annotated[int, opt("Evaluation processes of each job.", min=1)] = 1,
-    threads: ThreadsOption = 1,
+    threads: common.ThreadsOption = 1,
     device: Annotated[str, opt("torch device: cpu or cuda.")] = "cpu",
     make_shards: Annotated[bool, opt("Make missing shards where the ablation says how.", "--make-shards")] = False,
     report: Annotated[bool, opt("Only report on finished rows; train and measure nothing.", "--report")] = False,
-    existing: ExistingOption = "resume",
-    data: DataOption = None,
-    _list: Annotated[bool, list_option("baselines/configs/ablations", "List the ablations.", _line)] = False,
+    existing: common.ExistingOption = "resume",
+    data: common.DataOption = None,
+    _list: Annotated[bool, common.list_option("baselines/configs/ablations", "List the ablations.", _line)] = False,
 ) -> None:
     """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
     from disbench.disnet.training import ablation
@@ -156,7 +146,7 @@ def ablate(
             jobs=jobs,
             existing=existing,
             progress=True,
-            command=command_line(),
+            command=common.command_line(),
         )
         done = ablation.ablate(plan, out, options, say=typer.echo)
     say_all(done.lines)
