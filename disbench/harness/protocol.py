@@ -70,23 +70,15 @@ class Protocol:
         if self.stop_at is not None:
             if not 0 < self.stop_at <= 1:
                 raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
-            if replays(self.policy):
-                raise InputError(
-                    f"stop_at = {self.stop_at}: recorded clicks end by themselves, so leave the option out with "
-                    f"{REPLAY}"
-                )
-            if self.granularity in ORACLES:
-                raise InputError(
-                    f"stop_at = {self.stop_at}: an oracle of the granularity compares whole loops, so leave the option "
-                    "out"
-                )
-        if self.budget:
-            self._check_budget()
-
-    def _check_budget(self) -> None:
-        if self.budget not in BUDGETS:
+            for applies, why in (
+                (replays(self.policy), "recorded clicks end by themselves"),
+                (self.granularity in ORACLES, "an oracle of the granularity compares whole loops"),
+            ):
+                if applies:
+                    raise InputError(f"stop_at = {self.stop_at}: {why}, so leave the option out")
+        if self.budget and self.budget not in BUDGETS:
             raise unknown_name("budget", self.budget, BUDGETS)
-        for name, only in (("max_clicks", 1), ("stop_at", None), ("policy", "center")):
+        for name, only in (("max_clicks", 1), ("stop_at", None), ("policy", "center")) if self.budget else ():
             if getattr(self, name) != only:
                 raise InputError(
                     f"{name} = {getattr(self, name)}: this method gets {BUDGETS[self.budget].words} at once and "
