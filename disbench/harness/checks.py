@@ -244,11 +244,9 @@ def check_schema(run: StoredRun, problems: Problems) -> bool:
     form = (schema.metadata or {}).get(b"disbench.run")
     if schema.equals(SCHEMA) and form == SCHEMA.metadata[b"disbench.run"]:
         return True
-    odd, missing = (
-        [field.name for field in these if field.name not in those.names or those.field(field.name) != field]
-        for these, those in ((schema, SCHEMA), (SCHEMA, schema))
-    )
-    example = f"{CLICKS} (other names or types: {odd}; missing: {missing}; form {form!r})"
+    known = {field.name: field for field in SCHEMA}
+    odd = [field.name for field in schema if not known.pop(field.name, field.with_name("")).equals(field)]
+    example = f"{CLICKS} (other names or types: {odd}; missing: {list(known)}; form {form!r})"
     problems.add("file whose columns are not this version's", example[:_LONGEST])
     return False
 
