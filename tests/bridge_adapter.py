@@ -68,6 +68,9 @@ class Session:
     def keep(self, index):
         self.kept.append(index)
 
+    def restart(self):
+        self.kept = []
+
     def _discs(self, clicks, radius):
         mask = np.zeros(self.rows.shape, dtype=bool)
         for x, y, positive in clicks:

@@ -37,7 +37,8 @@ class Model:
     """The model of an adapter: each image gets a session, made with the same parts.
 
     A session answers `predict` with (masks, scores or None): bool or float32 (candidates, height, width) for all clicks
-    so far, (x, y, positive) each. Its `keep`, if it has one, is told which of them was kept.
+    so far, (x, y, positive) each. Its `keep`, if it has one, is told which of them was kept; its `restart`, if it has
+    one, forgets all clicks and saves encoding the image again.
     """
 
     def __init__(self, session: Callable[..., Any], *parts: Any) -> None:
@@ -323,9 +324,12 @@ class SamSession:
         self.predictor, self.more = make(), more
         self.first, self.feedback = int(options["candidates"]) == 3, bool(options["feedback"])
         self.later = self.first and int(options["later"]) == 3
+        self.predictor.set_image(image)
+        self.restart()
+
+    def restart(self) -> None:
         self.logits: Any = None
         self.kept: int | None = None
-        self.predictor.set_image(image)
 
     def predict(self, clicks: Any) -> Any:
         points = np.array([(x, y) for x, y, _ in clicks], dtype=np.float64)

@@ -110,7 +110,7 @@ def _bytes(entry: Any) -> int:
 
 
 class Server:
-    """Answers messages with an adapter's model, whose sessions have predict(clicks) and perhaps keep(index)."""
+    """Answers messages with an adapter's model; its sessions have `predict`, and perhaps `keep` and `restart`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -124,8 +124,8 @@ class Server:
             for number in header.get("forget", []):
                 self._sessions.pop(number, None)
             told = {"granularity": header["granularity"]} if "granularity" in header else {}
-            self._sessions[header["session"]] = self._model.open(np.array(arrays[0]), **told)
-            return {"type": "opened"}, ()
+            session = self._sessions[header["session"]] = self._model.open(np.array(arrays[0]), **told)
+            return {"type": "opened", "restart": hasattr(session, "restart")}, ()
         session = self._sessions[header["session"]]
         if kind == "predict":
             masks, scores = session.predict([(int(x), int(y), bool(p)) for x, y, p in header["clicks"]])
@@ -136,6 +136,9 @@ class Server:
             if hasattr(session, "keep"):
                 session.keep(int(header["index"]))
             return {"type": "kept"}, ()
+        if kind == "restart":
+            session.restart()
+            return {"type": "restarted"}, ()
         raise WireError(f"a message of the unknown type {kind!r:.80}")
 
 

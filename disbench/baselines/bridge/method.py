@@ -44,7 +44,7 @@ _BEGINNING = 60  # bytes of a message that an error quotes
 _PIPE_BYTES = 1 << 20
 _PARTING_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5  # between checks on a silent child: processes that it started may hold its pipes open
-_ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept"}
+_ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept", "restart": "restarted"}
 
 
 class Bridge:
@@ -104,9 +104,10 @@ class Bridge:
         header: dict[str, Any] = {"type": "open", "session": number, "forget": forgotten}
         if granularity is not None:
             header["granularity"] = granularity
-        self.child.ask(header, (image,), timeout=self.timeout)
+        answer, _ = self.child.ask(header, (image,), timeout=self.timeout)
         del self._forgotten[: len(forgotten)]
-        session = BridgeSession(self, self.child, number, (image.shape[0], image.shape[1]))
+        kind = RestartableSession if answer.get("restart") is True else BridgeSession
+        session = kind(self, self.child, number, (image.shape[0], image.shape[1]))
         weakref.finalize(session, self._forgotten.append, number)
         return session
 
@@ -165,6 +166,14 @@ class BridgeSession:
             raise BridgeError("the program ended, and what it knew of this sample is gone")
         header["session"] = self._number
         return self._child.ask(header, timeout=self._method.timeout, most_bytes=most_bytes)
+
+
+class RestartableSession(BridgeSession):
+    """One image in a child that can forget its clicks."""
+
+    def restart(self) -> None:
+        """Forget all clicks."""
+        self._ask({"type": "restart"})
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:

@@ -412,6 +412,17 @@ def test_a_peer_is_told_the_clicks_and_what_was_kept(
     assert {key: peer.notes(key) for key in told} == told
 
 
+def test_sam_forgets_its_clicks_and_keeps_the_image(peers: Any) -> None:
+    peer = peers("sam-official", later=1)
+    session = peer.method.open(IMAGE)
+    for clicks in ([FIRST], [FIRST, SECOND]):
+        session.predict(clicks)
+    session.restart()
+    session.predict([FIRST])
+    assert [low is None for low in peer.notes("low")] == [True, False, True]
+    assert not hasattr(peers("ritm").method.open(IMAGE), "restart"), "it has nothing encoded to keep"
+
+
 def test_a_folder_without_the_package_is_said_so(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"")
