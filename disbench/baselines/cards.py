@@ -204,13 +204,15 @@ class InstallRecipe:
     """How a bridged system is installed: the card's `code` at a commit (40 hex digits), and an environment.
 
     `environment` is a name in `baselines/environments/`, or a path that ends in `.toml`; `empty` are such modules
-    beside its own, `folder` one of the checkout that goes on the path beside it.
+    beside its own, `folder` one of the checkout that goes on the path beside it. `beside` is the pattern (`*.py`) of a
+    file that its code needs beside the checkpoint.
     """
 
     commit: str
     environment: str
     empty: tuple[str, ...] = ()
     folder: str = ""
+    beside: str = ""
 
     def __post_init__(self) -> None:
         if not _COMMIT.fullmatch(self.commit):

@@ -82,7 +82,7 @@ def install(card_name: str, variant: str = "", *, checkpoint: Path | None = None
         _checkout(card, recipe, lock, report)
         _make_environment(recipe, lock, report)
         _start_program(card, recipe)
-        _bring_checkpoint(card, chosen, checkpoint, report)
+        _bring_checkpoint(card, recipe, chosen, checkpoint, report)
     found = find_installed(card_name, variant)
     assert found is not None
     return found
@@ -294,7 +294,9 @@ def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
     return program
 
 
-def _bring_checkpoint(card: MethodCard, variant: Variant, given: Path | None, report: Report) -> None:
+def _bring_checkpoint(
+    card: MethodCard, recipe: InstallRecipe, variant: Variant, given: Path | None, report: Report
+) -> None:
     path, label = _checkpoint_path(card, variant), f"{card.name} {variant.name}"
     if given is None and not variant.url:
         report(f"{label}: its authors publish no trained weights; name yours with --checkpoint, or in a run with --set")
@@ -309,9 +311,16 @@ def _bring_checkpoint(card: MethodCard, variant: Variant, given: Path | None, re
             raise InputError(f"{given}: there is no such file; name the trained weights")
         if (digest := file_sha256(given)) != (known or digest):
             raise InputError(f"{given}: its SHA-256 is {digest}, not {known}, that of {label}; name the right file")
+        beside = sorted(given.parent.glob(recipe.beside)) if recipe.beside else []
+        if recipe.beside and len(beside) != 1:
+            raise InputError(
+                f"{given}: {len(beside)} files {recipe.beside} beside it; put there the one that its authors share"
+            )
         own.write_text(digest)
-        with whole_file(path) as file, given.open("rb") as source:
-            shutil.copyfileobj(source, file)
+        for source in (*beside, given):
+            place = path if source == given else path.with_name(source.name)
+            with whole_file(place) as file, source.open("rb") as content:
+                shutil.copyfileobj(content, file)
         return
     own.unlink(missing_ok=True)
     if variant.url.startswith(_DRIVE):

@@ -267,6 +267,18 @@ def test_a_file_of_the_users_own(place: Path, seeded: Callable[..., Result], hos
     refused(disbench("run", "--method", card, "--variant", "large", "--dataset", "photos", "--out", "a"), "large.pth")
 
 
+def test_a_configuration_beside_a_file_of_the_users_own(place: Path, seeded: Callable[..., Result]) -> None:
+    card = changed(place, 'empty = ["training_only"]', 'beside = "*.py"')
+    Path("given").mkdir()
+    Path("given/mine.pth").write_bytes(weights("small", 9))
+    ask = ("install", card, "--variant", "small", "--checkpoint", "given/mine.pth")
+    refused(seeded(*ask), "given/mine.pth")
+    Path("given/config.py").write_text("depth = 3")
+    assert seeded(*ask).returncode == 0
+    (found,) = Path("methods").rglob("config.py")
+    assert found.read_text() == "depth = 3" and (found.parent / "small.pth").is_file()
+
+
 def test_a_checkpoint_keeps_its_hash(place: Path, host: Host, seeded: Callable[..., Result]) -> None:
     """Where the authors give none, that of the first download counts, even after a removal."""
     host.files["/moved.pth"] = weights("small", 12)
