@@ -35,7 +35,7 @@ _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 _UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
 _MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
-_AT_ONCE = 1 << 20  # bytes of compressed masks decoded together; decoded, they take several dozen times as much
+_AT_ONCE = 1 << 14  # bytes of compressed masks decoded together: what they decode to stays in the processor's cache
 _ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
 
 
@@ -289,13 +289,10 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
         runs, first, are_short = _decoded([rle["counts"] for rle in rles])
     except ValueError:
         return False
-    least = np.ones(len(runs), dtype=np.int64)
-    least[first] = 0
     pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
     has_pixels = np.diff(first, append=len(runs)) > 1
-    return bool(
-        are_short and has_pixels.all() and (runs >= least).all() and (np.add.reduceat(runs, first) == pixels).all()
-    )
+    only_first = np.count_nonzero(runs <= 0) == np.count_nonzero(runs[first] == 0)  # may be 0, and none is below
+    return bool(are_short and has_pixels.all() and only_first and (np.add.reduceat(runs, first) == pixels).all())
 
 
 def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
@@ -317,9 +314,12 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
     lengths = ends - starts + 1
     if lengths.max() > _MOST_GROUPS:
         raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
-    shifts = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
-    stored = np.add.reduceat((groups & 31).astype(np.int64) << shifts, starts)
-    stored -= (groups[ends] >> 4).astype(np.int64) << (5 * lengths)  # the sign
+    stored = (groups[starts] & 31).astype(np.int64)
+    for number in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > number)
+        stored[longer] |= (groups[starts[longer] + number] & 31).astype(np.int64) << 5 * number
+    below = np.flatnonzero(groups[ends] & 16)
+    stored[below] -= np.int64(1) << 5 * lengths[below]
     first = np.zeros(len(counts), dtype=np.int64)
     first[1:] = np.searchsorted(ends, behind[:-1])
     longer = ends[lengths > 1]  # a last group that only repeats the sign of the one before is too much
@@ -329,16 +329,16 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
 
 def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
     """Runs of masks one after the other, each mask's from the fourth on stored as differences; `first` begin a mask."""
-    place = np.arange(len(stored))
-    place -= np.repeat(first, np.append(first[1:], len(stored)) - first)
-    runs = stored.copy()
-    for begin in (1, 2):  # every other run, in each mask from this one on
-        chosen = np.flatnonzero((place & 1 == begin & 1) & (place >= begin))
-        differences = stored[chosen]
+    runs = np.empty_like(stored)
+    behind = np.append(first[1:], len(stored))
+    for parity in (0, 1):  # every other run; in a mask sums begin with its second or its third
+        differences = stored[parity::2]
         sums = np.cumsum(differences)
-        heads = np.flatnonzero(place[chosen] == begin)
-        before = sums[heads] - differences[heads]
-        runs[chosen] = sums - np.repeat(before, np.append(heads[1:], len(chosen)) - heads)
+        places = [(ends - parity + 1) // 2 for ends in (first, behind)]
+        heads = (first + 1 + (first + 1 + parity) % 2 - parity) // 2
+        before = np.append(sums, 0)[heads.clip(max=len(sums))] - np.append(differences, 0)[heads.clip(max=len(sums))]
+        runs[parity::2] = sums - np.repeat(before, places[1] - places[0])
+    runs[first] = stored[first]
     return runs
 
 

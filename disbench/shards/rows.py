@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from disbench.core.arrays import BoolArray, IntArray
@@ -184,9 +185,9 @@ class Rows:
         objects, rows = self._objects, self._objects.rows
         counts, first = objects.lengths[rows], objects.starts[rows]
         check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "its objects are not numbered")
-        kinds = np.array(objects["kind"].to_pylist(), dtype=object)
-        stuff = kinds == "stuff"
-        check(np.isin(kinds, get_args(Kind)), rows, "an object's kind is unknown")
+        known = pc.is_in(objects["kind"], pa.array(get_args(Kind)))
+        check(known.to_numpy(zero_copy_only=False), rows, "an object's kind is unknown")
+        stuff = pc.equal(objects["kind"], "stuff").to_numpy(zero_copy_only=False)
         near = _Lists(objects["neighbours"])
         check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour does not name an object")
         parent, level = _numbers(objects["parent"]), _numbers(objects["level"])
