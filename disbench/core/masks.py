@@ -35,7 +35,7 @@ _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 _UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
 _MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
-_AT_ONCE = 1 << 14  # bytes of compressed masks decoded together: what they decode to stays in the processor's cache
+_AT_ONCE = 1 << 15  # bytes of compressed masks decoded together: what they decode to stays in the processor's cache
 _ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
 
 
