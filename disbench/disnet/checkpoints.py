@@ -29,6 +29,7 @@ OLD = ".old"
 _OURS = "disbench"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+STORED = "disnet-small.safetensors"  # the small network in this package, in `baselines/`
 MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
 MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
 """Settings that change no step."""

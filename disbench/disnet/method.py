@@ -17,13 +17,12 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch, stacked
-from disbench.disnet.checkpoints import load_network
+from disbench.disnet.checkpoints import STORED, load_network
 from disbench.disnet.network import Disnet, NetworkInput, input_of
 from disbench.disnet.training.settings import Training
 from disbench.io import definitions
 from disbench.workers import threads
 
-STORED = "disnet-small.safetensors"  # the small network in this package
 Label = bool | float | str  # the value of an option that describes a checkpoint
 
 

@@ -101,7 +101,8 @@ class Training:
         sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
         allow_measured: train although images are also in what measures or validates (`examples.refuse_measured`).
-        start: checkpoint to start from; "" starts from the network's own weights (`vit.weights`, or SAM's decoder).
+        start: checkpoint to start from, "disnet" for the small network of this package; "" starts from the network's
+            own weights (`vit.weights`, or SAM's decoder).
         start_parts: prefixes of the names of the parameters taken from `start` ("proposal"), whose other parts may be
             another network's; empty: all, of the same network.
         trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.

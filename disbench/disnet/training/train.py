@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from disbench.core.errors import InputError, extra_module, one_line, unknown_name
 from disbench.disnet.checkpoints import (
     OLD,
+    STORED,
     check_same_training,
     latest_state,
     load_network,
@@ -38,7 +39,7 @@ from disbench.disnet.training.examples import Batch, EpochSampler, Examples, col
 from disbench.disnet.training.log import Meter, TrainingLog
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
-from disbench.io import addresses
+from disbench.io import addresses, definitions
 from disbench.io.files import file_sha256
 from disbench.shards.manifest import read_manifest
 from disbench.workers import processes, threads
@@ -348,7 +349,9 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
     if not training.start:
         network = build_network(training.network)
     else:
-        found = load_network(Path(addresses.local_text(training.start)))
+        stored = definitions.folder("baselines") / STORED
+        path = stored if training.start == "disnet" else Path(addresses.local_text(training.start))
+        found = load_network(path)
         if training.start_parts:
             network = build_network(training.network)
             _take_parts(network, found.network, training.start_parts, training.start)
@@ -358,7 +361,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
             raise InputError(
                 f"{training.start}: holds another network; set the table network as in its training, or start_parts"
             )
-        start = {"sha256": file_sha256(Path(training.start)), "training": found.training.as_dict(), **found.facts}
+        start = {"sha256": file_sha256(path), "training": found.training.as_dict(), **found.facts}
     train_only(network, training.trained)
     return network, start
 
