@@ -35,7 +35,7 @@ _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 _UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
 _MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
-_AT_ONCE = 1 << 15  # bytes of compressed masks decoded together: what they decode to stays in the processor's cache
+_AT_ONCE = 20_000  # bytes of compressed masks decoded together; for more, malloc maps each array anew
 _ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
 
 
@@ -310,20 +310,20 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
     if (groups[behind - 1] & 32).any():
         raise ValueError("the RLE's counts end in the middle of a run")
     ends = np.flatnonzero(groups < 32)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
+    lengths = np.diff(ends, prepend=-1)
     if lengths.max() > _MOST_GROUPS:
         raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
-    stored = (groups[starts] & 31).astype(np.int64)
+    stored = (groups[ends] ^ 16).astype(np.int64) - 16  # the highest group of each run, which has its sign
+    are_short = True
+    longer = np.flatnonzero(lengths > 1)
     for number in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > number)
-        stored[longer] |= (groups[starts[longer] + number] & 31).astype(np.int64) << 5 * number
-    below = np.flatnonzero(groups[ends] & 16)
-    stored[below] -= np.int64(1) << 5 * lengths[below]
+        values = stored[longer] * 32 + (groups[ends[longer] - number] & 31)
+        # A highest group that only repeats the sign of the one below is too much.
+        are_short &= number > 1 or not ((values >= -16) & (values < 16)).any()
+        stored[longer] = values
+        longer = longer[lengths[longer] > number + 1]
     first = np.zeros(len(counts), dtype=np.int64)
     first[1:] = np.searchsorted(ends, behind[:-1])
-    longer = ends[lengths > 1]  # a last group that only repeats the sign of the one before is too much
-    are_short = not (groups[longer] == np.where(groups[longer - 1] & 16, 31, 0)).any()
     return _undifferenced(stored, first), first, are_short
 
 
@@ -332,12 +332,10 @@ def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
     runs = np.empty_like(stored)
     behind = np.append(first[1:], len(stored))
     for parity in (0, 1):  # every other run; in a mask sums begin with its second or its third
-        differences = stored[parity::2]
-        sums = np.cumsum(differences)
+        sums = np.append(0, np.cumsum(stored[parity::2]))
         places = [(ends - parity + 1) // 2 for ends in (first, behind)]
         heads = (first + 1 + (first + 1 + parity) % 2 - parity) // 2
-        before = np.append(sums, 0)[heads.clip(max=len(sums))] - np.append(differences, 0)[heads.clip(max=len(sums))]
-        runs[parity::2] = sums - np.repeat(before, places[1] - places[0])
+        runs[parity::2] = sums[1:] - np.repeat(sums[heads], places[1] - places[0])
     runs[first] = stored[first]
     return runs
 
