@@ -49,9 +49,12 @@ def test_every_card_is_complete(name: str) -> None:
     for option in card.options.values():
         assert option.help
     for file in card.files:
-        assert file.url.startswith(("https://", "http://"))
-        assert not file.sha256 or (len(file.sha256) == 64 and int(file.sha256, 16))
         assert file.holds
+        assert len({address.url for address in file.addresses}) == len(file.addresses)
+        for address in file.addresses:
+            assert address.url.startswith(("https://", "http://"))
+            assert not address.sha256 or (len(address.sha256) == 64 and int(address.sha256, 16))
+            assert len(address.holds) == len(file.holds)
     assert not card.content_hash or len(card.content_hash) == 64
 
 

@@ -90,23 +90,6 @@ def test_the_greys_of_the_voc_palette(tmp_path: Path) -> None:
     assert np.array_equal(cv2.cvtColor(colours[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)[0], greys)
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "rgb", "rgba", "la", "16 bits", "bilevel"])
-def test_any_value_takes_masks_of_every_kind(tmp_path: Path, kind: str) -> None:
-    labels = np.array([[0, 0, 1], [0, 1, 1]], dtype=np.uint8)
-    images = {
-        "grey": Image.fromarray(labels * 255),
-        "palette": Image.open(palette_png(tmp_path / "p.png", labels, [255, 255, 255, 0, 0, 0])),
-        "rgb": Image.fromarray(np.stack([labels * 0, labels * 9, labels * 0], axis=2)),
-        "rgba": Image.fromarray(np.stack([labels, labels, labels, labels * 0 + 255], axis=2)),
-        "la": Image.fromarray(labels).convert("LA"),
-        "16 bits": Image.fromarray(labels.astype(np.uint16) * 40000),
-        "bilevel": Image.fromarray(labels * 255).convert("1"),
-    }
-    path = tmp_path / "a.png"
-    images[kind].save(path)
-    assert RULES["any-value"](path, 0).tolist() == labels.tolist()
-
-
 def test_void_of_folders(tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", np.array([[0, 1, 2, 255]], dtype=np.uint8))
     assert RULES["any-value"](path, 0).tolist() == [[0, 1, 1, 1]]

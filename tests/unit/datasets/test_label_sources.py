@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,7 +26,6 @@ from disbench.datasets.label_maps import (
     MapScenes,
     instance_categories,
     read_instances,
-    read_label_png,
 )
 
 Labels = npt.NDArray[np.uint8]
@@ -188,20 +187,6 @@ class TestSbd:
         with pytest.raises(InputError, match=r"a\.mat: "):
             read_instances(tmp_path / "a.mat")
 
-    @pytest.mark.parametrize("compressed", [False, True])
-    @pytest.mark.parametrize(
-        "wrap", [lambda labels: labels, lambda labels: np.array([[labels], [0]], dtype=object)[:1]]
-    )
-    def test_what_scipy_writes(self, tmp_path: Path, wrap: Callable[[Labels], Any], compressed: bool) -> None:
-        path = tmp_path / "a.mat"
-        truth = {"Segmentation": wrap(HAND_MADE.astype(np.float64)), "Categories": [15, 9, 20], "Boundaries": [[]]}
-        savemat(path, {"GTinst": truth, "a": ["x"]}, do_compression=compressed, oned_as="row")
-        for _ in range(2):  # the second time as scipy writes what it read
-            labels, categories = read_instances(path)
-            assert np.array_equal(labels, HAND_MADE)
-            assert categories == [15, 9, 20]
-            savemat(path, {"GTinst": loadmat(path)["GTinst"]}, do_compression=compressed)
-
     @pytest.mark.real_data
     def test_the_real_files(self, data_root: Path) -> None:
         found = scenes(MapScenes(SBD, data_root / "SBD", "val"))
@@ -313,9 +298,3 @@ def test_lists_of_pairs_of_paths(tmp_path: Path) -> None:
     for line in lines:
         write_list(tmp_path / VOC.split_list.format("train"), [line])
         assert MapScenes(VOC, tmp_path).keys == ["my photo"]
-
-
-@pytest.mark.parametrize("mode", ["P", "L"])
-def test_label_pngs_are_read_as_numbers(tmp_path: Path, mode: str) -> None:
-    write_png(tmp_path / "a.png", WITH_VOID, mode)
-    assert np.array_equal(read_label_png(tmp_path / "a.png"), WITH_VOID)

@@ -83,6 +83,7 @@ UNTIL_VOID = [*VOC, *[BLACK] * 251, (224, 224, 192)]
         ("imsave.png", colour_map("gray", ELLIPSE)),
         ("cut out.png", array(rgba(rgb(WHITE), WHITE))),
         ("red.png", array(np.dstack([WHITE, WHITE * 0, WHITE * 0]))),
+        ("grey and alpha.png", lambda path: Image.fromarray(WHITE).convert("LA").save(path)),
     ],
 )
 def test_numbers_are_read_as_before(tmp_path: Path, name: str, write: Write) -> None:

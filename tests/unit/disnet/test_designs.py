@@ -229,11 +229,7 @@ def test_masks_at_clicks_and_the_file(name: str, counts: tuple[int, int], tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [
-        ("ritm", {"multiple_output": True}),
-        ("ld", {"multiple_output": False}),
-        ("piclick", {"first_click": True}),
-    ],
+    [("ritm", {"multiple_output": True}), ("ld", {"multiple_output": False}), ("piclick", {"first_click": True})],
 )
 def test_a_design_on_another_network_is_refused(name: Any, options: Any) -> None:
     settings = settings_of(name)

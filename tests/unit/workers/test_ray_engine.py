@@ -19,11 +19,7 @@ from disbench.core.errors import InputError  # noqa: E402
 from disbench.datasets.instances import AnnotatedImages, open_annotations  # noqa: E402
 from disbench.harness import Execution, Protocol, StoredRun, run_benchmark  # noqa: E402  # noqa: E402
 from disbench.harness.store import SECONDS  # noqa: E402
-from disbench.sampling.job import (  # noqa: E402
-    SamplingWork,
-    chunks_by_cost,
-    make_shards,
-)
+from disbench.sampling.job import SamplingWork, chunks_by_cost, make_shards  # noqa: E402
 from disbench.sampling.recipes import load_recipe  # noqa: E402
 from disbench.workers import LocalEngine, open_engine  # noqa: E402
 from tests import toy_methods  # noqa: E402
