@@ -334,10 +334,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows with something in common: in the paper, their training data."""
+    """Rows with something in common (in the paper, their training data); then runs without a row.
+
+    `runs` are patterns of the methods of such runs, which are in the first group that has theirs.
+    """
 
     title: str
     rows: tuple[Row, ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,8 +352,6 @@ class PaperTable:
         source: where the numbers were printed.
         published: file with the published numbers.
         columns: of numbers, as the file calls them.
-        groups: the last one is for runs without a row.
-        runs_without_a_row: patterns of methods whose runs are in the last group if they have no row.
         set_off_best: whether the paper highlights the best and second best of each group.
         run: pattern shared by all rows.
     """
@@ -361,7 +363,6 @@ class PaperTable:
     columns: tuple[str, ...]
     labels: tuple[Label, ...]
     groups: tuple[Group, ...]
-    runs_without_a_row: tuple[str, ...]
     set_off_best: bool = False
     run: Pattern = field(default_factory=Pattern)
 

@@ -148,9 +148,11 @@ def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[
     """
     by_row, rest = assign(runs, {name: table.pattern(name) for name in table.rows})
     cards = {measure.dataset.card for measure in table.measures}
-    extra = [entry for entry in rest if is_method(entry, table.runs_without_a_row)]
-    others = [entry for entry in rest if not is_method(entry, table.runs_without_a_row)]
-    elsewhere = [entry for entry in chain(extra, *by_row.values()) if entry.dataset not in cards]
+    extra: dict[int, list[Entry]] = {number: [] for number in range(-1, len(table.groups))}  # -1: of other methods
+    for entry in rest:
+        extra[next((n for n, group in enumerate(table.groups) if is_method(entry, group.runs)), -1)].append(entry)
+    others = extra.pop(-1)
+    elsewhere = [entry for entry in chain(*extra.values(), *by_row.values()) if entry.dataset not in cards]
     opencv = most_common_opencv(runs.entries) if runs.entries else ""
     blocks = []
     for group, content in enumerate(table.groups):
@@ -160,8 +162,8 @@ def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[
                 _block(table, group, row.name, entries, number == 0, opencv)
                 for number, entries in enumerate(settings or [[]])
             ]
-    for entries in by_setting([entry for entry in extra if entry.dataset in cards]).values():
-        blocks.append(_block(table, len(table.groups) - 1, "", entries, True, opencv))
+        settings = by_setting([entry for entry in extra[group] if entry.dataset in cards]).values()
+        blocks += [_block(table, group, "", entries, True, opencv) for entries in settings]
     remarks = [
         not_shown(others, "since the table is about other methods"),
         not_shown(elsewhere, "since the table has no column for their datasets"),

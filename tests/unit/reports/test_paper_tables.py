@@ -154,6 +154,15 @@ def test_printed_measured_difference(tmp_path: Path) -> None:
     assert lines["difference"]["SBD NoC@85"].text == "not run"
 
 
+def test_a_design_is_in_a_group_of_its_own(tmp_path: Path) -> None:
+    for name in ("ritm-design", "geodesic"):
+        write_run(tmp_path / name, [[0.9] * 20], method=method(name, []))
+    blocks, _ = paper_blocks(DEFINITIONS["table1"], PaperRuns(tuple(read_pool(tmp_path)), {}))
+    groups = {block.runs[0].method: DEFINITIONS["table1"].groups[block.group] for block in blocks if block.runs}
+    assert groups["ritm-design"].title.startswith("Designs") and not groups["ritm-design"].rows
+    assert groups["geodesic"].title == "Not in the paper's table: runs"
+
+
 def test_failures_are_counted_by_the_rule_of_published_ones(tmp_path: Path) -> None:
     ious = [[0.1] * 19 + [0.9], [0.1] * 20, [0.9] * 20]
     write_run(tmp_path / "run", ious, method=method("disnet", ["COCO", "LVIS"]), dataset=dataset("davis"))
