@@ -67,10 +67,20 @@ class DisnetMethod:
             first = proposals.objectness.argmax(dim=1)
             kept = [proposals.keep(torch.full_like(first, number)) for number in range(logits.shape[1])]
             logits = torch.stack([self.network.refine(own, given) for own in kept], dim=1)
-        return [
-            _prediction(session, own, scores)
-            for session, own, scores in zip(sessions, logits, proposals.objectness, strict=True)
-        ]
+        scores = map(self._scores, proposals.objectness.sigmoid().float().cpu(), proposals.logits)
+        return [_prediction(session, own, found) for session, own, found in zip(sessions, logits, scores, strict=True)]
+
+    def _scores(self, probabilities: Tensor, logits: Tensor) -> Tensor:
+        """The object probabilities (N,) of one click's candidates after Soft-NMS on their masks."""
+        masks = (logits > 0).flatten(1).float().cpu()
+        both, areas = masks @ masks.T, masks.sum(dim=1)
+        ious = both / (areas[:, None] + areas - both).clamp(min=1)
+        scores, overlap, waiting = probabilities.clone(), torch.zeros(len(ious)), list(range(len(ious)))
+        while waiting:
+            reduced = probabilities * (1 - self.network.options.suppression * overlap)
+            best = waiting.pop(int(reduced[waiting].argmax()))
+            scores[best], overlap = reduced[best], torch.maximum(overlap, ious[best])
+        return scores
 
     @torch.inference_mode()
     def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
@@ -109,7 +119,7 @@ class DisnetSession:
         self.index = 0
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """N candidates with their object probabilities for the first click, one corrected mask for more clicks.
+        """N candidates with their scores (`DisnetOptions.suppression`) for the first click, then one corrected mask.
 
         Masks are probabilities of the image's size. With `first_click` off there are N candidates at every click.
         """
@@ -211,4 +221,4 @@ def _prediction(session: DisnetSession, logits: Tensor, scores: Tensor | None) -
     frame = session.method.network.frame
     masks = [frame.to_image(own, session.size) for own in logits.float().cpu().numpy()]
     probabilities = torch.from_numpy(np.stack(masks)).sigmoid().numpy()
-    return Prediction(probabilities, None if scores is None else scores.sigmoid().float().cpu().numpy())
+    return Prediction(probabilities, None if scores is None else scores.numpy())

@@ -69,6 +69,8 @@ class DisnetOptions:
         refine_first: answer the first click with the refined mask, not with the candidate itself.
         later_mask: the mask that stage 2 corrects: "kept", always M_s, as printed, or "last", its own last answer. On a
             plain ViT that takes the place of M_s; on SAM's decoder it is the mask prompt, and the DAMC blocks see M_s.
+        suppression: the object probability of a candidate that overlaps a better one is multiplied by 1 - suppression *
+            IoU (linear Soft-NMS, Bodla et al. 2017); 0 leaves all as they are. Not used in training.
     """
 
     first_click: bool = True
@@ -81,6 +83,7 @@ class DisnetOptions:
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     refine_first: bool = False
     later_mask: Literal["kept", "last"] = "kept"
+    suppression: Annotated[float, Bounds(0, 1)] = 0.0
 
     @property
     def outputs(self) -> int:

@@ -315,3 +315,18 @@ def test_options_that_say_what_a_checkpoint_is_are_checked(stored: Path, tmp_pat
     own = {"checkpoint", "refine_first", "weights", "cache", "device"}
     assert set(described(Training("a"))) == set(card) - own
     assert described(Training("a")) == {name: card[name] for name in set(card) - own}
+
+
+def test_a_candidate_that_repeats_a_better_one_has_a_lower_score(
+    network: Disnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: the second has an IoU of 0.5 with the first, and of 1/3 with the third, which is disjoint from it."""
+    logits = torch.full((1, 3, 8, 8), -1.0)
+    for number, columns in enumerate((slice(0, 3), slice(1, 4), slice(3, 4))):
+        logits[0, number, :, columns] = 1
+    found = network.propose(inputs_of(image()), given(CLICKS[:1], (40, 90)))
+    made = dataclasses.replace(found, logits=logits, objectness=torch.tensor([[0.8, 0.7, 0.6]]).logit())
+    monkeypatch.setattr(network, "propose", lambda *given: made)
+    for suppression, scores in ((0.0, [0.8, 0.7, 0.6]), (0.5, [0.8, 0.525, 0.6])):
+        monkeypatch.setattr(network, "options", dataclasses.replace(network.options, suppression=suppression))
+        assert np.allclose(method(network).open(image()).predict(CLICKS[:1]).scores, scores)
