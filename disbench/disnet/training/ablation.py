@@ -202,7 +202,7 @@ def _training(plan: AblationPlan, row: PlannedRow, seed: int, options: AblationO
     if row.shards:
         for source in row.shards:
             _require_shards(source, options)
-        training = replace(training, shards=tuple(Shards(s.folder, s.images) for s in row.shards))
+        training = replace(training, shards=tuple(Shards(s.folder, s.images, s.only) for s in row.shards))
     return resolved(training, options.data)
 
 

@@ -27,13 +27,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """Shards that a row is trained on instead of the base training's, and the folder of their images.
+    """Shards that a row is trained on instead of the base training's: `folder`, `images` and `only` of its `shards`.
 
     A `recipe`, if any, makes them from `coco`, COCO instance annotations below the root of the datasets.
     """
 
     folder: str
     images: str = ""
+    only: str = "*"
     recipe: str = ""
     coco: str = ""
 

@@ -168,7 +168,7 @@ def test_the_designs_are_trained_as_their_trainings_say_and_measured_by_their_ca
 
 def test_missing_shards_are_made(plan: AblationPlan, measured: list[str]) -> None:
     write_annotations(Path("c.json"), [annotation(1), annotation(2)])
-    row = replace(plan.rows[1], shards=(ablation.RowShards("made", "DATA", "containment", "c.json"),))
+    row = replace(plan.rows[1], shards=(ablation.RowShards("made", "DATA", recipe="containment", coco="c.json"),))
     go(replace(plan, rows=(row,), contrasts=(), seeds=(0,)), make_shards=True)
     assert json.loads(Path("made/manifest.json").read_text())["recipe"]["name"] == "containment"
     assert list(read_record(Path("out/two/full/seed-0")).shards) == ["made"]
