@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 from disbench.baselines.cards import method_spec
@@ -15,7 +14,6 @@ from disbench.harness.record import Execution
 from disbench.harness.run import run_benchmark
 from disbench.io.files import Existing
 from disbench.reports.report import LEADERBOARD, make_report
-from disbench.reports.samples import failure_pictures
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet
@@ -60,9 +58,7 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             progress=True,
         )
         runs.append(folder)
-    report = make_report(
-        runs, out / "report", page=True, pictures=partial(failure_pictures, data=None, samples=PICTURED)
-    )
+    report = make_report(runs, out / "report", page=True, failures=PICTURED)
     for line in report.lines:
         print(line)  # noqa: T201
     return [path for path in report.paths if path.name in ("report.md", "curves.png", LEADERBOARD)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +26,12 @@ def report(
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
     from disbench.io.outputs import output
     from disbench.reports.report import FILES, make_report
-    from disbench.reports.samples import failure_pictures
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
     folders = [addresses.here(run) for run in runs]
-    pictures = partial(failure_pictures, data=data, samples=failures) if failures else None
     with output(out, FILES) as place:
-        lines = make_report(folders, place.folder, page=page, pictures=pictures).lines
+        lines = make_report(folders, place.folder, page=page, failures=failures, data=data).lines
     say_all(lines)
 
 

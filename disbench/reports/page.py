@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from disbench.harness.measures import MEASURES, SOLVED, measures_in, significant
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
-from disbench.reports.render.html import Picture, content_policy, embedded, page, table_section, text_of
-from disbench.reports.render.table import Cell, Table, counted, plain
+from disbench.reports.render import Picture, template, text_of
+from disbench.reports.render.table import Cell, Table, counted, plain, visible
 from disbench.reports.tables import deviation, failures, leaderboard_table, most_common, ran_out, reference
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _SORTED_BY = f"noc_{SOLVED}"
 _FILTERS = {"dataset": "Dataset", "training": "Training data", "selection": "Selection", "policy": "Click policy"}
@@ -50,12 +55,10 @@ def page_html(
 
     Args:
         entries: at least one.
-        pictures: folder of an entry -> small images, which the page embeds; `InputError` for an unknown form.
+        pictures: folder of an entry -> small images, which the page embeds.
         tables: of other runs (methods with a fixed budget of points, the diverse task).
         figures: shown below those tables.
     """
-    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
-
     groups = _groups(entries)
     measures = {measure.headings["leaderboard"][1]: measure for measure in measures_in("leaderboard")}
     columns = []
@@ -63,14 +66,9 @@ def page_html(
         measure = measures.get(column.name)
         hint = ", ".join(filter(None, (measure.unit, f"{measure.better} is better"))) if measure else ""
         columns.append((column, "descending" if measure and measure.better == "higher" else "ascending", hint))
-    style, script = text_of("page.css"), text_of("page.js")
     shown = {number: (pictures or {}).get(entry.folder, ()) for number, entry in enumerate(entries)}
-    return page(
-        "page.html.jinja",
+    return _filled(
         {
-            "policy": content_policy(style, script),
-            "style": Markup(style),
-            "script": Markup(script),
             "summary": f"{counted(len(entries), 'run')} on {counted(len(groups), 'dataset')}",
             "columns": columns,
             "sorted_by": MEASURES[_SORTED_BY].title,
@@ -79,16 +77,42 @@ def page_html(
                 (key, label, list(dict.fromkeys(_filtered_by(entry)[key] for entry in entries)))
                 for key, label in _FILTERS.items()
             ],
-            "plain_tables": [table_section(table) for table in tables],
-            "figures": [embedded(figure, "the report") for figure in figures],
+            "plain_tables": tables,
+            "figures": [(caption, _embedded(image)) for caption, image in figures],
             "pictures": [
-                (number, entries[number], [embedded(one, entries[number].folder) for one in own])
+                (number, entries[number], [(caption, _embedded(image)) for caption, image in own])
                 for number, own in shown.items()
                 if own
             ],
             "data": _data(entries, groups),
         },
     )
+
+
+def _filled(values: Mapping[str, Any]) -> str:
+    """The page with its style and script, which alone its security policy allows; texts are escaped and visible."""
+    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
+
+    def digest(text: str) -> str:
+        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    style, script = text_of("page.css"), text_of("page.js")
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest(style)}'; script-src 'sha256-{digest(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    page = template(
+        "page.html.jinja", autoescape=True, finalize=lambda v: v if isinstance(v, Markup) else visible(str(v))
+    )
+    return page.render(values, policy=policy, style=Markup(style), script=Markup(script))
+
+
+def _embedded(image: bytes) -> Markup:
+    """An image's data URI."""
+    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
+
+    kind = "png" if image.startswith(b"\x89PNG") else "webp"
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
 
 
 def _groups(entries: Sequence[Entry]) -> list[_Group]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, split_runs
 from disbench.reports.page import dataset_facts, page_html, run_facts
-from disbench.reports.render import latex, markdown
-from disbench.reports.render.html import Picture, render
+from disbench.reports.render import Picture, latex, markdown
 from disbench.reports.render.table import Table, counted
+from disbench.reports.samples import failure_pictures
 from disbench.reports.sensitivity import (
     FirstClickNumbers,
     depth_panels,
@@ -45,7 +45,6 @@ LEADERBOARD = "leaderboard.html"
 PNG, SVG = "curves.png", "curves.svg"
 DEPTH_PNG, DEPTH_SVG = "depth.png", "depth.svg"
 FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG, DEPTH_PNG, DEPTH_SVG)
-Pictures = Mapping[Path, Sequence[Picture]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,7 @@ class Report:
 
 
 def make_report(
-    folders: Sequence[Path],
-    out: Path,
-    *,
-    page: bool = False,
-    pictures: Pictures | Callable[[Sequence[Entry]], Pictures] | None = None,
+    folders: Sequence[Path], out: Path, *, page: bool = False, failures: int = 0, data: Path | None = None
 ) -> Report:
     """Write tables, curves and the text that joins them; only stored runs are read, and the same give the same bytes.
 
@@ -70,25 +65,21 @@ def make_report(
             get one table; `disbench.reports.ambiguity.report` has the others.
         out: created if missing; files of an earlier report are replaced.
         page: also write the leaderboard, one HTML file for a browser.
-        pictures: for the leaderboard: folder of a run -> captions and small images (PNG, JPEG, WebP), or a function
-            of the runs that makes them.
+        failures: for the leaderboard: samples of each run that are drawn because they are never solved, and as many
+            because they are solved late.
+        data: root of the datasets, for these pictures.
 
     Returns:
         `report.md`, `results.csv`, `tables.tex`; `curves.csv`, `curves.png` and `curves.svg` if a run has curves;
         `depth.png` and `depth.svg` of `--policy slices:10`; `leaderboard.html` if asked for.
 
     Raises:
-        InputError: no run in a folder, an unfinished or damaged run, a picture of another form, or pictures of a
-            folder that is not among the runs.
+        InputError: no run in a folder, an unfinished or damaged run, or a dataset of pictures that is missing or not
+            the one that the run was made on.
     """
     found = split_runs(folders)
     runs = found.required()
     entries = read_entries(runs) if runs else []
-    places = {entry.run.folder.resolve(): entry.folder for entry in entries}
-    given = (pictures(entries) if callable(pictures) else pictures) or {}
-    if strange := [folder for folder in given if folder.resolve() not in places]:
-        raise InputError(f"{strange[0]}: pictures of a run that is not in the report; name the run as well")
-    shown = {places[folder.resolve()]: images for folder, images in given.items()}
     once = [entry for entry in entries if entry.budget]
     series = depth_series([entry for entry in entries if not entry.budget])
     apart = {entry.folder for entry in once} | {entry.folder for one in series for entry in one.slices}
@@ -117,28 +108,19 @@ def make_report(
     curves = draw_curves(drawn) if drawn else {}
     depths = draw_curves(depth_panels(series), columns=2) if series else {}
     figures = [*_ambiguity_figure(numbers, runs)] if page else []
+    pictures = failure_pictures(clicked, data, failures) if failures else {}
     if page and series:
         figures.append(("NoC and AuC against the depth of clicks", depths["png"]))
-    text = render(
+    text = markdown.render(
         "report.md.jinja",
-        {
-            "files": {
-                "png": PNG,
-                "svg": SVG,
-                "curves": CURVES,
-                "results": RESULTS,
-                "tables": TABLES,
-                "depth": DEPTH_PNG,
-            },
-            "overview": overview,
-            "plain_tables": plain,
-            "sections": [(entry.dataset_name, dataset_facts(entry), *parts) for entry, *parts in sections],
-            "drawn": bool(drawn),
-            "depth": bool(series),
-            "first_clicks": first,
-            "runs": [(entry, run_facts(entry)) for entry in entries],
-        },
-        {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block},
+        files={"png": PNG, "svg": SVG, "curves": CURVES, "results": RESULTS, "tables": TABLES, "depth": DEPTH_PNG},
+        overview=overview,
+        plain_tables=plain,
+        sections=[(entry.dataset_name, dataset_facts(entry), *parts) for entry, *parts in sections],
+        drawn=bool(drawn),
+        depth=bool(series),
+        first_clicks=first,
+        runs=[(entry, run_facts(entry)) for entry in entries],
     )
     contents: dict[str, bytes | None] = {
         PAGE: text.encode(),
@@ -149,7 +131,7 @@ def make_report(
         SVG: curves.get("svg"),
         DEPTH_PNG: depths.get("png"),
         DEPTH_SVG: depths.get("svg"),
-        LEADERBOARD: page_html(clicked, shown, plain, figures).encode() if page else None,
+        LEADERBOARD: page_html(clicked, pictures, plain, figures).encode() if page else None,
     }
     lines = _lines(entries, first, out)
     if page:

@@ -23,7 +23,7 @@ from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset
 from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.render.html import Picture
+from disbench.reports.render import Picture
 from disbench.reports.render.table import counted, csv_text, plain
 
 LISTED = "failures.csv"
@@ -326,15 +326,15 @@ def write_failures(
     return [*lines, f"{out / LISTED}: all of them"]
 
 
-def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int = 3) -> dict[Path, list[Picture]]:
-    """Folder of a run -> a small picture (WebP) of its hard samples with a caption, for the leaderboard.
+def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int) -> dict[str, list[Picture]]:
+    """Folder of an entry -> a small picture (WebP) of its hard samples with a caption, for the leaderboard.
 
     Runs without failures to show are left out: those whose samples end below 0.90, whose method answers once, or that
     solve all samples by the first click.
     """
     from PIL import Image  # noqa: PLC0415
 
-    found: dict[Path, list[Picture]] = {}
+    found: dict[str, list[Picture]] = {}
     for entry in entries:
         drawn = draw_failures(entry, data, samples) if entry.rows.reaches(SOLVED) else None
         if drawn is not None:
@@ -344,5 +344,5 @@ def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int =
             image.thumbnail((_PAGE_WIDTH, 1 << 14))
             image.save(file, "WEBP", quality=80, method=4)
             caption = f"{len(never):,} of {count} never solved, {len(late):,} late"
-            found[entry.run.folder] = [(caption, file.getvalue())]
+            found[entry.folder] = [(caption, file.getvalue())]
     return found

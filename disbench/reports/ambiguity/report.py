@@ -19,7 +19,6 @@ from disbench.reports.ambiguity.pictures import PictureOptions, draw_intents, dr
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import alike, split_runs
 from disbench.reports.render import latex, markdown
-from disbench.reports.render.html import content_policy, embedded, page, render, table_section, text_of
 from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text, number_cell
 
 Run = TypeVar("Run")
@@ -317,7 +316,7 @@ def _groups_panel(
     return Panel(runs[0].who.title, tuple(curves), notes, x_label, y_label, names)
 
 
-PAGE, HTML, NUMBERS, TABLES = "ambiguity.md", "ambiguity.html", "ambiguity.csv", "tables.tex"
+PAGE, NUMBERS, TABLES = "ambiguity.md", "ambiguity.csv", "tables.tex"
 PNG, SVG = "ambiguity.png", "ambiguity.svg"
 SHEET = "Clicks, the masks that they may mean, and what methods answer"
 
@@ -338,8 +337,6 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
         InputError: no such run in the folders, an unfinished or damaged run, or shards or images that are not those of
             the runs.
     """
-    from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
-
     targets, answers, _ = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
     on_sets = [run for run in targets if run.record.dataset.has_sets]
@@ -354,29 +351,18 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
     for place, sets in enumerate(_with_runs(intents, on_sets), start=1):
         sheets[f"pictures-intents-{place}.png"] = draw_intents(sets, wanted)
     drawn = {name: sheet for name, sheet in sheets.items() if sheet is not None}
-    tables, figure, style = tables_of(numbers, intents), draw_ambiguity(numbers, intents), text_of("page.css")
-    shown = {
-        "tables": tables,
-        "figure": FIGURE,
-        "sheet": SHEET,
-        "runs": [run.who for run in (*numbers, *intents)],
-        **{"png": PNG, "svg": SVG, "numbers": NUMBERS, "latex": TABLES, "pictures": list(drawn)},
-    }
-    filters: dict[str, Any] = {"md": markdown.escape, "table": markdown.table, "code": markdown.code_block}
-    html = page(
-        "ambiguity.html.jinja",
-        {
-            **shown,
-            "policy": content_policy(style),
-            "style": Markup(style),
-            "figure": embedded((FIGURE, figure["png"]), "the report"),
-            "pictures": [embedded((SHEET, picture), "the report") for picture in drawn.values()],
-            "sections": [table_section(table) for table in tables],
-        },
+    tables, figure = tables_of(numbers, intents), draw_ambiguity(numbers, intents)
+    text = markdown.render(
+        "ambiguity.md.jinja",
+        tables=tables,
+        figure=FIGURE,
+        sheet=SHEET,
+        runs=[run.who for run in (*numbers, *intents)],
+        pictures=list(drawn),
+        **{"png": PNG, "svg": SVG, "numbers": NUMBERS, "latex": TABLES},
     )
     contents: dict[str, bytes | None] = {
-        PAGE: render("ambiguity.md.jinja", shown, filters=filters).encode(),
-        HTML: html.encode(),
+        PAGE: text.encode(),
         NUMBERS: csv_text(csv_rows([*numbers, *intents])).encode(),
         TABLES: latex.document({table.name: table for table in tables}).encode(),
         PNG: figure["png"],
@@ -402,5 +388,4 @@ def _lines(numbers: Sequence[Numbers], intents: Sequence[Numbers], sheets: Mappi
     for one in intents:
         noc = one.value("noc_90", "any")
         lines.append(f"  {one.who.label} ({one.selection}) on {one.who.dataset}: NoC@90 {noc:.2f}")
-    lines.append(f"{out / HTML}: the same for a browser, in one file")
     return [*lines, *(f"{out / name}: pictures" for name in (PNG, *sheets))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from disbench.reports.render import template
 from disbench.reports.render.table import Cell, Table, plain, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
@@ -50,6 +52,11 @@ def table(content: Table) -> str:
         ]
     notes = [f"- {_marks((mark,))} {escape(text)}" for mark, text in content.footnotes.items()]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def render(name: str, **values: Any) -> str:
+    """A Markdown template in `templates/`, filled in; `md`, `table` and `code` are its filters."""
+    return template(name, {"md": escape, "table": table, "code": code_block}).render(values)
 
 
 def _line(cells: list[str]) -> str:

@@ -1,9 +1,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const root = document.documentElement;
   const all = (selector, below = document) => [...below.querySelectorAll(selector)];
-  root.classList.add("script");
+  document.documentElement.classList.add("script");
 
   /** An HTML element; names with a hyphen are attributes, others properties. */
   function html(name, values, ...children) {
@@ -15,25 +14,6 @@
     element.append(...children);
     return element;
   }
-
-  // Colours.
-
-  const theme = document.getElementById("theme");
-
-  function setTheme() {
-    if (theme.value) root.dataset.theme = theme.value;
-    else delete root.dataset.theme;
-  }
-
-  try {  // a browser may forbid a file to store anything; then the choice holds until the page is closed
-    const stored = localStorage.getItem("disbench-theme");
-    if (["light", "dark"].includes(stored)) theme.value = stored;
-  } catch { /* as said */ }
-  setTheme();
-  theme.addEventListener("change", () => {
-    setTheme();
-    try { localStorage.setItem("disbench-theme", theme.value); } catch { /* as said */ }
-  });
 
   // The table: a head, rows and notes for each dataset; rows are sorted between the two.
 
@@ -97,20 +77,17 @@
     });
   });
 
-  async function copy(element) {
-    try {
-      await navigator.clipboard.writeText(element.textContent);
-      return true;
-    } catch {  // not allowed here: the older way, which needs a selection
-      getSelection().selectAllChildren(element);
-      return document.execCommand("copy");
-    }
-  }
-
   all(".copy", board).forEach((button) => {
     const name = button.textContent;
     button.addEventListener("click", async () => {
-      button.textContent = await copy(button.previousElementSibling) ? "Copied" : "Select and copy it by hand";
+      const command = button.previousElementSibling;
+      try {
+        await navigator.clipboard.writeText(command.textContent);
+        button.textContent = "Copied";
+      } catch {  // not allowed here
+        getSelection().selectAllChildren(command);
+        button.textContent = "Selected: copy it by hand";
+      }
       setTimeout(() => { button.textContent = name; }, 2000);
     });
   });
@@ -259,13 +236,13 @@
     for (const number of [...runs].reverse()) {  // so that the best lie on top
       const { curve, style } = data.runs[number];
       const whole = curve.map((value, at) => ({
-        number, x: x.to(at + 1), y: y.to(value), value, column: at + 1,
+        number, x: x.to(at + 1), y: y.to(value), value, at,
         text: [`click ${at + 1}: mean IoU ${value === null ? "" : value.toFixed(3)}`],
       }));
       const path = whole.map((p, at) => (p.value === null ? "" : `${at && whole[at - 1].value !== null ? "L" : "M"}${p.x.toFixed(1)},${p.y.toFixed(1)}`)).join("");
       const seen = whole.filter((point) => point.value !== null);
       drawing.append(svg("g", { "data-run": number }, line(style, path),
-        marks(style, seen.filter((point) => (point.column - 1) % every === 0).map((p) => marker(style, p.x, p.y)).join(""))));
+        marks(style, seen.filter((point) => point.at % every === 0).map((p) => marker(style, p.x, p.y)).join(""))));
       points.push(...seen);
     }
     return { drawing, points };
@@ -330,31 +307,12 @@
       drawing.append(svg("g", { "data-run": number }, interval, point));
       const clicks90 = `NoC@${data.solved} ${noc[0].toFixed(2)} [${noc[1].toFixed(2)}, ${noc[2].toFixed(2)}]`;
       const text = [clicks90, `${secondsText} s a click`, ...(best.includes(number) ? ["no other run beats it in both"] : [])];
-      return { number, ...place, text, column: null, top: y.to(noc[2]), bottom: y.to(noc[1]) };
+      return { number, ...place, text };
     });
-    named(drawing, best, points, width);
     return { drawing, points };
   }
 
-  /** Names beside the points of the front, where they are few and there is room. */
-  function named(drawing, best, points, width) {
-    if (best.length > 8) return;
-    const taken = points.map((point) => ({ left: point.x - 6, right: point.x + 6, top: point.top, bottom: point.bottom }));
-    for (const number of best) {
-      const { x, y } = points.find((point) => point.number === number);
-      const label = data.runs[number].label;
-      const text = label.length > 26 ? `${label.slice(0, 25)}…` : label;
-      const long = 7 * text.length;
-      const boxes = [[x + 9, y - 9], [x + 9, y + 17], [x - 9 - long, y - 9], [x - 9 - long, y + 17]];
-      const free = boxes.find(([left, base]) => left >= BOX.left && left + long <= width && base > BOX.top && base < BOX.height - BOX.bottom
-        && taken.every((box) => left > box.right || left + long < box.left || base < box.top || base - 12 > box.bottom));
-      if (!free) continue;
-      drawing.append(svg("text", { class: "name", x: free[0], y: free[1] }, text));
-      taken.push({ left: free[0], right: free[0] + long, top: free[1] - 12, bottom: free[1] });
-    }
-  }
-
-  // Charts that answer to the pointer and to the arrow keys.
+  // Charts that answer to the pointer.
 
   class Chart {
     constructor(figure) {
@@ -369,9 +327,6 @@
       this.canvas.addEventListener("pointerleave", (event) => {
         if (event.pointerType !== "touch") this.leave();  // a finger leaves as soon as it is lifted
       });
-      this.canvas.addEventListener("focus", () => { if (!this.at) this.show(this.first()); });
-      this.canvas.addEventListener("blur", () => this.leave());
-      this.canvas.addEventListener("keydown", (event) => this.key(event));
       new ResizeObserver(() => this.redraw()).observe(this.canvas);
     }
 
@@ -394,32 +349,6 @@
       const far = (point) => (point.x - x) ** 2 + (point.y - y) ** 2;
       const nearest = this.points.reduce((best, point) => (best && far(best) <= far(point) ? best : point), null);
       this.show(nearest && far(nearest) < 60 ** 2 ? nearest : null);
-    }
-
-    key(event) {
-      if (event.key === "Escape") { this.leave(); return; }
-      const axis = { ArrowLeft: "x", ArrowRight: "x", ArrowUp: "y", ArrowDown: "y" }[event.key];
-      if (!axis || !this.points.length) return;
-      event.preventDefault();
-      const sign = event.key === "ArrowLeft" || event.key === "ArrowUp" ? -1 : 1;
-      this.show(this.at ? this.neighbour(axis, sign) || this.at : this.first());
-    }
-
-    /** Where the keyboard begins: on the run that needs the fewest clicks. */
-    first() {
-      const ranked = this.numbers.map((number) => this.points.find((point) => point.number === number));
-      return ranked.find((point) => point) || null;
-    }
-
-    /** Along a curve by x, among the curves of one click by y; single points by both. */
-    neighbour(axis, sign) {
-      const from = this.points.indexOf(this.at);
-      const shared = this.at.column === null ? null : axis === "x" ? "number" : "column";
-      return this.points
-        .map((point, order) => ({ point, away: sign * (point[axis] - this.at[axis] || order - from) }))
-        .filter(({ point, away }) => away > 0 && (shared === null || point[shared] === this.at[shared]))
-        .sort((a, b) => a.away - b.away)
-        .map(({ point }) => point)[0];
     }
 
     show(point) {
