@@ -44,7 +44,7 @@ from disbench.harness.record import (
     parse_record,
 )
 from disbench.harness.sample_loop import FIRST, GRANULARITIES, TRIALS, TargetsTask
-from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS
+from disbench.harness.set_task import ANSWERS, SETS
 from disbench.harness.store import (
     CLICKS,
     JOURNAL,
@@ -64,7 +64,7 @@ from disbench.io import addresses
 from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
-JOB_FILES = (RUN, CLICKS, GRANULARITIES, TRIALS, SETS, ANSWERS, OVERLAPS, FIRST, JOURNAL)
+JOB_FILES = (RUN, CLICKS, GRANULARITIES, TRIALS, SETS, ANSWERS, FIRST, JOURNAL)
 """The files of a run, finished or under way."""
 _logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")

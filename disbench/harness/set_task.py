@@ -1,7 +1,7 @@
 """The diverse task: a first click on a set, a method's candidates, and how far they cover what the click may mean.
 
-Its stored run has `sets.parquet`, `answers.parquet` and `overlaps.parquet` beside `run.json`: a row for each set,
-for each click on it (drawn, or moved to measure stability), and for each pair of a member and a candidate.
+Its stored run has `sets.parquet` and `answers.parquet` beside `run.json`: a row for each set, and for each click on it
+(drawn, or moved to measure stability).
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core import masks
-from disbench.core.arrays import BoolArray, Float32Array, IntArray
+from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError
-from disbench.core.limits import MAX_GROUP_VALUES, MAX_IOUS
+from disbench.core.limits import MAX_GROUP_VALUES
 from disbench.core.masks import Rle, decode
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import draw_click
@@ -29,9 +28,9 @@ from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import SetRunRecord
 from disbench.harness.store import Float32, Int16, Int32, columns_of, grouped, open_rows, read_record, table_writer
 from disbench.harness.tasks import AskedLoop, Candidates, Task, plain_iou
-from disbench.io.parquet import read_rows
+from disbench.io.parquet import complaining, read_rows
 
-SETS, ANSWERS, OVERLAPS = "sets.parquet", "answers.parquet", "overlaps.parquet"
+SETS, ANSWERS = "sets.parquet", "answers.parquet"
 _FORM = {"disbench.diverse": "1"}
 
 SETS_SCHEMA = pa.schema(
@@ -58,7 +57,7 @@ the region that the first click is drawn from."""
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
-    """The outcome of one click: the columns of `answers.parquet`, and the IoUs of `overlaps.parquet`.
+    """The outcome of one click: the columns of `answers.parquet`.
 
     A method that fails on a click ends the set with a row whose `failure` says why and that has no candidates.
 
@@ -92,46 +91,13 @@ class AnswerRow:
     ious: tuple[Float32, ...] = ()
 
 
-JOURNAL_SCHEMA = pa.schema(columns_of(AnswerRow))
-ANSWERS_SCHEMA = pa.schema(list(JOURNAL_SCHEMA)[:-1], _FORM)
-OVERLAPS_SCHEMA = pa.schema(
-    [
-        *list(JOURNAL_SCHEMA)[1:8],
-        pa.field("member", pa.int16(), nullable=False),
-        pa.field("candidate", pa.int16(), nullable=False),
-        pa.field("iou", pa.float32(), nullable=False),
-        pa.field("score", pa.float64()),
-    ],
-    metadata=_FORM,
-)
-"""One row for each member and candidate of each click; `score` is the candidate's, or null."""
+ANSWERS_SCHEMA = pa.schema(columns_of(AnswerRow), _FORM)
 
 
 def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write `sets.parquet`; rows have the columns of `SETS_SCHEMA`."""
     with table_writer(path, SETS_SCHEMA) as file:
         _write(file, pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
-
-
-def overlaps_of(table: pa.Table) -> pa.Table:
-    """The rows of `OVERLAPS_SCHEMA` for a table of `JOURNAL_SCHEMA`."""
-    candidates = table["candidates"].to_numpy().astype(np.int64)
-    row, within = _places(table["members"].to_numpy() * candidates)
-    candidate = within % np.maximum(candidates[row], 1)
-    scores = table["scores"].combine_chunks()
-    starts = scores.offsets.to_numpy()[:-1]
-    known = scores.is_valid().to_numpy(zero_copy_only=False)[row]
-    at = np.where(known, starts[row] + candidate, 0)
-    flat = np.concatenate([np.zeros(0), scores.values.to_numpy()])
-    values = flat[at] if known.any() else np.zeros(len(row))
-    columns = {name: table[name].take(pa.array(row)) for name in OVERLAPS_SCHEMA.names[:7]}
-    columns |= {
-        "member": pa.array(within // np.maximum(candidates[row], 1), pa.int16()),
-        "candidate": pa.array(candidate, pa.int16()),
-        "iou": table["ious"].combine_chunks().flatten(),
-        "score": pa.array(values, mask=~known),
-    }
-    return pa.table(columns, schema=OVERLAPS_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +123,7 @@ class SetTask(Task):
     store: Literal["none", "all"] = "none"
 
     kind = SetRunRecord
-    schema = JOURNAL_SCHEMA
+    schema = ANSWERS_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
         """The loop of a set."""
@@ -169,14 +135,10 @@ class SetTask(Task):
         return AnswerRow(sample, image_id, int(center), 1, 0, 0, 0, 0, members=0, failure=reason)
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write `answers.parquet` and `overlaps.parquet`."""
-        with (
-            table_writer(folder / ANSWERS, ANSWERS_SCHEMA) as answers,
-            table_writer(folder / OVERLAPS, OVERLAPS_SCHEMA) as overlaps,
-        ):
+        """Write `answers.parquet`."""
+        with table_writer(folder / ANSWERS, ANSWERS_SCHEMA) as file:
             for table in grouped(tables):
-                _write(answers, table.select(ANSWERS_SCHEMA.names).cast(ANSWERS_SCHEMA))
-                _write(overlaps, overlaps_of(table))
+                _write(file, table)
 
 
 def first_click(region: Rle, seed: int, image_id: str, center: int, number: int = 1) -> Click:
@@ -270,23 +232,17 @@ class StoredAnswers:
 
     def ious(self, answers: pa.Table) -> list[Float32Array]:
         """IoU of each member with each candidate, float32 (members, candidates), one array a row of `answers()`."""
-        found = _read(self.folder / OVERLAPS, OVERLAPS_SCHEMA, ["iou"])["iou"].to_numpy()
-        members, candidates = (answers[name].to_numpy().astype(int) for name in ("members", "candidates"))
-        if min(members.min(initial=0), candidates.min(initial=0)) < 0:
-            raise InputError(f"{self.folder / ANSWERS}: a negative number of masks; run it again")
-        ends = np.cumsum(members * candidates)
-        if len(found) != (ends[-1] if len(ends) else 0):
-            raise InputError(
-                f"{self.folder / OVERLAPS}: {len(found)} rows, but {ANSWERS} has candidates for another number; run it "
-                "again with --existing overwrite"
-            )
-        parts = np.split(found, ends[:-1]) if len(ends) else []
-        return [part.reshape(shape) for part, shape in zip(parts, zip(members, candidates, strict=True), strict=True)]
+        columns = (answers[name].to_pylist() for name in ("members", "candidates", "ious"))
+        with complaining(self.folder / ANSWERS, "IoUs for another number of masks", "run it again"):
+            return [
+                np.array(values, dtype=np.float32).reshape(max(members, 0), max(candidates, 0))
+                for members, candidates, values in zip(*columns, strict=True)
+            ]
 
 
 def read_answers(folder: Path) -> StoredAnswers:
     """The finished run of the diverse task in a folder; InputError if there is none, or a damaged one."""
-    return StoredAnswers(folder, read_record(folder, SetRunRecord, (SETS, ANSWERS, OVERLAPS)))
+    return StoredAnswers(folder, read_record(folder, SetRunRecord, (SETS, ANSWERS)))
 
 
 def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -295,15 +251,8 @@ def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Ta
 
 
 def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    most_rows = MAX_IOUS if schema is OVERLAPS_SCHEMA else None
-    with open_rows(path, str(path), schema, columns, most_rows) as file:
+    with open_rows(path, str(path), schema, columns) as file:
         return read_rows(file, schema, columns)
-
-
-def _places(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Row number and number within the row of each entry, for rows of `counts` entries."""
-    row = np.repeat(np.arange(len(counts)), counts)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _write(file: pq.ParquetWriter, table: pa.Table) -> None:

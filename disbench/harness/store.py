@@ -369,18 +369,17 @@ def open_rows(
     place: str,
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
-    most_rows: int | None = None,
 ) -> Iterator[pq.ParquetFile]:
     """A Parquet file of a run, with its columns and size checked; InputError names it as `place`.
 
-    By default it may have `_FEW_ROWS` rows, or one a byte, since every row stores times.
+    It may have `_FEW_ROWS` rows, or one a byte, since every row stores times.
     """
     with damage_of(place):
         file, groups = open_parquet(source, schema)
         with file:
             size = size_of(source)
             rows, values = (sum(getattr(group, name) for group in groups) for name in ("rows", "values"))
-            if rows > (most_rows or max(_FEW_ROWS, size)) or values > max(MAX_IOUS, 64 * size):
+            if rows > max(_FEW_ROWS, size) or values > max(MAX_IOUS, 64 * size):
                 raise ValueError(f"{rows} rows with {values} values in {size} bytes")
             if not has_columns(file, schema, columns):
                 raise ValueError("its columns are not a run's")

@@ -21,7 +21,7 @@ from disbench.core.clicks import Click
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import Choice
 from disbench.harness.set_source import SetSource
-from disbench.harness.set_task import ANSWERS, OVERLAPS, SETS, SetTask, StoredAnswers, read_answers
+from disbench.harness.set_task import ANSWERS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.io import recorded_clicks
 from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
 from disbench.reports.ambiguity.numbers import read_numbers
@@ -40,7 +40,7 @@ from tests.fuzz.stored_forms import (
 )
 from tests.fuzz.tools import examples
 
-FILES = (SETS, ANSWERS, OVERLAPS)
+FILES = (SETS, ANSWERS)
 
 
 @pytest.fixture(scope="module")

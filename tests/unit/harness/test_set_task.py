@@ -26,8 +26,6 @@ from disbench.harness.record import DIVERSE, Choice
 from disbench.harness.set_source import EMBEDDED, IntentSource, SetSource
 from disbench.harness.set_task import (
     ANSWERS,
-    JOURNAL_SCHEMA,
-    OVERLAPS,
     SETS,
     AnswerRow,
     SetSample,
@@ -35,10 +33,9 @@ from disbench.harness.set_task import (
     StoredAnswers,
     first_click,
     moved_clicks,
-    overlaps_of,
     read_answers,
 )
-from disbench.harness.store import JOURNAL, RUN, read_run, task_of, to_table
+from disbench.harness.store import JOURNAL, RUN, read_run, task_of
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
@@ -168,8 +165,7 @@ def small(photo_shards: Path, sets: int = 3, **how: int) -> SetSource:
 
 def rows_of(run: StoredAnswers) -> list[list[dict[str, object]]]:
     table = run.answers().drop_columns(["model_seconds", "harness_seconds"])
-    overlaps = pq.read_table(run.folder / OVERLAPS)
-    return [table.to_pylist(), overlaps.to_pylist(), run.sets().to_pylist()]
+    return [table.to_pylist(), run.sets().to_pylist()]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +179,7 @@ def test_rows_do_not_depend_on_workers_or_interruptions(
     tmp_path: Path, photo_shards: Path, whole: StoredAnswers
 ) -> None:
     source, task = small(photo_shards), SetTask(SetProtocol(clicks=2), store="all")
-    assert sorted(path.name for path in whole.folder.iterdir()) == sorted([RUN, SETS, ANSWERS, OVERLAPS])
+    assert sorted(path.name for path in whole.folder.iterdir()) == sorted([RUN, SETS, ANSWERS])
     two = run_diverse(DISCS, source, tmp_path / "two", task, Execution(2, batch=2))
     broken = Broken(photo_shards, "embedded", choice=source.choice)
     part = run_diverse(DISCS, broken, tmp_path / "part", task)
@@ -236,22 +232,6 @@ def test_stored_rows_are_what_masks_say(photo_shards: Path, whole: StoredAnswers
         pairs = [(offered[0] & b).sum() / (offered[0] | b).sum() for b in offered[1:]]
         assert row["agreement"][:2] == pytest.approx(pairs)
         assert row["scores"] == [1.0, 0.5, 1 / 3]
-    long = pq.read_table(run.folder / OVERLAPS).to_pylist()
-    assert [(row["member"], row["candidate"]) for row in long[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
-    assert [row["score"] for row in long[:3]] == [1.0, 0.5, 1 / 3]
-
-
-def test_overlaps_of_answers_with_and_without_scores() -> None:
-    def row(members: int, candidates: int, scores: tuple[float, ...] | None) -> AnswerRow:
-        values = tuple(float(i) / 10 for i in range(members * candidates))
-        return AnswerRow("a/0", "a", 0, 1, 0, 0, 5, 6, members, candidates, scores, ious=values)
-
-    table = to_table([row(2, 2, (0.1, 0.2)), row(1, 0, None), row(1, 3, None), row(2, 1, (0.7,))], JOURNAL_SCHEMA)
-    assert table.schema == JOURNAL_SCHEMA
-    found = overlaps_of(table).to_pylist()
-    assert [r["member"] for r in found] == [0, 0, 1, 1, 0, 0, 0, 0, 1]
-    assert [r["candidate"] for r in found] == [0, 1, 0, 1, 0, 1, 2, 0, 0]
-    assert [r["score"] for r in found] == [0.1, 0.2, 0.1, 0.2, None, None, None, 0.7, 0.7]
 
 
 def test_a_method_that_fails_ends_its_set(tmp_path: Path, photo_shards: Path) -> None:
