@@ -323,10 +323,7 @@ def _bring_checkpoint(
                 shutil.copyfileobj(content, file)
         return
     own.unlink(missing_ok=True)
-    if variant.url.startswith(_DRIVE):
-        digest = _from_drive(variant, path, known, label)
-    else:
-        digest = download(variant.url, path, sha256=known, progress=True)
+    digest = download(_file_address(variant, label), path, sha256=known, progress=True)
     with path.open("rb") as file:
         begins = file.read(256).lstrip().lower()
     if begins.startswith((b"<!doctype html", b"<html")):
@@ -341,40 +338,20 @@ def _bring_checkpoint(
             file.write(json.dumps(hashes, indent=1, sort_keys=True).encode())
 
 
-def _from_drive(variant: Variant, path: Path, sha256: str, label: str) -> str:
-    """Fetch a checkpoint from Google Drive: a file's address, or a folder's that holds a file of the variant's name."""
-    gdown = extra_module("gdown", "drives", label)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        address = _file_in_folder(gdown, variant) if "/folders/" in variant.url else _plain_drive(variant.url)
-        gdown.download(url=address, output=str(part), resume=True)
-        digest = file_sha256(part)
-    except InputError:
-        raise
-    except Exception as error:  # gdown's own, those of requests, and of the page that it reads
-        raise InputError(
-            f"{variant.url}: cannot be had from the shared drive ({one_line(str(error))}); try later, or get it by "
-            "hand and name it with --checkpoint FILE"
-        ) from error
-    if sha256 not in ("", digest):
-        part.unlink()
-        raise InputError(f"{variant.url}: its SHA-256 is {digest}, where {sha256} is known; it was thrown away")
-    part.replace(path)
-    return digest
-
-
-def _plain_drive(url: str) -> str:
-    identity = url.partition("/file/d/")[2].partition("/")[0] or url.partition("id=")[2].partition("&")[0]
-    return f"{_DRIVE}uc?id={identity}"
-
-
-def _file_in_folder(gdown: Any, variant: Variant) -> str:
+def _file_address(variant: Variant, label: str) -> str:
+    """A checkpoint's address: of a folder on Google Drive, that of the file of the variant's name in it."""
+    if not variant.url.startswith(f"{_DRIVE}drive/folders/"):
+        return variant.url
     if not variant.file:
         raise InputError(
             f"{variant.url}: which file of this shared folder is {variant.name} is not known; get it by hand and name "
             "it with --checkpoint FILE"
         )
-    listed = gdown.download_folder(url=variant.url, skip_download=True, quiet=True)
+    gdown = extra_module("gdown", "drives", label)
+    try:
+        listed = gdown.download_folder(url=variant.url, skip_download=True, quiet=True)
+    except Exception as error:  # gdown's own, those of requests, and of the page that it reads
+        raise InputError(f"{variant.url}: this shared folder cannot be read ({one_line(str(error))})") from error
     found = [file for file in listed if Path(file.path).name == variant.file]
     if len(found) != 1:
         names = ", ".join(sorted(Path(file.path).name for file in listed))

@@ -31,7 +31,7 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that another att
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 _HEADERS = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
 _NO_HEAD = (403, 405, 501)  # what servers answer that do not know HEAD
-_DRIVE = re.compile(r"https://drive\.google\.com/(?:file/d/|open\?id=|uc\?(?:export=download&)?id=)([\w-]+)")
+_DRIVE = re.compile(r"https://drive\.google\.com/(?:u/\d+/)?(?:file/d/|open\?id=|uc\?(?:\S*&)?id=)([\w-]+)")
 
 
 class _TryAgainError(Exception):

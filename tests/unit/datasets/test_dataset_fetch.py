@@ -469,13 +469,14 @@ class TestAddresses:
 
         monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=drive))
         base = "https://drive.google.com"
-        for number, url in enumerate(("file/d/a_-1/view?usp=sharing", "open?id=a_-1", "uc?export=download&id=a_-1")):
+        links = ("file/d/a_-1/view?usp=sharing", "open?id=a_-1", "uc?export=download&id=a_-1", "u/0/uc?id=a_-1&x=y")
+        for number, url in enumerate(links):
             assert download(f"{base}/{url}", tmp_path / str(number), sha256=SHA256) == SHA256
-        assert asked == ["a_-1"] * 3
+        assert asked == ["a_-1"] * 4
         for url, sha256 in (("open?id=gone", ""), ("open?id=x", "1" * 64)):
             with pytest.raises(InputError, match=r"drive\.google\.com"):
                 download(f"{base}/{url}", tmp_path / "no", sha256=sha256)
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list(tmp_path.iterdir())) == 4
         monkeypatch.setitem(sys.modules, "gdown", None)
         with pytest.raises(InputError, match=r"disbench\[drives\]"):
             download(f"{base}/open?id=x", tmp_path / "no")
