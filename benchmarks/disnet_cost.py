@@ -26,7 +26,7 @@ from disbench.disnet.options import DisnetOptions, ViTConfig
 from disbench.disnet.profile import profile, profile_table
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
-from disbench.reports.render.table import as_text
+from disbench.reports.render import as_text
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def leaderboard_run(
     A row that fails stops no other; the exit code is then 1.
     """
     from disbench.harness.plan import RUNS, Conduct, jobs_of, preview, read_failures, read_plan, run_plan
-    from disbench.reports.paper.reproduce import build_leaderboard
+    from disbench.reports.paper.figures import build_leaderboard
 
     asked = read_plan(plan)
     jobs = jobs_of(asked, only or [])
@@ -87,7 +87,7 @@ def leaderboard_build(
     out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
 ) -> None:
     """Build a leaderboard from stored runs: report, page, the paper's Table 1 and Figure 4."""
-    from disbench.reports.paper.reproduce import build_leaderboard
+    from disbench.reports.paper.figures import build_leaderboard
 
     say_all(build_leaderboard([addresses.here(run) for run in runs], out))
 

@@ -154,8 +154,8 @@ def reproduce(
     pdf: Annotated[bool, opt("A figure as PDF.", "--pdf")] = False,
 ) -> None:
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
-    from disbench.reports.paper.reproduce import reproduce as make
-    from disbench.reports.paper.reproduce import reproducible
+    from disbench.reports.paper.figures import reproduce as make
+    from disbench.reports.paper.figures import reproducible
     from disbench.reports.paper.tables import parse_rows
 
     if name is None:

@@ -89,7 +89,7 @@ def profile(
     from disbench.disnet.options import NetworkSettings
     from disbench.disnet.profile import profile_of
     from disbench.disnet.training.settings import load_training
-    from disbench.reports.render.table import as_text
+    from disbench.reports.render import as_text
 
     settings = NetworkSettings() if method == "disnet" else load_training(method).network
     typer.echo(as_text(profile_of(settings, clicks)))
@@ -123,7 +123,7 @@ def ablate(
 ) -> None:
     """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
     from disbench.disnet.training import ablation
-    from disbench.reports.ablation.plans import chosen_datasets, load_plan
+    from disbench.reports.ablation import chosen_datasets, load_plan
 
     plan = load_plan(table)
     if report:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import NO_ERROR, Click, check_clicks, checked_mask, checked_target, error_masks, next_click
 from disbench.core.depths import Depth, deepest, transform
-from disbench.core.errors import InputError, shown, unknown_name
-from disbench.core.opencv import opencv
+from disbench.core.errors import InputError, opencv, shown, unknown_name
 
 POLICIES: dict[str, dict[str, float]] = {
     "center": {},

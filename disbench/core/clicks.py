@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray
 from disbench.core.depths import deepest
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 
 
 class Click(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, ByteArray, Float32Array, IntArray
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 
 _RADIUS = 128  # up to this distance, in pixels, single pixels may be measured without a distance transform
 _WORD = 64  # pixels in a word of the maps of squares, one bit each

@@ -88,3 +88,15 @@ def extra_module(name: str, extra: str, user: str) -> Any:
             f"{user} needs {name.partition('.')[0]}, which cannot be imported ({error}); run: pip install "
             f'"disbench[{extra}]"'
         ) from error
+
+
+def opencv() -> Any:
+    """The module `cv2`; `InputError` if it cannot be imported, mostly for want of two system libraries."""
+    try:
+        import cv2  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"OpenCV cannot be imported ({error}); its package needs two system libraries, on Debian and Ubuntu: "
+            "apt-get install libgl1 libglib2.0-0"
+        ) from error
+    return cv2

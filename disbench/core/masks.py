@@ -22,9 +22,8 @@ from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.errors import shown
+from disbench.core.errors import opencv, shown
 from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
-from disbench.core.opencv import opencv
 
 Raster = Literal["pycocotools", "fillpoly"]
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 from disbench.core.prediction import RgbImage
 
 Colour = tuple[int, int, int]

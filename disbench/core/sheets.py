@@ -1,18 +1,24 @@
-"""Sheets of pictures: photographs with a mask, a target and clicks, readable without telling colours apart."""
+"""Sheets of pictures: photographs with a mask, a target and clicks, readable without telling colours apart.
+
+At the end is what all figures by matplotlib share: the same bytes again for the same content, and texts that fit.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.figures import fitted_lines, own_style, saved
 from disbench.core.painting import coverage, dashed, faded, fitted, hatched, on_grey, resized
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Target
@@ -322,3 +328,70 @@ class _Painter:
     def _line(self, size: float) -> int:
         """Height of a line, pixels."""
         return math.ceil(_LEADING * size * self.sheet.dpi / 72)
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CANVASES: dict[str, tuple[str, str, dict[str, None]]] = {  # module, class, and the metadata that would change
+    "png": ("agg", "Agg", {"Software": None}),
+    "svg": ("svg", "SVG", {"Date": None, "Creator": None}),
+    "pdf": ("pdf", "Pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+}
+FORMS = tuple(_CANVASES)  # file formats of figures
+MAX_LETTERS = 1000  # letters of a text that are drawn
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults: the user's own style would change the picture."""
+    import warnings  # noqa: PLC0415
+
+    import matplotlib as mpl  # noqa: PLC0415  (heavy)
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+        mpl.rcdefaults()
+        mpl.rcParams["svg.hashsalt"] = "disbench"
+        mpl.rcParams["pdf.fonttype"] = 42  # letters that can be searched and edited
+        mpl.rcParams["image.composite_image"] = False  # each picture at its own size
+        mpl.rcParams["text.hinting"] = "none"  # a PNG's texts are as wide as an SVG's
+        mpl.rcParams["text.parse_math"] = False
+        yield
+
+
+def saved(figure: Figure, form: str) -> bytes:
+    """A figure as `png`, `svg` or `pdf`, without date and version."""
+    module, name, metadata = _CANVASES[form]
+    canvas: Any = getattr(import_module(f"matplotlib.backends.backend_{module}"), f"FigureCanvas{name}")
+    file = io.BytesIO()
+    getattr(canvas(figure), f"print_{form}")(file, metadata=metadata)
+    return file.getvalue()
+
+
+def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight: str = "normal") -> list[str]:
+    """Text broken at spaces, hyphens and the like, a word that is too wide at any letter; an ellipsis ends a cut text.
+
+    `size` of the letters in points, `width` of a line in inches, `most` lines; white space counts as one space.
+    """
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
+    from matplotlib.textpath import text_to_path  # noqa: PLC0415
+
+    font = FontProperties(size=size, weight=weight)
+
+    def fits(line: str) -> bool:
+        return bool(text_to_path.get_text_width_height_descent(line.rstrip(), font, False)[0] <= 72 * width)
+
+    lines = [""]
+    for word in re.findall(r"[^ _/,=-]*[_/,=-]* ?", " ".join(text[:MAX_LETTERS].split())):
+        for part in [word] if fits(word) else word:
+            if lines == [""] or fits(lines[-1] + part):
+                lines[-1] += part
+            else:
+                lines.append(part)
+    if len(lines) > most:
+        last = lines[most - 1]
+        while last and not fits(f"{last}…"):
+            last = last[:-1]
+        lines[most - 1 :] = [f"{last}…"]
+    return [line.rstrip() for line in lines]

@@ -17,9 +17,8 @@ import numpy as np
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.depths import transform
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, opencv, shown, unknown_name
 from disbench.core.limits import MAX_RECORDED_CLICKS
-from disbench.core.opencv import opencv
 from disbench.core.samples import SampleSource
 from disbench.datasets.label_maps import read_label_png
 from disbench.datasets.layouts import private_id

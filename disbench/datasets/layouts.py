@@ -14,8 +14,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from disbench.core.errors import InputError
-from disbench.core.opencv import opencv
+from disbench.core.errors import InputError, opencv
 from disbench.core.samples import Sample, SampleSource
 from disbench.datasets.file_samples import FileSamples, Record, check_target, in_threads
 from disbench.datasets.images import read_rgb

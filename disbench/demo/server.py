@@ -37,8 +37,16 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_UPLOAD_BYTES
 from disbench.core.painting import overlay_png, png
 from disbench.core.prediction import Method, RgbImage
-from disbench.demo.pictures import Picture, Pictures, thumbnail_png, too_many_bytes
-from disbench.demo.work import MethodFailedError, Work, save_into, saved
+from disbench.demo.work import (
+    MethodFailedError,
+    Picture,
+    Pictures,
+    Work,
+    save_into,
+    saved,
+    thumbnail_png,
+    too_many_bytes,
+)
 from disbench.demo.work import command as predict_command
 
 HOST = "127.0.0.1"

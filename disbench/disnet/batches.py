@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from disbench.baselines.sam.session import inner_size, unpadded
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.clicks import Click
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 
 Size = tuple[int, int]
 STRIDE = 4  # pixels of the input to a cell of F^-1, where masks are predicted

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from disbench.baselines.sam.mobilesam import SIDE, MobileSamEncoder
 from disbench.baselines.weights import locate
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError
-from disbench.core.opencv import opencv
+from disbench.core.errors import InputError, opencv
 from disbench.core.prediction import RgbImage
 from disbench.disnet.batches import ClickBatch, Frame, Kept, Proposals
+from disbench.disnet.designs import build_design
 from disbench.disnet.designs.design import Design
-from disbench.disnet.designs.registry import build_design
 from disbench.disnet.options import DisnetOptions, NetworkSettings
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork

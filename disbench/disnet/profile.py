@@ -22,7 +22,7 @@ from disbench.baselines.sam.mobilesam import ENCODING
 from disbench.disnet.batches import ClickBatch
 from disbench.disnet.network import build_network
 from disbench.disnet.options import NetworkSettings
-from disbench.reports.render.table import Cell, Column, Table
+from disbench.reports.render import Cell, Column, Table
 
 REST = "rest"  # name of the row for operations of a stage outside its parts
 Clock = Callable[[], float]

@@ -18,8 +18,7 @@ from disbench.harness.measures import NOT_A_NUMBER, PERCENTS, SOLVED, Measure, R
 from disbench.harness.store import StoredRun
 from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.render import markdown
-from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, plain
+from disbench.reports.render import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, markdown, plain
 from disbench.reports.samples import mask_panels, open_same_dataset, read_samples, window_of
 from disbench.reports.tables import deviation, failures, reference, undefined
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from disbench.core.arrays import FloatArray
-from disbench.core.figures import fitted_lines, own_style, saved
+from disbench.core.sheets import fitted_lines, own_style, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ class Panel:
 def draw_curves(
     panels: Sequence[Panel], forms: Iterable[str] = ("png", "svg"), columns: int = COLUMNS
 ) -> dict[str, bytes]:
-    """The figure of at least one panel: form (of `disbench.core.figures.FORMS`) -> bytes, the same each time."""
+    """The figure of at least one panel: form (of `disbench.core.sheets.FORMS`) -> bytes, the same each time."""
     with own_style():
         figure = _draw(panels, min(columns, len(panels)))
         return {form: saved(figure, form) for form in forms}

@@ -25,7 +25,7 @@ from disbench.harness.record import DIVERSE, FIRST_CLICKS, Record, RunRecord
 from disbench.harness.sample_loop import StoredFirstClicks, read_first_clicks_run
 from disbench.harness.set_task import StoredAnswers, read_answers
 from disbench.harness.store import StoredRun, task_of
-from disbench.reports.render.table import counted, option_value, ordinal, plain
+from disbench.reports.render import counted, option_value, ordinal, plain
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from disbench.harness.measures import MEASURES, SOLVED, measures_in, significant
 from disbench.reports.curves import COLOURS, LINES, MARKERS
 from disbench.reports.entries import Entry, by_dataset, curve_styles
-from disbench.reports.render import Picture, template, text_of
-from disbench.reports.render.table import Cell, Table, counted, plain, visible
+from disbench.reports.render import Cell, Picture, Table, counted, plain, template, text_of, visible
 from disbench.reports.tables import deviation, failures, leaderboard_table, most_common, ran_out, reference
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from disbench.reports.ambiguity.report import overview as overview_of_sets
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, curve_styles, read_entries, split_runs
 from disbench.reports.page import dataset_facts, page_html, run_facts
-from disbench.reports.render import Picture, latex, markdown
-from disbench.reports.render.table import Table, counted
+from disbench.reports.render import Picture, Table, counted, latex, markdown
 from disbench.reports.samples import failure_pictures
 from disbench.reports.sensitivity import (
     FirstClickNumbers,

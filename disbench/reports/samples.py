@@ -23,8 +23,7 @@ from disbench.harness.store import CLICKS, ClickRow, StoredRun
 from disbench.harness.verification import open_run_dataset
 from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.render import Picture
-from disbench.reports.render.table import counted, csv_text, plain
+from disbench.reports.render import Picture, counted, csv_text, plain
 
 LISTED = "failures.csv"
 _PAGE_WIDTH = 1500

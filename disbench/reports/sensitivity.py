@@ -18,7 +18,7 @@ from disbench.harness.measures import MEASURES, SOLVED, Measure, UnavailableErro
 from disbench.harness.sample_loop import FIRST, StoredFirstClicks, read_trials
 from disbench.reports.curves import Curve, Panel
 from disbench.reports.entries import Entry, alike, run_label
-from disbench.reports.render.table import DASH, Cell, Column, Footnotes, Table, counted, number_cell, plain
+from disbench.reports.render import DASH, Cell, Column, Footnotes, Table, counted, number_cell, plain
 
 _DEPTH = (
     "The standard click (the deepest error), and clicks drawn from slices of equal mass of the error's distance "

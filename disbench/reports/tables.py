@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from disbench.harness.measures import MEASURES, SOLVED, Measure, Place, measures_in
 from disbench.reports.entries import Entry, by_dataset, by_setting
-from disbench.reports.render.table import (
+from disbench.reports.render import (
     DASH,
     Cell,
     Column,

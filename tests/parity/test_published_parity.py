@@ -13,7 +13,7 @@ import pytest
 from disbench.io import definitions
 from disbench.reports.paper.definitions import PaperTable, published_lines, read_definition
 from disbench.reports.paper.tables import PaperRuns, paper_blocks, paper_table
-from disbench.reports.render.table import Cell, Table
+from disbench.reports.render import Cell, Table
 
 FOLDER = definitions.folder("reports") / "published"
 FILES = {

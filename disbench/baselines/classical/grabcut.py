@@ -11,7 +11,7 @@ import numpy as np
 from disbench.baselines.classical.seeds import Radius, Side, SignMap, at_image_size, seed_discs, shrink
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds, check_fields
 

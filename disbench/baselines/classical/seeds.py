@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.clicks import Click
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds, check_fields
 

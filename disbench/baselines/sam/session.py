@@ -18,8 +18,7 @@ import numpy as np
 
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, one_line
-from disbench.core.opencv import opencv
+from disbench.core.errors import InputError, one_line, opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import naming, whole_file
 

@@ -32,8 +32,7 @@ from disbench.baselines.sam.session import (
     unpadded,
 )
 from disbench.core.arrays import Float32Array
-from disbench.core.errors import InputError, extra_module, one_line
-from disbench.core.opencv import opencv
+from disbench.core.errors import InputError, extra_module, one_line, opencv
 from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]

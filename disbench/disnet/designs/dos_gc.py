@@ -14,7 +14,7 @@ from disbench.baselines.classical.graph_cut import capacity_unit, minimum_cut, n
 from disbench.baselines.classical.seeds import at_image_size, seed_discs, shrink
 from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
-from disbench.core.opencv import opencv
+from disbench.core.errors import opencv
 from disbench.core.prediction import Method, Prediction, RgbImage, Session
 from disbench.disnet.method import Label, design
 

@@ -23,7 +23,7 @@ from disbench.harness.record import Execution
 from disbench.harness.run import check_same, run_benchmark
 from disbench.io import definitions
 from disbench.io.settings import overrides
-from disbench.reports.ablation.plans import (
+from disbench.reports.ablation import (
     RECORD,
     RUNS,
     AblationPlan,
@@ -35,8 +35,8 @@ from disbench.reports.ablation.plans import (
     write_record,
 )
 from disbench.reports.ablation.report import report_ablation
-from disbench.reports.paper.reproduce import reproduce
-from disbench.reports.render.table import counted
+from disbench.reports.paper.figures import reproduce
+from disbench.reports.render import counted
 from disbench.reports.report import Report
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe

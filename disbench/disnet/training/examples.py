@@ -21,9 +21,8 @@ from torch.utils.data import Dataset, Sampler
 
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, opencv, shown
 from disbench.core.masks import decode, union
-from disbench.core.opencv import opencv
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.batches import STRIDE, ClickBatch, Frame, click_batch

@@ -30,7 +30,7 @@ from disbench.reports.ambiguity.numbers import (
     places_of,
     who_of,
 )
-from disbench.reports.render.table import plain
+from disbench.reports.render import plain
 from disbench.sampling.links import part_key
 
 PERCENTS = (85, 90)

@@ -23,7 +23,7 @@ from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers
 from disbench.harness.store import SECONDS
 from disbench.io.parquet import complaining
 from disbench.reports.entries import alike, run_label, told
-from disbench.reports.render.table import plain
+from disbench.reports.render import plain
 
 FAMILIES = (
     "self",

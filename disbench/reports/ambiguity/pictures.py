@@ -22,7 +22,7 @@ from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers, read_se
 from disbench.harness.store import StoredRun
 from disbench.reports.ambiguity.intents import ANSWERED
 from disbench.reports.ambiguity.numbers import Numbers, Who
-from disbench.reports.render.table import counted, plain
+from disbench.reports.render import counted, plain
 from disbench.reports.samples import RunSample, read_samples
 from disbench.shards.manifest import read_manifest
 

@@ -18,8 +18,7 @@ from disbench.reports.ambiguity.numbers import FAMILIES, NOTHING, RECALLS, Numbe
 from disbench.reports.ambiguity.pictures import PictureOptions, draw_intents, draw_pictures
 from disbench.reports.curves import Curve, Panel, draw_curves
 from disbench.reports.entries import alike, split_runs
-from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import DASH, Cell, Column, Table, counted, csv_text, number_cell
+from disbench.reports.render import DASH, Cell, Column, Table, counted, csv_text, latex, markdown, number_cell
 
 Run = TypeVar("Run")
 FIGURE = "Coverage against candidates kept; clicks to be understood"

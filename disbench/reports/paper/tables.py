@@ -27,8 +27,7 @@ from disbench.reports.paper.definitions import (
     read_definition,
     read_published,
 )
-from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import (
+from disbench.reports.render import (
     Cell,
     Column,
     Emphasis,
@@ -36,6 +35,8 @@ from disbench.reports.render.table import (
     Table,
     counted,
     csv_text,
+    latex,
+    markdown,
     option_value,
     plain,
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from itertools import groupby
 
-from disbench.reports.render.table import DASH, Cell, Column, Table, plain
+from disbench.reports.render import DASH, Cell, Column, Table, plain
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

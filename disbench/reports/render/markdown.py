@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from disbench.reports.render import template
-from disbench.reports.render.table import Cell, Table, plain, visible
+from disbench.reports.render import Cell, Table, plain, template, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")

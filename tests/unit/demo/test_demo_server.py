@@ -16,8 +16,8 @@ pytest.importorskip("aiohttp")
 from aiohttp.test_utils import TestClient, TestServer
 
 from disbench.core.prediction import Prediction
-from disbench.demo.pictures import Pictures
 from disbench.demo.server import NAME, TOKEN, Demo, application
+from disbench.demo.work import Pictures
 from tests.toy_methods import Discs, DiscsSession, Misbehaves
 from tests.unit.demo.test_demo_work import png
 

@@ -16,8 +16,7 @@ from disbench.core import painting
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.prediction import Prediction
-from disbench.demo.pictures import Pictures
-from disbench.demo.work import MOST_CLICKS, MethodFailedError, Work, save_into, saved
+from disbench.demo.work import MOST_CLICKS, MethodFailedError, Pictures, Work, save_into, saved
 from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
 from tests.toy_methods import Discs, Misbehaves

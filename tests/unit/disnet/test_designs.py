@@ -16,11 +16,11 @@ from disbench.baselines.cards import load_card, method_spec
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.disnet.checkpoints import save_network
+from disbench.disnet.designs import DESIGNS
 from disbench.disnet.designs.design import Goal
 from disbench.disnet.designs.dos_gc import GraphCutMethod
 from disbench.disnet.designs.ia_sa import ANCHOR, CLICKS_SHARE, AdaptiveMethod, correction_loss
 from disbench.disnet.designs.multiseg import SMALLEST
-from disbench.disnet.designs.registry import DESIGNS
 from disbench.disnet.method import DisnetMethod, disnet
 from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.training.examples import Batch

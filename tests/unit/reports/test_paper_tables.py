@@ -17,8 +17,7 @@ from disbench.io import definitions
 from disbench.reports.entries import Entry
 from disbench.reports.paper.definitions import PaperTable, Pattern, read_definition, read_published
 from disbench.reports.paper.tables import PaperRuns, make_paper_table, paper_blocks, paper_table, parse_rows
-from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import DASH, Table
+from disbench.reports.render import DASH, Table, latex, markdown
 from tests.unit.paper_runs_pool import dataset, method, read_pool, write_pool
 from tests.unit.run_tools import write_run
 

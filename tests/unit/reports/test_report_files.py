@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.harness.measures import PERCENTS
-from disbench.reports.render import latex, markdown
-from disbench.reports.render.table import Cell, Column, Table
+from disbench.reports.render import Cell, Column, Table, latex, markdown
 from disbench.reports.report import make_report
 from tests.unit.run_tools import HASH, draw_ious, write_run
 

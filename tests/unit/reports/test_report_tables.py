@@ -12,7 +12,7 @@ import pytest
 from disbench.core.errors import InputError
 from disbench.harness.store import JOURNAL
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
-from disbench.reports.render.table import DASH, Table
+from disbench.reports.render import DASH, Table
 from disbench.reports.tables import clicks_table, overview_table, quality_table
 from tests.unit.run_tools import CARD, draw_ious, write_run
 
