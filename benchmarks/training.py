@@ -31,8 +31,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim.swa_utils import AveragedModel
 
 from disbench.disnet.network import Disnet
-from disbench.disnet.training import train, two_stages
-from disbench.disnet.training.settings import load_training, resolved
+from disbench.disnet.training import load_training, resolved, train, two_stages
 
 TURNS = 3
 PARTS = {

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from disbench.baselines.classical.seeds import (
+from disbench.baselines.classical import (
     Bandwidth,
     Frame,
     Radius,
