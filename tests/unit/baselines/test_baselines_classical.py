@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.baselines.cards import method_spec
-from disbench.baselines import classical as seeds
-from disbench.baselines.classical import BINS, FLOOR, colour_bins, graph_cut, log_likelihood
+from disbench.baselines.classical import BINS, FLOOR, colour_bins, graph_cut, log_likelihood, seeds
 from disbench.baselines.classical.disk import Disk
 from disbench.baselines.classical.geodesic import Geodesic, geodesic_distance, gradient, nearness
 from disbench.baselines.classical.grabcut import GrabCut
