@@ -228,8 +228,8 @@ class _Painter:
             return
         for click in dict.fromkeys(panel.clicks):
             if left <= click.x < right and top <= click.y < bottom:
-                width = 7.0 if click[:2] == panel.clicks[-1][:2] else 4.0
-                look = ("o", width, "white", "black") if click.positive else ("s", 0.92 * width, "black", "white")
+                size = 7.0 if click[:2] == panel.clicks[-1][:2] else 4.0
+                look = ("o", size, "white", "black") if click.positive else ("s", 0.92 * size, "black", "white")
                 self._mark(centre(click), *look)
 
     def _mark(self, at: Point, marker: str, diameter: float, face: str, edge: str) -> None:
