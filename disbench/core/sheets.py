@@ -25,8 +25,8 @@ from disbench.core.samples import Target
 
 LEGEND = (
     "Blue area: the method's mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. White "
-    "disc: positive click, black square: negative click, the last one larger. A rectangle on an image: the part that "
-    "the others enlarge."
+    "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands "
+    "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
 """What a sheet's drawing means."""
 TALLEST = 1.3  # height of a picture over the width of its place, at most
@@ -50,7 +50,7 @@ class Panel:
         target: int8 (height, width): 1 object, 0 background, -1 ignored.
         mask: boolean (height, width).
         clicks: in their order.
-        marks: how clicks are drawn: all, the last one larger, or the first alone as a yellow dot.
+        marks: how clicks are drawn: numbered, as marks with a larger last one, or the first alone as a yellow dot.
         absent: why there is no mask where one is expected; written into the lower left corner.
         framed: sets the picture off with a thick frame.
         window: the part of the image that is shown, of the image's own aspect; None shows all of it.
@@ -64,7 +64,7 @@ class Panel:
     target: Target | None = None
     mask: BoolArray | None = None
     clicks: tuple[Click, ...] = ()
-    marks: Literal["all", "first"] = "all"
+    marks: Literal["numbers", "dots", "first"] = "numbers"
     absent: str = ""
     framed: bool = False
     window: Window | None = None
@@ -150,6 +150,36 @@ def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) ->
     return left, top, left + across, top + down
 
 
+def placed(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
+    """Where the numbers of clicks go so that they do not cover each other, as near to their clicks as possible.
+
+    `points` are (x, y) of the clicks, `radius` a badge's; badges stay within a picture of (width, height) if possible.
+    """
+    taken: list[Point] = []
+    for point in points:
+        best, widest = point, -math.inf
+        for place in _places(point, radius):
+            if not (radius <= place[0] <= size[0] - radius and radius <= place[1] <= size[1] - radius):
+                continue
+            room = min((math.dist(place, other) - 2.1 * radius for other in taken), default=math.inf)
+            if place != point:
+                room = min(room, *(math.dist(place, other) - 1.3 * radius for other in points))
+            if room > widest:
+                best, widest = place, room
+            if room >= 0:
+                break
+        taken.append(best)
+    return taken
+
+
+def _places(point: Point, radius: float) -> Iterator[Point]:
+    """The click itself, and rings of places around it, the nearest first."""
+    yield point
+    for distance in np.arange(1, 7) * 1.2 + 0.9:
+        for angle in np.arange(12) * math.pi / 6:
+            yield (point[0] + distance * radius * math.cos(angle), point[1] + distance * radius * math.sin(angle))
+
+
 class _Painter:
     """A sheet on one pair of axes whose unit is the PNG's pixel, y down."""
 
@@ -226,15 +256,42 @@ class _Painter:
         if panel.marks == "first":
             self._mark(centre(panel.clicks[0]), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
             return
-        for click in dict.fromkeys(panel.clicks):
+        numbers: dict[Click, list[int]] = {}
+        for number, click in enumerate(panel.clicks, start=1):
             if left <= click.x < right and top <= click.y < bottom:
-                size = 7.0 if click[:2] == panel.clicks[-1][:2] else 4.0
-                look = ("o", size, "white", "black") if click.positive else ("s", 0.92 * size, "black", "white")
-                self._mark(centre(click), *look)
+                numbers.setdefault(click, []).append(number)
+        if panel.marks == "dots":
+            for click in numbers:
+                last = click[:2] == panel.clicks[-1][:2]
+                self._click(centre(click), click.positive, 7.0 if last else 4.0)
+            return
+        radius = 0.85 * (self.sheet.letters - 2.2) * self.sheet.dpi / 72
+        points = list(map(centre, numbers))
+        inner = [(x - corner[0], y - corner[1]) for x, y in points]
+        badges = [(corner[0] + x, corner[1] + y) for x, y in placed(inner, radius, size)]
+        for (click, found), point, badge in zip(numbers.items(), points, badges, strict=True):
+            self._badge(click, f"{found[0]}{'+' if len(found) > 1 else ''}", point, badge)
 
-    def _mark(self, at: Point, marker: str, diameter: float, face: str, edge: str) -> None:
+    def _badge(self, click: Click, text: str, point: Point, badge: Point) -> None:
+        """A click's number, with a line to the click where it is beside it."""
+        letters = self.sheet.letters - 2.2
+        if math.dist(point, badge) > 1e-6:
+            for width, colour in ((2.4, "white"), (1.0, "black")):
+                self.axes.plot(*zip(point, badge, strict=True), color=colour, linewidth=width, zorder=4)
+            self._click(point, click.positive, 3.5)
+        self._click(badge, click.positive, 1.62 * letters, zorder=6)
+        size = letters * (1 if len(text) < 3 else 0.8)
+        colour = "black" if click.positive else "white"
+        self._text(*badge, text, size, ha="center", va="center_baseline", color=colour, zorder=7)
+
+    def _click(self, at: Point, positive: bool, diameter: float, zorder: float = 5) -> None:
+        """A white disc with a black rim, or a black square with a white one."""
+        look = ("o", diameter, "white", "black") if positive else ("s", 0.92 * diameter, "black", "white")
+        self._mark(at, *look, zorder)
+
+    def _mark(self, at: Point, marker: str, diameter: float, face: str, edge: str, zorder: float = 5) -> None:
         look = {"markersize": diameter, "markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 1}
-        self.axes.plot([at[0]], [at[1]], marker, zorder=5, **look)
+        self.axes.plot([at[0]], [at[1]], marker, zorder=zorder, **look)
 
     def _rectangle(self, box: tuple[float, float, float, float], colour: str, inner: float, outer: float) -> None:
         """A coloured line on a wider black one."""

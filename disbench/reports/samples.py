@@ -157,6 +157,7 @@ def mask_panel(found: RunSample, number: int, window: Window | None, who: str = 
         target=sample.target if target else None,
         mask=found.mask(number),
         clicks=found.clicks(number),
+        marks="dots",
         absent=found.absent(number),
         window=window,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,7 +19,7 @@ from disbench.core import sheets
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import BLACK, BLUE, WHITE, YELLOW
-from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet, painted, sheet_of, window_around
+from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet, painted, placed, sheet_of, window_around
 
 NASTY = "=2*|x|<b>&amp; $d$ _#~^{e}\\ 漢字 " + "long-name-" * 12
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision deficiency, 2009.
@@ -80,6 +81,22 @@ def test_colours_stay_apart_for_the_colour_blind(blindness: str) -> None:
         assert np.linalg.norm(seen[one] - seen[other]) > 0.4
 
 
+@given(
+    st.lists(st.tuples(st.floats(60, 240), st.floats(60, 140)), min_size=1, max_size=20), st.sampled_from([6.0, 8.0])
+)
+@settings(max_examples=60)
+def test_numbers_of_clicks_do_not_cover_each_other(points: list[tuple[float, float]], radius: float) -> None:
+    badges = placed(points, radius, (300, 200))
+    assert len(badges) == len(points)
+    assert badges == placed(points, radius, (300, 200))
+    for number, badge in enumerate(badges):
+        others = badges[number + 1 :]
+        assert all(math.dist(badge, other) >= 2 * radius for other in others)
+        if badge != points[number]:
+            assert radius <= badge[0] <= 300 - radius
+            assert radius <= badge[1] <= 200 - radius
+
+
 @given(st.data())
 def test_the_shown_part_holds_target_and_clicks(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(30, 400)), data.draw(st.integers(30, 400))
@@ -100,7 +117,7 @@ def test_the_shown_part_holds_target_and_clicks(data: st.DataObject) -> None:
 def sheet() -> Sheet:
     panel = scene()
     rows = (
-        (panel, replace(panel, framed=True), replace(panel, marks="first", mask=None)),
+        (panel, replace(panel, marks="dots", framed=True), replace(panel, marks="first", mask=None)),
         (
             None,
             replace(panel, mask=None, absent="mask not stored", title=NASTY),
