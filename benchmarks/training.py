@@ -31,7 +31,8 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim.swa_utils import AveragedModel
 
 from disbench.disnet.network import Disnet
-from disbench.disnet.training import load_training, resolved, train, two_stages
+from disbench.disnet.training import train, two_stages
+from disbench.disnet.training.settings import load_training, resolved
 
 TURNS = 3
 PARTS = {

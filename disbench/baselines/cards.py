@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from disbench.baselines.bridge import method as bridge
-from disbench.core import MethodStatus
+from disbench.core.choices import MethodStatus
 from disbench.core.click_policies import BUDGETS
 from disbench.core.errors import InputError, shown, told, unknown_name
 from disbench.core.prediction import Method, MethodError, called

@@ -9,7 +9,7 @@ from typing import get_args
 
 from disbench.baselines.cards import MethodCard, Variant, card_names, load_card
 from disbench.baselines.weights import is_fetched, weights_folder
-from disbench.core import MethodStatus
+from disbench.core.choices import MethodStatus
 from disbench.core.click_policies import BUDGETS
 from disbench.core.errors import unknown_name
 

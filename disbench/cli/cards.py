@@ -9,7 +9,7 @@ import typer
 
 from disbench.cli import options as common
 from disbench.cli.options import Texts, arg, given, opt, path, say, say_all, written
-from disbench.core import MethodStatus
+from disbench.core.choices import MethodStatus
 from disbench.io import addresses
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
@@ -87,7 +87,7 @@ def methods_show(method: CardArgument) -> None:
     """Show a method's card, its published numbers, and the commands that run it."""
     from disbench.baselines.cards import load_card
     from disbench.baselines.listing import show_method
-    from disbench.reports.paper import published_lines
+    from disbench.reports.paper.definitions import published_lines
 
     names = load_card(method).published
     say_all(show_method(method, [line for name in names for line in published_lines(name)]))

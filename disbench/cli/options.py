@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from disbench.core import EngineName, Exif
+from disbench.core.choices import EngineName, Exif
 from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import Existing

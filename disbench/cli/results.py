@@ -177,6 +177,6 @@ def reproduce(
 
 def published(method: Annotated[str | None, arg("Name of a method (default: list all).")] = None) -> None:
     """List the published numbers of a method, with sources and remarks."""
-    from disbench.reports.paper import published_lines, published_methods, read_published
+    from disbench.reports.paper.definitions import published_lines, published_methods, read_published
 
     say_all(published_methods(read_published()) if method is None else published_lines(method))

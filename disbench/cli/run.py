@@ -13,7 +13,7 @@ import typer
 
 from disbench.cli import options as common
 from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
-from disbench.core import Granularity, Selection, Store
+from disbench.core.choices import Granularity, Selection, Store
 from disbench.core.errors import InputError, extra_module
 from disbench.io import addresses
 

@@ -13,7 +13,7 @@ from disbench.cli import options as common
 from disbench.cli.options import Texts, arg, opt, say_all, written
 
 if TYPE_CHECKING:
-    from disbench.disnet.training import Training
+    from disbench.disnet.training.settings import Training
     from disbench.disnet.training.train import Benchmark
 
 _VALIDATION_CLICKS = 5
@@ -34,8 +34,8 @@ def train(
     """Train a DISNet from shards; for several GPUs: `accelerate launch -m disbench train ...`."""
     from tqdm import tqdm
 
-    from disbench.disnet.training import load_training, resolved
     from disbench.disnet.training import train as training_of
+    from disbench.disnet.training.settings import load_training, resolved
     from disbench.workers import threads as cores
 
     if threads is not None:
@@ -88,7 +88,7 @@ def profile(
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
     from disbench.disnet.options import NetworkSettings
     from disbench.disnet.profile import profile_of
-    from disbench.disnet.training import load_training
+    from disbench.disnet.training.settings import load_training
     from disbench.reports.render import as_text
 
     settings = NetworkSettings() if method == "disnet" else load_training(method).network

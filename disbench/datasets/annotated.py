@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from disbench.core import Exif, masks
+from disbench.core import masks
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import SampleSource

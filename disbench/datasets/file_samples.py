@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from disbench.core import Exif
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.masks import Rle, decode
 from disbench.core.samples import Content, Sample, Target

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from disbench.core import Exif
 from disbench.core.arrays import ByteArray
+from disbench.core.choices import Exif
 from disbench.core.errors import InputError, shown
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses

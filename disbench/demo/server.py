@@ -30,7 +30,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from disbench.baselines.cards import method_spec
-from disbench.core import Exif
+from disbench.core.choices import Exif
 from disbench.core.click_policies import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError

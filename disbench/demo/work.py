@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from disbench.core import Exif, masks
+from disbench.core import masks
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Exif
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from disbench.baselines.sam import inner_size, unpadded
+from disbench.baselines.sam.session import inner_size, unpadded
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.errors import opencv

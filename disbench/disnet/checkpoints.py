@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from disbench.core.errors import InputError, extra_module
 from disbench.disnet.network import Disnet, build_network, trained_parameters
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 from disbench.io.files import file_sha256, naming, whole_file
 from disbench.io.settings import Count, parse_json_table, settings_from
 

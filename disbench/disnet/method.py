@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from disbench.baselines.sam import Encodings, on_device
+from disbench.baselines.sam.session import Encodings, on_device
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch, stacked
 from disbench.disnet.checkpoints import STORED, load_network
 from disbench.disnet.network import Disnet, NetworkInput, input_of
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 from disbench.io import definitions
 from disbench.workers import threads
 

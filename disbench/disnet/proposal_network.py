@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disbench.baselines.sam import MEAN, STD
+from disbench.baselines.sam.session import MEAN, STD
 from disbench.core.errors import InputError, extra_module, one_line
 from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import disk_map

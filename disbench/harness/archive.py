@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final, Literal
 import pyarrow as pa
 from tqdm import tqdm
 
-from disbench.core import Store
+from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown
 from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims

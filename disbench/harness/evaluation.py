@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from disbench.core import Selection, Store, metrics
+from disbench.core import metrics
 from disbench.core.arrays import Float32Array, FloatArray
+from disbench.core.choices import Selection, Store
 from disbench.core.click_policies import replays
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from disbench.baselines import cards as methods
 from disbench.baselines import installs, weights
 from disbench.baselines.cards import method_spec
-from disbench.core import EngineName, Selection, Store
+from disbench.core.choices import EngineName, Selection, Store
 from disbench.core.errors import InputError, sentence_of, shown, told, unknown_name
 from disbench.datasets import cards as datasets
 from disbench.datasets.fetch import fetch

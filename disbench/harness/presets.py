@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from disbench.baselines.cards import MethodSpec
-from disbench.core import Selection
+from disbench.core.choices import Selection
 from disbench.core.click_policies import ClickPolicy
 from disbench.core.metrics import FailureRule
 from disbench.harness.measures import MEASURES, PERCENTS, read_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from disbench.core import Granularity, Selection
+from disbench.core.choices import Granularity, Selection
 from disbench.core.click_policies import BUDGETS, REPLAY, ClickPolicy, Recording, replays
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, shown, unknown_name

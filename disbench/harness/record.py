@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from disbench.baselines.cards import STANDARD_THRESHOLD
-from disbench.core import Store
+from disbench.core.choices import Store
 from disbench.core.errors import InputError, shown, unknown_name
 from disbench.core.limits import MAX_COUNT
 from disbench.harness.protocol import Protocol, SetProtocol

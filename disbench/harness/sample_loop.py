@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from disbench.core import Store, ambiguity, masks
+from disbench.core import ambiguity, masks
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Store
 from disbench.core.click_policies import EXTREMES, REPLAY, ClickPolicy, budget_points
 from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError

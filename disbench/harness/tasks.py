@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from disbench.baselines.bridge.child import plain_array
-from disbench.core import Selection
 from disbench.core.arrays import BoolArray
+from disbench.core.choices import Selection
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, one_line, shown, told
 from disbench.core.limits import MAX_CANDIDATES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from disbench.baselines.cards import execution_options
-from disbench.core import Granularity
+from disbench.core.choices import Granularity
 from disbench.core.click_policies import BUDGETS, DRAWING, replays
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from disbench.core import EngineName
+from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
 from disbench.workers.crew import Engine, LocalEngine, Work, Worker, WorkerLost
 

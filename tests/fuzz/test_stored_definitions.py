@@ -22,7 +22,7 @@ from disbench.datasets.fetch import fetch
 from disbench.harness.presets import load_preset
 from disbench.io import definitions
 from disbench.reports.ablation import RECORD, load_plan, read_record
-from disbench.reports.paper import PaperTable, read_definition
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.splits import read_split
 from tests.fuzz.stored_forms import NASTY_TEXTS, changed, damaged, result_or_refusal
@@ -30,7 +30,7 @@ from tests.fuzz.tools import examples
 
 
 def _training(path: str) -> object:
-    from disbench.disnet.training import load_training
+    from disbench.disnet.training.settings import load_training
 
     return load_training(path)
 

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.baselines.sam import stored as stored_encoding
+from disbench.baselines.sam.session import stored as stored_encoding
 from disbench.disnet.checkpoints import (
     check_same_training,
     load_network,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from disbench.io import definitions
-from disbench.reports.paper import PaperTable, published_lines, read_definition
+from disbench.reports.paper.definitions import PaperTable, published_lines, read_definition
 from disbench.reports.paper.tables import PaperRuns, paper_blocks, paper_table
 from disbench.reports.render import Cell, Table
 

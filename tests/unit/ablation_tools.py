@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from disbench.disnet.method import described
-from disbench.disnet.training import Training
 from disbench.disnet.training.ablation import AblationOptions
+from disbench.disnet.training.settings import Training
 from disbench.disnet.training.train import TRAINED
 from disbench.reports.ablation import RowRecord, write_record
 from tests.unit.run_tools import CARD, write_run

@@ -12,8 +12,8 @@ from torch import nn
 from disbench.disnet.batches import ClickBatch, Frame
 from disbench.disnet.network import Disnet, build_network, input_of
 from disbench.disnet.options import DisnetOptions, NetworkSettings, ViTConfig
-from disbench.disnet.training import Shards, Training
 from disbench.disnet.training.examples import Batch, Examples, collate
+from disbench.disnet.training.settings import Shards, Training
 
 torch.set_num_threads(1)  # tests run side by side, and threads that wait for a core cost a hundred times the work
 SIDE = 64

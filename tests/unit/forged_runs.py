@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from disbench.core import Store
+from disbench.core.choices import Store
 from disbench.harness import Protocol, StoredRun, evaluate, read_run
 from disbench.harness.store import CLICKS, RUN, SECONDS, ClickRow, to_table, write_clicks, write_json
 from tests.toy_methods import Discs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from disbench.baselines.classical import seed_discs
+from disbench.baselines.classical.seeds import seed_discs
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.settings import Bounds, check_fields

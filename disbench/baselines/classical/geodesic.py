@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from disbench.baselines.classical import (
+from disbench.baselines.classical.seeds import (
     Bandwidth,
     Frame,
     Radius,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from disbench.baselines.classical import Radius, Side, SignMap, at_image_size, seed_discs, shrink
+from disbench.baselines.classical.seeds import Radius, Side, SignMap, at_image_size, seed_discs, shrink
 from disbench.core.arrays import BoolArray, ByteArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.errors import opencv

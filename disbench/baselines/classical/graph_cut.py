@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 import numpy.typing as npt
 
-from disbench.baselines.classical import (
+from disbench.baselines.classical.seeds import (
     Bandwidth,
     Frame,
     Radius,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 
-from disbench.baselines.classical import Frame, Radius, SeededMethod, Side, SignMap, Solver
+from disbench.baselines.classical.seeds import Frame, Radius, SeededMethod, Side, SignMap, Solver
 from disbench.core.arrays import FloatArray
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from disbench.baselines.sam import (
+from disbench.baselines.sam.session import (
     Candidates,
     Decoded,
     Prompt,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from disbench.disnet.batches import ClickBatch, Proposals
-from disbench.disnet.training import RefinementLoss, Training
 from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD
+from disbench.disnet.training.settings import RefinementLoss, Training
 
 Parts = dict[str, Tensor]  # summands of a loss, scalars, by name
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from disbench.baselines.classical import at_image_size, seed_discs, shrink
 from disbench.baselines.classical.graph_cut import capacity_unit, minimum_cut, neighbour_links, terminal_links
+from disbench.baselines.classical.seeds import at_image_size, seed_discs, shrink
 from disbench.core.arrays import BoolArray, Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import opencv

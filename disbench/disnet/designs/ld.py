@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disbench.disnet.designs.design import Design, Goal, Parts, candidate_losses
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 
 
 class LatentDiversity(Design):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disbench.disnet.designs.design import Design, Goal, Parts, mask_losses
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 
 SMALLEST = 1 / 16  # the first scale; the last is 1, the whole image
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from disbench.disnet.batches import Proposals
 from disbench.disnet.designs.design import Design, Goal, Parts
-from disbench.disnet.training import Training
 from disbench.disnet.training.losses import proposal_loss
+from disbench.disnet.training.settings import Training
 
 
 class PiClick(Design):

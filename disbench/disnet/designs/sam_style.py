@@ -13,7 +13,7 @@ from torch import Tensor
 
 from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.designs.design import Design, Goal, Parts, candidate_losses, target_ious
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 
 
 class SamStyle(Design):

@@ -15,7 +15,7 @@ from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
 from disbench.disnet.checkpoints import MAY_DIFFER
 from disbench.disnet.method import described
-from disbench.disnet.training import Shards, Training, load_training, resolved
+from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.disnet.training.train import TRAINED, begin
 from disbench.disnet.training.train import train as train_network
 from disbench.harness.protocol import Protocol

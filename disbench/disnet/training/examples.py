@@ -27,8 +27,8 @@ from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.batches import STRIDE, ClickBatch, Frame, click_batch
 from disbench.disnet.network import NetworkInput
-from disbench.disnet.training import Augmentation, Shards, Training
 from disbench.disnet.training.losses import cut_set, distinct
+from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.io import definitions
 from disbench.io.files import file_sha256
 from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, finder_of

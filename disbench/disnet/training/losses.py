@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError
 from disbench.disnet.batches import Proposals
-from disbench.disnet.training import MatchWeights, Selection
+from disbench.disnet.training.settings import MatchWeights, Selection
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

@@ -35,9 +35,9 @@ from disbench.disnet.checkpoints import (
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training import Training
 from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate, refuse_measured
 from disbench.disnet.training.log import Meter, TrainingLog
+from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses, definitions
 from disbench.io.files import file_sha256

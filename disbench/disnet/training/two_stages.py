@@ -14,9 +14,9 @@ from disbench.core.clicks import NO_ERROR, Click, next_click
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
 from disbench.disnet.designs.design import Goal
 from disbench.disnet.network import Disnet
-from disbench.disnet.training import RefinementLoss, Training
 from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, chosen_candidates, proposal_loss
+from disbench.disnet.training.settings import RefinementLoss, Training
 
 Parts = dict[str, Tensor]  # summands of a loss and figures of a step, by name
 Clicks = list[list[Click]]

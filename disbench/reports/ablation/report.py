@@ -23,7 +23,7 @@ from disbench.harness.store import RUN
 from disbench.io.files import write_files
 from disbench.reports.ablation import RUNS, AblationPlan, Contrast, RowRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries
-from disbench.reports.paper import PaperTable, read_definition
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.tables import NOT_PRINTED, NOT_RUN
 from disbench.reports.render import DASH, Cell, Column, Footnotes, Table, counted, csv_text, markdown
 from disbench.reports.report import Report

@@ -16,7 +16,7 @@ from disbench.io import definitions
 from disbench.io.files import write_files
 from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, by_setting, find_runs, read_entries
-from disbench.reports.paper import Dataset, PaperCurves, PaperPictures, is_method, read_definition
+from disbench.reports.paper.definitions import Dataset, PaperCurves, PaperPictures, is_method, read_definition
 from disbench.reports.paper.tables import FORMATS as TABLE_FORMATS
 from disbench.reports.paper.tables import departures, make_paper_table, not_shown, notes_on_samples, read_paper_runs
 from disbench.reports.render import Footnotes, counted, plain

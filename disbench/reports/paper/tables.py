@@ -16,7 +16,7 @@ from disbench.harness.measures import Value
 from disbench.io import addresses
 from disbench.io.files import write_files
 from disbench.reports.entries import Entry, by_setting, find_runs, read_entries
-from disbench.reports.paper import (
+from disbench.reports.paper.definitions import (
     Dataset,
     Label,
     Measure,

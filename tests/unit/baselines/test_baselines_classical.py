@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.baselines.cards import method_spec
-from disbench.baselines.classical import BINS, FLOOR, colour_bins, graph_cut, log_likelihood, seeds
+from disbench.baselines.classical import graph_cut, seeds
 from disbench.baselines.classical.disk import Disk
 from disbench.baselines.classical.geodesic import Geodesic, geodesic_distance, gradient, nearness
 from disbench.baselines.classical.grabcut import GrabCut
 from disbench.baselines.classical.graph_cut import GraphCut
 from disbench.baselines.classical.random_walker import RandomWalker
+from disbench.baselines.classical.seeds import BINS, FLOOR, colour_bins, log_likelihood
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 

@@ -15,11 +15,11 @@ from disbench.baselines.bridge.adapters import LOADERS
 from disbench.baselines.cards import card_names, load_card, load_class, load_environment, method_spec
 from disbench.baselines.listing import list_methods, show_method
 from disbench.baselines.weights import fetch
-from disbench.core import MethodStatus, Selection
+from disbench.core.choices import MethodStatus, Selection
 from disbench.core.errors import InputError
 from disbench.harness.presets import load_preset
 from disbench.io import definitions
-from disbench.reports.paper import read_published
+from disbench.reports.paper.definitions import read_published
 from tests import toy_methods
 
 TOY = str(Path(toy_methods.__file__))

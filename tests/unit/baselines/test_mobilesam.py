@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from disbench.baselines.sam import SamSession, image_hash, inner_size, padded_input, stored, unpadded
 from disbench.baselines.sam.mobilesam import MobileSam, MobileSamEncoder, point_coords, point_labels
+from disbench.baselines.sam.session import SamSession, image_hash, inner_size, padded_input, stored, unpadded
 from disbench.baselines.weights import weights_folder
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction

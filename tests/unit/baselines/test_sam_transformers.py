@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from disbench.baselines.cards import load_card, method_spec
-from disbench.baselines.sam import SamSession
 from disbench.baselines.sam import transformers_sam as sam_transformers
+from disbench.baselines.sam.session import SamSession
 from disbench.baselines.sam.transformers_sam import (
     SAM,
     SAM_2,

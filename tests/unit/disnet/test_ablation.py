@@ -16,13 +16,14 @@ from disbench.cli import train as cli_train
 from disbench.core.errors import InputError
 from disbench.disnet.designs import DESIGNS
 from disbench.disnet.method import described
-from disbench.disnet.training import ablation, load_training
+from disbench.disnet.training import ablation
 from disbench.disnet.training.ablation import AblationOptions, ablate
+from disbench.disnet.training.settings import load_training
 from disbench.harness import read_run
 from disbench.harness.store import SECONDS
 from disbench.io import definitions
 from disbench.reports.ablation import AblationPlan, chosen_datasets, load_plan, read_record
-from disbench.reports.paper import PaperTable, read_definition
+from disbench.reports.paper.definitions import PaperTable, read_definition
 from tests.annotations import annotation, write_annotations
 from tests.unit.ablation_tools import failing_train, fake_train, write_world
 from tests.unit.run_tools import write_run

@@ -26,7 +26,7 @@ from disbench.disnet.checkpoints import (
 )
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 from disbench.disnet.training.train import averaged
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_settings, tiny_training
 

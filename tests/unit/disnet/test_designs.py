@@ -23,9 +23,9 @@ from disbench.disnet.designs.ia_sa import ANCHOR, CLICKS_SHARE, AdaptiveMethod, 
 from disbench.disnet.designs.multiseg import SMALLEST
 from disbench.disnet.method import DisnetMethod, disnet
 from disbench.disnet.network import Disnet, build_network, input_of
-from disbench.disnet.training import RefinementLoss, Training, load_training
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.settings import RefinementLoss, Training, load_training
 from disbench.disnet.training.two_stages import TwoStageLoss, goal_of
 from tests.unit.disnet_tools import photo_batch, tiny_settings, tiny_training, without_gradient
 

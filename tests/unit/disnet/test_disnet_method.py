@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.baselines.cards import method_spec
-from disbench.baselines.sam import padded_input
+from disbench.baselines.sam.session import padded_input
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
@@ -25,7 +25,7 @@ from disbench.disnet.batches import STRIDE, ClickBatch, Frame, Proposals
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.method import DisnetMethod, DisnetSession, disnet
 from disbench.disnet.network import Disnet, stretched
-from disbench.disnet.training import Training
+from disbench.disnet.training.settings import Training
 from tests.unit.disnet_tools import SIDE, tiny_network, tiny_training
 
 Kind = Literal["stretched", "padded"]

@@ -26,7 +26,6 @@ from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.batches import STRIDE, Frame
 from disbench.disnet.network import stretched
 from disbench.disnet.options import DisnetOptions, NetworkSettings
-from disbench.disnet.training import Augmentation, Shards, Training
 from disbench.disnet.training.examples import (
     BORDER_SHARE,
     GAMMA,
@@ -43,6 +42,7 @@ from disbench.disnet.training.examples import (
     random_clicks,
     refinement_clicks,
 )
+from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.shards.reader import DiverseSet, read_sets
 from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
 

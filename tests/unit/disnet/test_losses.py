@@ -16,7 +16,6 @@ from torch import Tensor
 
 from disbench.core.metrics import iou
 from disbench.disnet.batches import Proposals
-from disbench.disnet.training import MatchWeights, Selection
 from disbench.disnet.training.losses import (
     binary_cross_entropy,
     chosen_candidates,
@@ -29,6 +28,7 @@ from disbench.disnet.training.losses import (
     pairwise_costs,
     proposal_loss,
 )
+from disbench.disnet.training.settings import MatchWeights, Selection
 
 Loss = Callable[..., Tensor]
 LOSSES: list[Loss] = [binary_cross_entropy, focal_loss, dice_loss, normalized_focal_loss]

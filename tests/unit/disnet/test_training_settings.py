@@ -17,9 +17,9 @@ from shard_tools import random_scene, write_shards
 
 from disbench.core.errors import InputError
 from disbench.disnet.options import DisnetOptions
-from disbench.disnet.training import Shards, Training, load_training, resolved
 from disbench.disnet.training.examples import refuse_measured
 from disbench.disnet.training.log import TrainingLog
+from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.disnet.training.train import dry_run
 from disbench.io import definitions
 from disbench.io.settings import settings_from

@@ -17,9 +17,9 @@ from torch import Tensor
 from disbench.core.clicks import NO_ERROR, Click, next_click
 from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.network import Disnet, train_only
-from disbench.disnet.training import RefinementLoss
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
+from disbench.disnet.training.settings import RefinementLoss
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from tests.unit.disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
 

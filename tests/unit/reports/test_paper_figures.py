@@ -11,7 +11,7 @@ from PIL import Image
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
-from disbench.reports.paper import PaperCurves, read_definition
+from disbench.reports.paper.definitions import PaperCurves, read_definition
 from disbench.reports.paper.figures import make_curves_figure, shown_runs
 from tests.unit.paper_runs_pool import dataset, method, read_pool
 from tests.unit.run_tools import draw_ious, write_run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.entries import Entry
-from disbench.reports.paper import PaperTable, Pattern, read_definition, read_published
+from disbench.reports.paper.definitions import PaperTable, Pattern, read_definition, read_published
 from disbench.reports.paper.tables import PaperRuns, make_paper_table, paper_blocks, paper_table, parse_rows
 from disbench.reports.render import DASH, Table, latex, markdown
 from tests.unit.paper_runs_pool import dataset, method, read_pool, write_pool

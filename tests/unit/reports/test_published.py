@@ -8,7 +8,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.io import definitions
-from disbench.reports.paper import Published, published_lines, read_published
+from disbench.reports.paper.definitions import Published, published_lines, read_published
 
 
 @pytest.fixture(scope="module")

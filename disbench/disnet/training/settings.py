@@ -1,0 +1,233 @@
+"""A training's file: the network, the shards, the schedule; from `baselines/configs/` or the user's own TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from disbench.core.errors import InputError
+from disbench.core.limits import MAX_COUNT
+from disbench.disnet.options import NetworkSettings
+from disbench.io import addresses, definitions
+from disbench.io.settings import Bounds, Count, settings_from, with_overrides
+
+Selection = Literal["current", "any-gt"]
+Positive = Annotated[int, Bounds(1, MAX_COUNT)]
+Size = Annotated[float, Bounds(0, MAX_COUNT)]  # a rate, a number of epochs or a norm
+Share = Annotated[float, Bounds(0, 1)]
+Decay = Annotated[float, Bounds(0, 0.999999)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """One source of training examples.
+
+    Attributes:
+        folder: a finished folder of shards.
+        images: folder of their images; "" takes the embedded photos.
+        only: pattern of the images' `file_name`s that are trained on, with `*`, `?` and `[...]`.
+        times: how often an epoch has each set.
+    """
+
+    folder: str
+    images: str = ""
+    only: str = "*"
+    times: Positive = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Distribution of the views of an image; flips are probabilities.
+
+    Attributes:
+        smallest_crop: sides of a crop, as a share of the image's, are drawn uniformly from here to 1.
+        brightness: largest change either way, as a share of the full range.
+        contrast: largest change of the factor either way.
+        views: number of fixed views of an image, the first two being the image itself and its mirror; 0 draws a view
+            for each example. Only features of fixed views can be cached.
+    """
+
+    smallest_crop: Annotated[float, Bounds(0.01, 1)] = 0.5
+    horizontal_flip: Share = 0.5
+    vertical_flip: Share = 0.5
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    views: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MatchWeights:
+    """Weights of the proposals' losses; the defaults are PiClick's.
+
+    Attributes:
+        mask: the pixel loss, `mask_loss`: "bce" or "focal" (alpha 0.25, gamma 2).
+        objectness: the loss of "this candidate is an object that the click may mean".
+        no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
+        objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
+            candidate without a gradient, where every candidate has weight 1: "best-iou" with the best of the set's
+            masks, "own-iou" with the first one, the object that was clicked.
+        redundancy: by how much the IoU that a candidate is to tell is reduced where it repeats one that fits better:
+            this factor at an IoU of 1 with that one, falling to 0 at 0.5.
+        ranking: the loss of pairs of one click whose scores are not in the order of what they are to tell.
+    """
+
+    mask: float = 5.0
+    dice: float = 5.0
+    objectness: float = 2.0
+    no_object: float = 0.1
+    mask_loss: Literal["bce", "focal"] = "bce"
+    objectness_target: Literal["matched", "best-iou", "own-iou"] = "matched"
+    redundancy: Share = 0.0
+    ranking: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementLoss:
+    """Weights of stage 2's losses; the paper has the normalized focal loss alone."""
+
+    normalized_focal: float = 1.0
+    bce: float = 0.0
+    dice: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A whole training. The defaults are the paper's (section 4.2).
+
+    Attributes:
+        sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
+        training_data: label for reports: names of the datasets.
+        allow_measured: train although images are also in what measures or validates (`examples.refuse_measured`).
+        start: checkpoint to start from, "disnet" for the small network of this package; "" starts from the network's
+            own weights (`vit.weights`, or SAM's decoder).
+        start_parts: prefixes of the names of the parameters taken from `start` ("proposal"), whose other parts may be
+            another network's; empty: all, of the same network.
+        trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
+            A stage without any is computed only as far as the other needs it.
+        epochs: passes over all diverse sets.
+        steps: optimiser steps, in place of `epochs`; 0 for none.
+        batch: examples in a forward pass of each process.
+        accumulate: batches in an optimiser step.
+        proposal_rate: learning rate of stage 1; `refinement_rate` is that of stage 2.
+        new_layers_factor: multiplies the rate of stage 2's layers that start without weights.
+        first_rate: learning rate at the start of the warm-up.
+        warmup_epochs: length of the warm-up; `warmup_steps` where `steps` is given.
+        betas: Adam's two.
+        clip: largest norm of the gradient, 0 for none.
+        matching: weights of stage 1's losses; `refinement` are those of stage 2.
+        selection: which candidate goes on to stage 2; see `losses.chosen_candidates`.
+        chosen_by_score: share of examples where the candidate of the best score goes on instead.
+        corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
+        later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the
+            paper's); "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the
+            last mask, the first of them on the candidate's, and a loss after each.
+        ema: decay of the averaged weights, 0 for none.
+        workers: loader processes.
+        features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
+        validate_every: steps between benchmark runs, 0 for none, on the dataset `validation` (a card's name or path)
+            with `validation_options` (`option=value`), of `validation_samples` spread over it, 0 for all.
+    """
+
+    name: str
+    shards: tuple[Shards, ...] = ()
+    description: str = ""
+    sampling: str = "hierarchy"
+    training_data: tuple[str, ...] = ("C+L",)
+    allow_measured: bool = False
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    start: str = ""
+    start_parts: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    seed: Annotated[int, Bounds(0)] = 0
+    epochs: Size = 55.0
+    steps: Count = 0
+    batch: Positive = 32
+    accumulate: Positive = 1
+    proposal_rate: Size = 5e-5
+    refinement_rate: Size = 5e-6
+    new_layers_factor: float = 1.0
+    first_rate: Size = 5e-8
+    warmup_epochs: Size = 2.0
+    warmup_steps: Count = 0
+    betas: tuple[Decay, ...] = (0.9, 0.99)
+    clip: Size = 0.0
+    matching: MatchWeights = field(default_factory=MatchWeights)
+    refinement: RefinementLoss = field(default_factory=RefinementLoss)
+    selection: Selection = "current"
+    chosen_by_score: Share = 0.0
+    corrective_clicks: Count = 3
+    later_clicks: Literal["random", "protocol"] = "random"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    ema: Decay = 0.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: Count = 2
+    features: str = ""
+    checkpoint_every: Positive = 1000
+    validate_every: Count = 0
+    validation: str = ""
+    validation_options: tuple[str, ...] = ()
+    validation_samples: Count = 0
+    log_every: Positive = 10
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise InputError(f"betas = {self.betas}; give Adam's two")
+        if self.features and not self.augmentation.views:
+            raise InputError("features are cached for fixed views only; set augmentation.views, or leave features out")
+        if not self.epochs and not self.steps:
+            raise InputError("no epochs and no steps; give one of them")
+        if self.validate_every and not self.validation:
+            raise InputError("validate_every needs validation, the name of a dataset card")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings, for a checkpoint; `settings_from` reads them again."""
+        return dataclasses.asdict(self)
+
+
+def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
+    """The training of a name in `baselines/configs/`, or of the user's own TOML file, with overrides applied.
+
+    Args:
+        name: a name, or a path that ends in `.toml`. Its key `base` names another training that it changes.
+        overrides: `option=value`, with `table.option=value` for nested tables.
+    """
+    path = definitions.find("baselines/configs", name)
+    content = {"name": path.stem, **definitions.load(path)}
+    base = content.pop("base", "")
+    if base:
+        content = _put_over(definitions.load(definitions.find("baselines/configs", str(base))), content)
+    return settings_from(Training, with_overrides(content, overrides, Training), str(path))
+
+
+def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {key for key in base if isinstance(base[key], Mapping) and isinstance(changes.get(key), Mapping)}
+    return {**base, **changes, **{key: _put_over(base[key], changes[key]) for key in nested}}
+
+
+def resolved(training: Training, root: Path | None) -> Training:
+    """The training with relative folders found here or below `root`, the root of the datasets."""
+    shards = tuple(
+        dataclasses.replace(
+            source,
+            folder=_found(source.folder, root, "shards"),
+            images=_found(source.images, root, "images") if source.images else "",
+        )
+        for source in training.shards
+    )
+    return dataclasses.replace(training, shards=shards)
+
+
+def _found(folder: str, root: Path | None, what: str) -> str:
+    if addresses.is_address(folder):
+        return addresses.local_text(folder)
+    place = Path(folder).expanduser()
+    if place.is_dir():
+        return str(place)
+    if root is not None and addresses.here(root / folder, optional=True).is_dir():
+        return str(root / folder)
+    below = f" nor below {root}" if root is not None else ""
+    fix = "make them with disbench sample" if what == "shards" else "name the folder, or give --data"
+    raise InputError(f"{folder}: no such folder of {what} here{below}; {fix}")
