@@ -123,7 +123,7 @@ def ablate(
 ) -> None:
     """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
     from disbench.disnet.training import ablation
-    from disbench.reports.ablation import chosen_datasets, load_plan
+    from disbench.reports.ablation.plans import chosen_datasets, load_plan
 
     plan = load_plan(table)
     if report:

@@ -21,7 +21,7 @@ from disbench.datasets.cards import load_card as load_dataset_card
 from disbench.datasets.fetch import fetch
 from disbench.harness.presets import load_preset
 from disbench.io import definitions
-from disbench.reports.ablation import RECORD, load_plan, read_record
+from disbench.reports.ablation.plans import RECORD, load_plan, read_record
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.splits import read_split

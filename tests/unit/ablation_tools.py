@@ -16,7 +16,7 @@ from disbench.disnet.method import described
 from disbench.disnet.training.ablation import AblationOptions
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.train import TRAINED
-from disbench.reports.ablation import RowRecord, write_record
+from disbench.reports.ablation.plans import RowRecord, write_record
 from tests.unit.run_tools import CARD, write_run
 from tests.unit.shard_tools import write_shards
 

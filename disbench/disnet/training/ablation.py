@@ -23,7 +23,7 @@ from disbench.harness.record import Execution
 from disbench.harness.run import check_same, run_benchmark
 from disbench.io import definitions
 from disbench.io.settings import overrides
-from disbench.reports.ablation import (
+from disbench.reports.ablation.plans import (
     RECORD,
     RUNS,
     AblationPlan,

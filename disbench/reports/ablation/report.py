@@ -21,7 +21,7 @@ from disbench.core.statistics import bootstrap_interval
 from disbench.harness.measures import MEASURES, NOT_A_NUMBER, Measure, UnavailableError
 from disbench.harness.store import RUN
 from disbench.io.files import write_files
-from disbench.reports.ablation import RUNS, AblationPlan, Contrast, RowRecord, read_record, recorded
+from disbench.reports.ablation.plans import RUNS, AblationPlan, Contrast, RowRecord, read_record, recorded
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from disbench.reports.paper.tables import NOT_PRINTED, NOT_RUN

@@ -22,7 +22,7 @@ from disbench.disnet.training.settings import load_training
 from disbench.harness import read_run
 from disbench.harness.store import SECONDS
 from disbench.io import definitions
-from disbench.reports.ablation import AblationPlan, chosen_datasets, load_plan, read_record
+from disbench.reports.ablation.plans import AblationPlan, chosen_datasets, load_plan, read_record
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from tests.annotations import annotation, write_annotations
 from tests.unit.ablation_tools import failing_train, fake_train, write_world

@@ -18,7 +18,7 @@ from scipy import stats
 
 from disbench.core.errors import InputError
 from disbench.harness.measures import MEASURES
-from disbench.reports.ablation import load_plan
+from disbench.reports.ablation.plans import load_plan
 from disbench.reports.ablation.report import (
     FIRST,
     Estimate,
