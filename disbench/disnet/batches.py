@@ -1,4 +1,4 @@
-"""The data that DISNet's parts exchange: the frame of the input, clicks, proposals, and the kept proposal."""
+"""Data passed between DISNet's parts: the input frame, clicks, proposals, and the kept proposal."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from disbench.core.clicks import Click
 from disbench.core.errors import opencv
 
 Size = tuple[int, int]
-STRIDE = 4  # pixels of the input to a cell of F^-1, where masks are predicted
+STRIDE = 4  # input pixels per cell of F^-1, where masks are predicted
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The network's input, and the grid of its masks, a quarter as wide.
+    """The network's square input, and the grid of its masks, with a quarter of the input's side.
 
     Attributes:
-        kind: "stretched": the whole image at side x side, aspect ratio not kept (the paper's); "padded": the long
-            side fills the input, the rest is zeros (SAM's).
+        kind: "stretched": the image is resized to side x side without keeping the aspect ratio (the paper); "padded":
+            the long side fills the input, the rest is zeros (SAM).
         side: pixels, a multiple of 4.
     """
 
@@ -35,38 +35,38 @@ class Frame:
 
     @property
     def grid(self) -> int:
-        """Cells along a side of the masks' grid."""
+        """Side of the mask grid, cells."""
         return self.side // STRIDE
 
     def scale(self, size: Size) -> tuple[float, float]:
-        """(x, y): pixels of the input to a pixel of an image of this size (height, width)."""
+        """(x, y): input pixels per pixel of an image of this size (height, width)."""
         if self.kind == "padded":
             return self.side / max(size), self.side / max(size)
         return self.side / size[1], self.side / size[0]
 
     def offset(self, size: Size) -> tuple[float, float]:
-        """(x, y) to add to a scaled click, pixels of the input, which maps pixel centers to pixel centers."""
+        """(x, y) to add to a scaled click, input pixels, so that pixel centers map to pixel centers."""
         if self.kind == "padded":  # SAM only scales its points
             return 0.0, 0.0
         scale_x, scale_y = self.scale(size)
         return (scale_x - 1) / 2, (scale_y - 1) / 2
 
     def inner(self, size: Size) -> Size:
-        """(height, width) of the image's part of the grid, cells, at least 1."""
+        """(height, width) of the part of the grid that the image covers, cells, at least 1."""
         if self.kind == "stretched":
             return self.grid, self.grid
         height, width = inner_size(size, self.grid)
         return max(height, 1), max(width, 1)
 
     def valid(self, size: Size) -> BoolArray:
-        """Cells of the grid that lie in the image: bool (grid, grid)."""
+        """Cells of the grid that are inside the image: bool (grid, grid)."""
         height, width = self.inner(size)
         cells = np.zeros((self.grid, self.grid), dtype=np.bool_)
         cells[:height, :width] = True
         return cells
 
     def masks(self, masks: BoolArray) -> BoolArray:
-        """Masks on the grid, bool (k, height, width) to (k, grid, grid): cells of which at least half is object."""
+        """Resize masks to the grid, bool (k, height, width) to (k, grid, grid): cells at least half covered."""
         height, width = self.inner((masks.shape[1], masks.shape[2]))
         result = np.zeros((len(masks), self.grid, self.grid), dtype=np.bool_)
         for number, mask in enumerate(masks):
@@ -74,7 +74,7 @@ class Frame:
         return result
 
     def to_image(self, logits: Float32Array, size: Size) -> Float32Array:
-        """A mask's logits, float32 (grid, grid), at an image's size (height, width), bilinear."""
+        """Resize a mask's logits, float32 (grid, grid), to an image's size (height, width), bilinear."""
         if self.kind == "padded":
             return unpadded(logits, size, self.side)
         found: Float32Array = opencv().resize(logits, size[::-1])
@@ -82,8 +82,8 @@ class Frame:
 
 
 def _object_share(mask: BoolArray, size: Size) -> Float32Array | FloatArray:
-    """The share of each cell of a grid of this size that belongs to a mask."""
-    # OpenCV averages over areas only if neither axis grows
+    """The fraction of each grid cell that is covered by a mask."""
+    # OpenCV averages over areas only if neither axis is enlarged
     if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
         cv2 = opencv()
         shares: Float32Array = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
@@ -93,7 +93,7 @@ def _object_share(mask: BoolArray, size: Size) -> Float32Array | FloatArray:
 
 
 def _overlaps(cells: int, pixels: int) -> FloatArray:
-    """The share of each cell that each pixel covers, along one axis: (cells, pixels)."""
+    """The fraction of each cell that each pixel covers, along one axis: (cells, pixels)."""
     edges = np.arange(cells + 1) * pixels / cells
     covered = np.clip(edges[:, None] - np.arange(pixels), 0, 1)
     overlaps: FloatArray = np.diff(covered, axis=0) * cells / pixels
@@ -112,10 +112,10 @@ def _each(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class ClickBatch:
-    """The clicks of several samples, the first click at number 0, padded to equal counts.
+    """The clicks of a batch, the first click at index 0, padded to equal length.
 
     Attributes:
-        points: float32 (batch, clicks, 2): x, y in pixels of the network's input; whole numbers are pixel centers.
+        points: float32 (batch, clicks, 2): x, y in input pixels; integers are pixel centers.
         positive: bool (batch, clicks).
         given: bool (batch, clicks), False for padding.
     """
@@ -125,16 +125,16 @@ class ClickBatch:
     given: Tensor
 
     def signed(self, positive: bool) -> Tensor:
-        """Which clicks are given and have this sign: bool (batch, clicks)."""
+        """Mask of the given clicks with this sign: bool (batch, clicks)."""
         return self.given & (self.positive == positive)
 
     @property
     def first(self) -> ClickBatch:
-        """The first clicks alone."""
+        """Only the first clicks."""
         return _each(self, lambda part: part[:, :1])
 
     def to(self, device: torch.device | str) -> ClickBatch:
-        """The same on another device."""
+        """Move to a device."""
         return _each(self, lambda part: part.to(device))
 
     def rows(self, rows: Rows) -> ClickBatch:
@@ -147,12 +147,12 @@ def click_batch(
     scales: Sequence[tuple[float, float]],
     offsets: Sequence[tuple[float, float]] | None = None,
 ) -> ClickBatch:
-    """Clicks on images as the network takes them: point = scale * click + offset.
+    """Batch clicks in input pixels: point = scale * click + offset.
 
     Args:
-        clicks: at least one for each sample.
-        scales: (x, y) for each sample: pixels of the network's input to one of the image.
-        offsets: (x, y) for each sample, pixels of the input; None for zeros.
+        clicks: at least one per sample.
+        scales: (x, y) per sample, input pixels per image pixel.
+        offsets: (x, y) per sample, input pixels; None for zeros.
     """
     points = [
         torch.tensor([(float(click.x), float(click.y)) for click in own]) * torch.tensor(scale) + torch.tensor(offset)
@@ -168,12 +168,12 @@ class Proposals:
     """The proposal network's output (paper, eq. 2).
 
     Attributes:
-        logits: float (batch, N, h, w), the masks on the grid of F^-1 (a quarter of the input's side).
-        objectness: float (batch, N), logits of "this candidate is an object that the click may mean".
+        logits: float (batch, N, h, w), mask logits on the grid of F^-1 (a quarter of the input's side).
+        objectness: float (batch, N), logits that a candidate is an object that the click may mean.
         queries: float (batch, N, query width), Q after the decoder.
         features: float (batch, channels, h, w), F^-1.
         context: the image's encoding, if the refinement network needs it.
-        earlier: logits and objectness after the earlier decoder layers, which have losses of their own.
+        earlier: logits and objectness after earlier decoder layers, for auxiliary losses.
     """
 
     logits: Tensor
@@ -189,7 +189,7 @@ class Proposals:
         return Kept(self.queries[rows, index], self.features, self.logits[rows, index], self.context)
 
     def rows(self, rows: Rows) -> Proposals:
-        """The proposals of some samples, without those of earlier layers."""
+        """The proposals of some samples, without `earlier`."""
         return _each(replace(self, earlier=()), lambda part: part[rows])
 
 
@@ -210,7 +210,7 @@ class Kept:
     context: Tensor | None = None
 
     def detached_mask(self) -> Kept:
-        """The same without a gradient to M_s: the two stages train in one run (a reading of section 4.2)."""
+        """Detach M_s, so that the two stages train in one run (an interpretation of section 4.2)."""
         return replace(self, logits=self.logits.detach())
 
     def rows(self, rows: Rows) -> Kept:
@@ -220,6 +220,6 @@ class Kept:
 
 
 def stacked(kept: Sequence[Kept]) -> Kept:
-    """Several samples as one batch."""
+    """Concatenate samples to one batch."""
     parts = [[getattr(own, field.name) for own in kept] for field in fields(Kept)]
     return Kept(*(None if own[0] is None else torch.cat(own) for own in parts))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Checkpoints: a training's whole state, and the trained network alone, for use as a method.
+"""Checkpoints: the full training state, and the trained network alone, for use as a method.
 
-All are safetensors and JSON, from which no code can run. A trained network may come from a stranger: its settings and
-tensors are checked. A training's state is this machine's own: `state.json` has the SHA-256 of its other files.
+Both are safetensors and JSON, which cannot execute code. A trained network may be untrusted: its settings and tensors
+are checked. A training state is local: `state.json` contains the SHA-256 of its other files.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ OLD = ".old"
 _OURS = "disbench"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-STORED = "disnet-small.safetensors"  # the small network in this package, in `baselines/`
+STORED = "disnet-small.safetensors"  # the small network shipped in `baselines/`
 MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
 MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
-"""Settings that change no step."""
+"""Settings that do not affect any training step."""
 
 _RETIRED = {"mask_floor": 1e-6, "patch": 16}
-"""Settings of older files that are fixed now: file and package agree on these values."""
+"""Settings in older files that are now constants with these values."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """A network from a file, float32, on the CPU, in evaluation mode; `facts` is other text: steps, versions."""
+    """A network from a file, float32, on the CPU, in evaluation mode; `facts` are other metadata: steps, versions."""
 
     network: Disnet
     training: Training
@@ -51,7 +51,7 @@ class TrainedNetwork:
 class TrainingState:
     """The content of a checkpoint's `state.json`.
 
-    `facts` decide the next steps besides the settings; `files`: name -> SHA-256.
+    `facts` affect the next steps in addition to the settings; `files`: name -> SHA-256.
     """
 
     step: Count
@@ -63,8 +63,8 @@ class TrainingState:
 def save_network(path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool) -> None:
     """Write a network's weights and settings as one safetensors file, atomically.
 
-    A frozen encoder is not part of it. With `half`, weights are rounded to float16, which changes the network slightly:
-    measure the stored one. Position codes stay in float32, since rounding would shift the phases of their sines.
+    A frozen encoder is not included. With `half`, weights are rounded to float16, which changes the network slightly,
+    so evaluate the stored file. Position codes stay in float32, since rounding would shift the phases of their sines.
     """
     rounded = {*trained_parameters(network), *network.fixed} if half else set()
     tensors = {
@@ -76,15 +76,15 @@ def save_network(path: Path, network: Disnet, training: Training, facts: Mapping
 
 
 def load_network(path: Path) -> TrainedNetwork:
-    """The network of a file that `save_network` wrote; `InputError` if it is damaged or of another architecture."""
+    """Load a network written by `save_network`; `InputError` if it is damaged or has another architecture."""
     tensors, metadata = _read(path)
     try:
         content = parse_json_table(metadata["training"])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a DISNet checkpoint (no settings in it); name one that train wrote") from error
+        raise InputError(f"{path}: not a DISNet checkpoint (no settings in it); name one written by train") from error
     training = settings_from(Training, _current(content), f"{path}: its settings")
     if training.network.architecture == "vit":
-        with torch.device("meta"):  # sizes that the tensors do not have would otherwise take memory first
+        with torch.device("meta"):  # otherwise wrong sizes would allocate memory before the check
             _check_tensors(build_network(training.network, pretrained=False), tensors, path)
     network = build_network(training.network, pretrained=False)
     _load(network, tensors, path)
@@ -93,7 +93,7 @@ def load_network(path: Path) -> TrainedNetwork:
 
 
 def _current(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of settings without those of `_RETIRED`; one of another value stays, and is refused as unknown."""
+    """Drop the settings in `_RETIRED`; one with another value stays and is rejected as unknown."""
     kept = {name: value for name, value in content.items() if name not in _RETIRED or _RETIRED[name] != value}
     return {name: _current(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
@@ -107,9 +107,9 @@ def save_state(
     step: int,
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the state from which a training resumes exactly; an interruption leaves the older state.
+    """Write the state from which training resumes exactly; if interrupted, the previous state is kept.
 
-    `facts` decide the next steps besides the settings; `check_same_training` compares both.
+    `facts` affect the next steps in addition to the settings; `check_same_training` compares both.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -135,25 +135,25 @@ def save_state(
 
 
 def latest_state(folder: Path) -> Path | None:
-    """The checkpoint of this name, or the older one that an interrupted `save_state` left under another name."""
+    """The checkpoint in `folder`, or the previous one if `save_state` was interrupted; None if there is none."""
     return next((place for place in (folder, folder.with_name(folder.name + OLD)) if place.is_dir()), None)
 
 
 def read_state(folder: Path) -> TrainingState:
-    """The record of a checkpoint, whose files are checked against it."""
+    """Read a checkpoint's `state.json` and check the other files against it."""
     path = folder / _STATE
     try:
         state = settings_from(TrainingState, _current(parse_json_table(path.read_bytes())), str(path))
         damaged = [name for name, digest in state.files.items() if file_sha256(folder / name) != digest]
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder}: damaged checkpoint ({error}); remove it to start anew") from error
+        raise InputError(f"{folder}: damaged checkpoint ({error}); remove it to start over") from error
     if damaged:
-        raise InputError(f"{folder / damaged[0]}: not as it was written; remove {folder} to start anew")
+        raise InputError(f"{folder / damaged[0]}: changed since it was written; remove {folder} to start over")
     return state
 
 
 def check_same_training(folder: Path, state: TrainingState, training: Training, facts: Mapping[str, str]) -> None:
-    """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` may differ."""
+    """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` are ignored."""
     here, there = (
         {name: value for name, value in own.as_dict().items() if name not in MAY_DIFFER} | dict(more)
         for own, more in ((training, facts), (state.training, state.facts))
@@ -162,12 +162,12 @@ def check_same_training(folder: Path, state: TrainingState, training: Training, 
         if there.get(name, value) != value:
             raise InputError(
                 f"{folder}: a checkpoint of a training with {name} = {there[name]}, not {value}; name another --out, "
-                "or start anew with --existing overwrite"
+                "or start over with --existing overwrite"
             )
 
 
 def load_state(folder: Path, network: Disnet, optimizer: torch.optim.Optimizer, averages: AveragedModel | None) -> None:
-    """Restore the weights, the optimiser and the averages of a checkpoint that `read_state` accepted."""
+    """Restore weights, optimiser and averages from a checkpoint checked by `read_state`."""
     _load(network, _read(folder / NETWORK)[0], folder / NETWORK)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in _read(folder / _OPTIMIZER)[0].items():
@@ -188,21 +188,21 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
 def _check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, value in network.state_dict().items():
         if name not in tensors:
-            raise InputError(f"{path}: the weights {name} are missing; it is of another network or an older disbench")
+            raise InputError(f"{path}: weights {name} are missing; the file is of another network or an older disbench")
         found = tensors[name]
         if found.shape != value.shape:
             raise InputError(
-                f"{path}: the weights {name} have shape {tuple(found.shape)}, not {tuple(value.shape)}; "
-                "it is of another network"
+                f"{path}: weights {name} have shape {tuple(found.shape)}, not {tuple(value.shape)}; "
+                "the file is of another network"
             )
         if found.dtype not in _FLOATS or not found.isfinite().all():
-            raise InputError(f"{path}: the weights {name} are not finite floating-point numbers; train again")
+            raise InputError(f"{path}: weights {name} are not finite floating-point numbers; train again")
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save  # noqa: PLC0415
 
-    # All metadata as one text: safetensors writes several in any order.
+    # All metadata in one string: safetensors writes several entries in arbitrary order.
     texts = {_OURS: json.dumps(dict(metadata), sort_keys=True)}
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
     with whole_file(path) as file:
@@ -215,7 +215,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = parse_json_table((file.metadata() or {}).get(_OURS, "{}"))
             if not all(isinstance(text, str) for text in metadata.values()):
-                raise ValueError("its metadata is not text")
+                raise ValueError("metadata values are not strings")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except Exception as error:  # safetensors, torch and the system have no class in common
+    except Exception as error:  # safetensors, torch and the system share no exception class
         raise InputError(f"{path}: not a readable safetensors file ({error}); name a checkpoint") from error

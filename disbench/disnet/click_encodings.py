@@ -1,4 +1,4 @@
-"""Encodings of clicks: disk maps, decay maps, position codes and the click vectors made of them."""
+"""Click encodings: disk maps, decay maps, position codes and click vectors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from disbench.disnet.batches import ClickBatch
 from disbench.disnet.options import ClickAttentionOptions
 
-DISK_RADIUS = 5.0  # radius of the disks of the click map S, pixels of the network's input
-INPUT_SIDE = 448  # side of the input that the paper's radii are given for, pixels
+DISK_RADIUS = 5.0  # radius of the disks of the click map S, input pixels
+INPUT_SIDE = 448  # input side that the paper's radii refer to, pixels
 
 
 def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
-    """Distances of a grid's cells from clicks given in cells: float (batch, clicks, height, width)."""
+    """Distances of grid cells from clicks, all in cells: float (batch, clicks, height, width)."""
     y, x = (
         (torch.arange(side, device=clicks.points.device, dtype=torch.float32) - clicks.points[..., axis, None]).square()
         for side, axis in zip(size, (1, 0), strict=True)
@@ -25,9 +25,9 @@ def click_distances(clicks: ClickBatch, size: tuple[int, int]) -> Tensor:
 
 
 def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -> Tensor:
-    """Enc2D: 1 within `DISK_RADIUS` pixels of a click of the sign, 0 elsewhere (paper, section 3.1).
+    """Enc2D: 1 within `DISK_RADIUS` pixels of a click of this sign, 0 elsewhere (paper, section 3.1).
 
-    float32 (batch, 1, height, width), from clicks in pixels of the input; for S_F give the first clicks alone.
+    float32 (batch, 1, height, width), from clicks in input pixels; for S_F pass only the first clicks.
     """
     distances = click_distances(clicks, size)
     inside = (distances <= DISK_RADIUS) & clicks.signed(positive)[:, :, None, None]
@@ -37,9 +37,8 @@ def disk_map(clicks: ClickBatch, size: tuple[int, int], positive: bool = True) -
 def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: tuple[float, float]) -> Tensor:
     """Linear decay around the clicks of one sign: G_p or G_n (paper, eq. 5).
 
-    1 on a click, 0 from its radius on; the maximum where clicks overlap. The first click has a radius of its own.
-    float32 (batch, height, width) in [0, 1], zeros without a click of the sign. Clicks and `radii`, r_0 of the first
-    click and of the others, > 0, are in cells of the map.
+    1 on a click, 0 from its radius on; the maximum where clicks overlap. float32 (batch, height, width) in [0, 1], 0
+    without a click of this sign. Clicks and `radii` (r_0 of the first click and of the others, > 0) are in map cells.
     """
     distances = click_distances(clicks, size).masked_fill(~clicks.signed(positive)[:, :, None, None], torch.inf)
     decays = [
@@ -51,22 +50,22 @@ def decay_map(clicks: ClickBatch, positive: bool, size: tuple[int, int], radii: 
 
 
 def on_grid(clicks: ClickBatch, stride: int) -> ClickBatch:
-    """The same clicks in cells of a grid, whose centers are whole numbers."""
+    """Convert clicks to cells of a grid, whose centers are integers."""
     return ClickBatch((clicks.points + 0.5) / stride - 0.5, clicks.positive, clicks.given)
 
 
 def grid_radii(options: ClickAttentionOptions, stride: int, input_side: int) -> tuple[float, float]:
-    """r_0 of the first click and of the others, in cells of `stride` pixels of an input of `input_side` pixels."""
+    """r_0 of the first click and of the others, in cells of `stride` pixels, for an input of `input_side` pixels."""
     factor = 1.0 if options.radius_unit == "feature" else input_side / INPUT_SIDE / stride
     return options.first_click_radius * factor, options.other_click_radius * factor
 
 
 def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
-    """Sine-cosine code of positions (the dense part of Enc1D; paper, section 3.3).
+    """Sine-cosine position code (the dense part of Enc1D; paper, section 3.3).
 
     A quarter of the channels each: sines of x, cosines of x, sines of y, cosines of y, at wavelengths from the
-    input's side down to a 64th of it in geometric steps. Points, float (..., 2) of x, y in pixels of the input, give
-    float (..., channels) in [-1, 1]; channels are a multiple of 4.
+    input's side down to a 64th of it in geometric steps. Maps points, float (..., 2) of x, y in input pixels, to
+    float (..., channels) in [-1, 1]; `channels` is a multiple of 4.
     """
     count = channels // 4
     turns = 64.0 ** (torch.arange(count, device=points.device, dtype=points.dtype) / max(count - 1, 1))
@@ -75,10 +74,10 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
 
 
 def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
-    """Features at points, bilinear between cell centers, constant beyond the outermost centers.
+    """Sample features at points, bilinear between cell centers, constant beyond the outermost centers.
 
-    Features (batch, channels, height, width) and points (batch, n, 2) of x, y in pixels of the input, `stride` to a
-    cell, give (batch, n, channels).
+    From features (batch, channels, height, width) and points (batch, n, 2) of x, y in input pixels, `stride` pixels
+    per cell, to (batch, n, channels).
     """
     height, width = features.shape[-2:]
     size = torch.tensor([width, height], device=points.device, dtype=points.dtype)
@@ -106,9 +105,9 @@ class ClickCodes(nn.Module):
 
 
 class ClickVectors(nn.Module):
-    """F': one vector for each click, from F^-1 at the click and the click's code P^t (paper, eq. 9).
+    """F': one vector per click, from F^-1 at the click and the click's code P^t (paper, eq. 9).
 
-    Without `augmented` (Table 2 without AC), F^-1 at the click is projected alone.
+    Without `augmented` (Table 2 without AC), only F^-1 at the click is projected.
     """
 
     def __init__(self, channels: int, augmented: bool = True, first_vector: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""DISNet as a method: stage 1 once, at an image's first click; stage 2 alone from the second click on."""
+"""DISNet as a method: stage 1 runs at the first click, stage 2 from the second click on."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from disbench.disnet.training.settings import Training
 from disbench.io import definitions
 from disbench.workers import threads
 
-Label = bool | float | str  # the value of an option that describes a checkpoint
+Label = bool | float | str  # value of an option that describes a checkpoint
 
 
 class DisnetMethod:
-    """A network, in evaluation mode on its device, as a method."""
+    """A method from a network that is in evaluation mode on its device."""
 
     def __init__(self, network: Disnet, network_input: NetworkInput, device: str = "cpu") -> None:
         self.network, self.device = network, device
         self._inputs: Encodings[npt.NDArray[Any]] = Encodings(network_input)
 
     def open(self, image: RgbImage) -> DisnetSession:
-        """Open an image, uint8 (height, width, 3); the encodings of the last few images are kept."""
+        """Open an image, uint8 (height, width, 3); the encodings of the last few images are cached."""
         return DisnetSession(self, torch.from_numpy(self._inputs.of(image)), (image.shape[0], image.shape[1]))
 
     def predict_batch(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """`predict` of several sessions, with one call of a stage for all sessions at that stage."""
+        """`predict` for several sessions, with one call per stage."""
         one_stage = not self.network.options.first_click
         later = [
             s.proposals is not None if one_stage else len(own) > 1 for s, own in zip(sessions, clicks, strict=True)
@@ -71,7 +71,7 @@ class DisnetMethod:
         return [_prediction(session, own, found) for session, own, found in zip(sessions, logits, scores, strict=True)]
 
     def _scores(self, probabilities: Tensor, logits: Tensor) -> Tensor:
-        """The object probabilities (N,) of one click's candidates after Soft-NMS on their masks."""
+        """Object probabilities (N,) of a sample's candidates after Soft-NMS on their masks."""
         masks = (logits > 0).flatten(1).float().cpu()
         both, areas = masks @ masks.T, masks.sum(dim=1)
         ious = both / (areas[:, None] + areas - both).clamp(min=1)
@@ -93,19 +93,19 @@ class DisnetMethod:
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
 
     def clicks_of(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
-        """Clicks on the sessions' images as the network takes them."""
+        """Clicks on the sessions' images, in input pixels."""
         frame, sizes = self.network.frame, [session.size for session in sessions]
         scales, offsets = [frame.scale(size) for size in sizes], [frame.offset(size) for size in sizes]
         return click_batch(clicks, scales, offsets).to(self.device)
 
 
 class DisnetSession:
-    """An image of this size (height, width) being segmented; any number may be open.
+    """One image of size (height, width) being segmented; any number of sessions may be open.
 
     Attributes:
-        proposals: the candidates, of one sample; None before the first click.
-        index: the candidate that goes on.
-        last: logits of the last corrected mask, to which `keep` refers if there is one.
+        proposals: the candidates, a batch of one; None before the first click.
+        index: the kept candidate.
+        last: logits of the last corrected mask, if any; then `keep` has no effect.
     """
 
     def __init__(self, method: DisnetMethod, network_input: Tensor, size: tuple[int, int]) -> None:
@@ -119,23 +119,23 @@ class DisnetSession:
         self.index = 0
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """N candidates with their scores (`DisnetOptions.suppression`) for the first click, then one corrected mask.
+        """N candidates with scores (`DisnetOptions.suppression`) for the first click, then one corrected mask.
 
-        Masks are probabilities of the image's size. With `first_click` off there are N candidates at every click.
+        Masks are probabilities at the image's size. With `first_click` off there are N candidates at every click.
         """
         return self.method.predict_batch([self], [clicks])[0]
 
     def keep(self, index: int) -> None:
-        """Choose the candidate that goes on; the default is the one with the largest object probability.
+        """Choose the kept candidate; by default the one with the highest object probability.
 
-        After a corrected mask it has no effect: M_s and Q_s stay those of the first click.
+        No effect after a corrected mask: M_s and Q_s stay those of the first click.
         """
         if self.last is None:
             self.index = index
 
     @property
     def kept(self) -> Kept:
-        """Stage 2's input from stage 1, a batch of one."""
+        """Input of stage 2 from stage 1, a batch of one."""
         assert self.proposals is not None
         return self.proposals.keep(torch.tensor([self.index], device=self.proposals.logits.device))
 
@@ -151,25 +151,25 @@ def disnet(
     """DISNet from a checkpoint.
 
     Args:
-        checkpoint: safetensors file that `disbench train` wrote; "" is the small network in this package.
-        refine_first: answer the first click, too, with refined masks.
-        weights: folder of a frozen encoder's files; "" is where `disbench methods fetch mobilesam` puts them.
-        cache: folder for a frozen encoder's features (4 MiB for each image), used by later runs; "" for none.
+        checkpoint: safetensors file written by `disbench train`; "" for the small network shipped with disbench.
+        refine_first: refine the candidates of the first click too.
+        weights: folder of a frozen encoder's files; "" for the folder of `disbench methods fetch mobilesam`.
+        cache: folder to cache a frozen encoder's features for later runs (4 MiB per image); "" for none.
         device: torch device ("cpu", "cuda").
-        labels: expected settings of the checkpoint, by the names of `described`; a run records them.
+        labels: expected settings of the checkpoint, named as in `described`; stored in run records.
 
     Raises:
-        InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not have its
+        InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not match its
             labels, or the device is missing.
     """
     path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
     if not checkpoint and labels.get("design"):
         name = labels["design"]
         raise InputError(
-            f"{name}-design has no network here; train one (disbench train design-{name}) and name it by checkpoint="
+            f"{name}-design comes without a network; train one (disbench train design-{name}) and set checkpoint="
         )
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; name a safetensors file that disbench train wrote")
+        raise InputError(f"{path}: no such checkpoint; name a safetensors file written by disbench train")
     loaded = load_network(path)
     _check_labels(path, described(loaded.training), labels)
     network: Disnet = on_device(loaded.network, device, "disnet")
@@ -181,12 +181,12 @@ def disnet(
 def design(
     checkpoint: str = "", weights: str = "", cache: str = "", device: str = "cpu", **labels: Label
 ) -> DisnetMethod:
-    """A design of the literature from a checkpoint; arguments and errors as for `disnet`."""
+    """A design from the literature, from a checkpoint; arguments and errors as for `disnet`."""
     return disnet(checkpoint, refine_first=False, weights=weights, cache=cache, device=device, **labels)
 
 
 def described(training: Training) -> dict[str, Label]:
-    """A training's network in the terms of the paper's ablation tables: the options that a run records."""
+    """Describe a trained network in the terms of the paper's ablation tables, as options stored in run records."""
     options, design = training.network.options, training.network.design
     if design:
         return {"design": design, "sampling": training.sampling, "training_seed": training.seed}
@@ -208,13 +208,13 @@ def _check_labels(path: Path, found: dict[str, Label], labels: dict[str, Label])
     here, wanted = (str(table.get("design", "")) for table in (found, labels))
     if labels and here != wanted:
         own = f"{here}-design" if here else "disnet"
-        raise InputError(f"{path}: holds {here or 'DISNet'}, not {wanted or 'DISNet'}; use --method {own}")
+        raise InputError(f"{path}: contains {here or 'DISNet'}, not {wanted or 'DISNet'}; use --method {own}")
     for name in labels.keys() - found.keys():
         raise unknown_name("option", name, found, "disnet")
     wrong = [name for name in found if name in labels and found[name] != labels[name]]
     if wrong:
         fix = " ".join(f"--set {name}={str(found[name]).lower()}" for name in wrong)
-        raise InputError(f"{path}: it was trained with other settings than the options say; add {fix}")
+        raise InputError(f"{path}: trained with settings that differ from the options; add {fix}")
 
 
 def _prediction(session: DisnetSession, logits: Tensor, scores: Tensor | None) -> Prediction:

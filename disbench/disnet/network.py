@@ -1,4 +1,4 @@
-"""The whole DISNet: two stages, the frame of their input, and the functions that make it from an image."""
+"""The complete DISNet: two stages, the frame of their input, and the conversion of images to inputs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from disbench.disnet.sam_networks import CHANNELS, SamProposalNetwork, SamRefine
 from disbench.disnet.sam_weights import sam_parts
 
 NetworkInput = Callable[[RgbImage], npt.NDArray[Any]]
-"""Makes the network's input from an image, uint8 (height, width, 3)."""
+"""Converts an image, uint8 (height, width, 3), to the network's input."""
 
 
 def stretched(image: RgbImage, side: int) -> ByteArray:
-    """The image stretched to a square: uint8 (3, side, side), RGB."""
+    """Resize an image to a square: uint8 (3, side, side), RGB."""
     cv2 = opencv()
-    height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and widen the other
+    height, width = (min(own, side) for own in image.shape[:2])  # OpenCV cannot shrink one axis and enlarge the other
     smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     square = cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(square.transpose(2, 0, 1))
@@ -41,8 +41,8 @@ def stretched(image: RgbImage, side: int) -> ByteArray:
 class Disnet(nn.Module):
     """The proposal network P and the refinement network R, which is None with `first_click` off.
 
-    `design` is a design of the literature in its place. `fixed` has the names of parameters that could be trained, but
-    are kept fixed in this training.
+    `design` is a design from the literature that replaces R. `fixed` names the parameters that are frozen in this
+    training but trainable in general.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Disnet(nn.Module):
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
 
-        Inputs are those of `input_of`, stacked; `previous` are logits, float (batch, grid, grid).
+        `inputs` are stacked results of `input_of`; `previous` are logits, float (batch, grid, grid).
         """
         if self.design is not None and not self.design.feedback:
             previous = None
@@ -71,7 +71,7 @@ class Disnet(nn.Module):
     def refine(self, kept: Kept, clicks: ClickBatch, last: Tensor | None = None) -> Tensor:
         """Logits of the corrected mask (paper, eq. 3): float (batch, grid, grid). Needs `first_click`.
 
-        `last` are the logits of the last answer, of the same shape; they count with `later_mask` = "last" alone.
+        `last` are the logits of the last answer, of the same shape, used only with `later_mask` = "last".
         """
         assert self.refinement is not None
         current = kept.logits if last is None or self.options.later_mask == "kept" else last
@@ -82,7 +82,7 @@ class Disnet(nn.Module):
 def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
     """Build a network, float32 on the CPU; random weights come from torch's generator.
 
-    With `pretrained` it starts from the weights that the settings name; `InputError` if they are missing.
+    With `pretrained`, load the weights named in the settings; `InputError` if they are missing.
     """
     options = settings.options
     if settings.architecture == "vit":
@@ -97,7 +97,7 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
 
 
 def _without_unused(network: Disnet) -> Disnet:
-    """The network; parameters that its design never uses are not trained, which distributed training would refuse."""
+    """Freeze parameters that the network's design never uses, which distributed training would reject."""
     design = network.design
     if design is not None:
         unused = {"objectness": design.single, "comparison": design.single, "prompts.mask_embed": not design.feedback}
@@ -108,19 +108,19 @@ def _without_unused(network: Disnet) -> Disnet:
 
 
 def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
-    """The function that makes a network's input from an image; `cache` is a folder for a frozen encoder's features."""
+    """The function that converts images to a network's input; `cache` is a folder for a frozen encoder's features."""
     if settings.architecture == "vit":
         return partial(stretched, side=settings.vit.input_side)
     return MobileSamEncoder(settings.weights, cache)
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name."""
+    """The trainable parameters by name."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
 def train_only(network: Disnet, prefixes: Sequence[str]) -> None:
-    """Fix every parameter whose name has none of these prefixes; without prefixes, fix nothing."""
+    """Freeze all parameters except those whose names start with one of the prefixes; without prefixes, none."""
     parameters = trained_parameters(network)
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in parameters):

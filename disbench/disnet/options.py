@@ -1,4 +1,4 @@
-"""DISNet's settings: the switches of the paper's ablations, the readings of its text, and the sizes of the network."""
+"""DISNet's settings: switches of the paper's ablations, interpretations of its text, and network sizes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Modulation = Literal["product", "one-plus", "additive"]
 DesignName = Literal["", "dos", "itis", "ritm", "sam-style", "ld", "multiseg", "piclick", "fcanet"]
 Radius = Annotated[float, Bounds(0.01, 8192)]
 Layers = Annotated[int, Bounds(1, 128)]
-"""This bound and the others are far beyond any trained network: a checkpoint's settings cannot ask for all memory."""
+"""The bounds are far beyond any trained network; they keep an untrusted checkpoint from exhausting memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClickAttentionOptions:
-    """Readings of masked click attention (paper, eq. 5 to 8).
+    """Interpretations of masked click attention (paper, eq. 5 to 8).
 
     Attributes:
-        first_click_radius: r_0 of the first click, pixels of a 448 input (Table 3).
+        first_click_radius: r_0 of the first click, pixels of a 448-pixel input (Table 3).
         other_click_radius: r_0 of the other clicks.
-        radius_unit: "input": radii are pixels of a 448 input and scale with the input; "feature": cells of F^-1.
+        radius_unit: "input": pixels of a 448-pixel input, scaled with the input; "feature": cells of F^-1.
         modulation: how the decay map G enters: "product", as printed (QK' * G); "one-plus" (QK' * (1 + G));
             "additive" (QK' + beta * G with a learned beta, initially 4).
         clicks_in_mask: use max(M_s, G_p) for M_s and max(1 - M_s, G_n) for 1 - M_s, so that corrective clicks are
             not masked out.
-        separate_values: one value projection for each of eq. 7 and 8 instead of a shared one.
-        gate_unclicked: leave out eq. 8 (eq. 7) for samples without a negative (positive) click.
+        separate_values: separate value projections in eq. 7 and 8 instead of a shared one.
+        gate_unclicked: skip eq. 8 (eq. 7) for samples without a negative (positive) click.
     """
 
     first_click_radius: Radius = 15.0
@@ -42,7 +42,7 @@ class ClickAttentionOptions:
 
 @dataclass(frozen=True, slots=True)
 class GuidanceOptions:
-    """Readings of first-click guidance (paper, eq. 9 to 13), the switches of Table 2.
+    """Interpretations of first-click guidance (paper, eq. 9 to 13), the switches of Table 2.
 
     Attributes:
         click_augmented_feature: AC: add the click code to F^-1 at the clicks, as in eq. 9.
@@ -60,17 +60,17 @@ class DisnetOptions:
     """All of DISNet's options.
 
     Attributes:
-        first_click: a stage of its own for the first click (FC of Table 5). Off, there is one stage: at every click
-            the proposal network sees all clicks and the previous mask.
+        first_click: a separate stage for the first click (FC of Table 5). Off, there is one stage: at every click the
+            proposal network sees all clicks and the previous mask.
         multiple_output: N = `candidates` masks (MO of Table 5); off, one.
         mca: masked click attention; off, plain attention from the token to the features.
         fcg: first-click guidance; off, plain attention from the features to the click vectors.
         blocks: number of DAMC blocks.
-        refine_first: answer the first click with the refined mask, not with the candidate itself.
+        refine_first: return refined masks at the first click instead of the candidates.
         later_mask: the mask that stage 2 corrects: "kept", always M_s, as printed, or "last", its own last answer. On a
-            plain ViT that takes the place of M_s; on SAM's decoder it is the mask prompt, and the DAMC blocks see M_s.
-        suppression: the object probability of a candidate that overlaps a better one is multiplied by 1 - suppression *
-            IoU (linear Soft-NMS, Bodla et al. 2017); 0 leaves all as they are. Not used in training.
+            plain ViT the last answer replaces M_s; on SAM's decoder it is the mask prompt, and DAMC blocks see M_s.
+        suppression: multiplies the object probability of a candidate that overlaps a better one by 1 - suppression *
+            IoU (linear Soft-NMS, Bodla et al. 2017); 0 disables it. Not used in training.
     """
 
     first_click: bool = True
@@ -87,7 +87,7 @@ class DisnetOptions:
 
     @property
     def outputs(self) -> int:
-        """Candidates that the proposal network makes."""
+        """Number of candidates from the proposal network."""
         return self.candidates if self.multiple_output else 1
 
 
@@ -99,13 +99,13 @@ class ViTConfig:
         input_side: side of the square input, pixels, a multiple of 32.
         hidden: width of the encoder, a multiple of 4 and of `heads` (the paper prints 784; ViT-B has 768).
         layers: blocks of the encoder, of `heads` attention heads.
-        window: side of an attention window, patches of 16 pixels; 14 divides the 28 x 28 patches of a 448 input.
-        global_blocks: blocks, counted from 0, that attend to the whole input.
+        window: side of an attention window, patches of 16 pixels; 14 divides the 28 x 28 patches of a 448-pixel input.
+        global_blocks: indices of the blocks that attend to the whole input.
         channels: d, the width of F^-1 and of the object queries, a multiple of 32.
         pixel_layers: layers of deformable attention in the pixel decoder; `decoder_layers` are the mask decoder's.
-        weights: MAE weights to start from: a Hugging Face name whose files are in its cache, at a `revision`, or a
-            folder with `config.json` and `model.safetensors`; None starts from random weights.
-        drop_path: probability that a training sample skips the last block, less for earlier blocks, 0 for the first.
+        weights: MAE weights to start from: a Hugging Face name (at `revision`) whose files are cached, or a folder with
+            `config.json` and `model.safetensors`; None for random weights.
+        drop_path: probability that a training sample skips the last block, decreasing to 0 for the first block.
     """
 
     input_side: Annotated[int, Bounds(32, 8192)] = 448
@@ -131,13 +131,13 @@ class ViTConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """How a DISNet is built: the table `network` of a training's file.
+    """Architecture of a DISNet: the table `network` of a training file.
 
     Attributes:
         architecture: "vit": the paper's, on a plain ViT; "sam": the small one, on features of a frozen SAM encoder.
         vit: sizes and weights of the ViT.
-        weights: folder of SAM's ONNX files; "" is where `disbench methods fetch mobilesam` puts them.
-        design: a design of the literature instead of DISNet (`disnet/designs/`), on the proposal network alone.
+        weights: folder of SAM's ONNX files; "" for the folder of `disbench methods fetch mobilesam`.
+        design: a design from the literature (`disnet/designs/`) instead of DISNet, using only the proposal network.
     """
 
     architecture: Literal["vit", "sam"] = "vit"

@@ -1,8 +1,8 @@
-"""Cost of the first click and of a later one: parameters and FLOPs of DISNet, part by part.
+"""Cost of the first click and of later clicks: parameters and FLOPs of DISNet by part.
 
-A multiplication and an addition are 2 FLOPs. Matrix products, convolutions and attention are counted, by
-torch.utils.flop_counter; element-wise operations (norms, activations, softmax, gates), resizing and the sampling of
-features (grid_sample, also in deformable attention) are not.
+A multiply-add is 2 FLOPs. torch.utils.flop_counter counts matrix products, convolutions and attention; element-wise
+operations (norms, activations, softmax, gates), resizing and feature sampling (grid_sample, also in deformable
+attention) are not counted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from disbench.disnet.network import build_network
 from disbench.disnet.options import NetworkSettings
 from disbench.reports.render import Cell, Column, Table
 
-REST = "rest"  # name of the row for operations of a stage outside its parts
+REST = "rest"  # row of a stage's operations outside its parts
 Clock = Callable[[], float]
-Meter = Callable[[], AbstractContextManager[Clock]]  # a context with a clock; differences of its readings are costs
+Meter = Callable[[], AbstractContextManager[Clock]]  # yields a clock; costs are differences of its readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Part:
 
     Attributes:
         stage: "proposal" or "refinement".
-        parameters: number of its parameters, frozen ones included.
-        costs: one for each number of clicks, in the meter's unit; 0 where the stage does not run.
+        parameters: number of parameters, including frozen ones.
+        costs: one per number of clicks, in the meter's unit; 0 if the stage does not run.
     """
 
     stage: str
@@ -47,7 +47,7 @@ class Part:
 
 @contextmanager
 def flops() -> Iterator[Clock]:
-    """The meter of FLOPs; it also counts attention on a CPU and the fast path of nn.MultiheadAttention."""
+    """A meter of FLOPs that also counts CPU attention and nn.MultiheadAttention, whose fast path it disables."""
     on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -66,19 +66,19 @@ def profile(
     later: Sequence[int] = (2, 5),
     meter: Meter = flops,
 ) -> list[Part]:
-    """Parameters of a network's parts, and their cost at the first click and at later ones.
+    """Parameters of a network's parts, and their cost at the first click and at later clicks.
 
-    The proposal network runs at the first click, the refinement network at later ones; in a network of one stage, the
-    proposal network at each click. Gradients are switched off for good: torch's counter fails on views of trained
+    The proposal network runs at the first click, the refinement network at later clicks; a one-stage network runs its
+    proposal network at each click. Gradients are permanently disabled: torch's counter fails on views of trained
     parameters.
 
     Args:
         proposal: inputs, clicks, previous logits -> Proposals.
-        refinement: Kept, clicks -> logits; None for a network of one stage.
-        inputs: one sample's input (a frozen encoder is not in the profile); None: a black image of `side`.
+        refinement: Kept, clicks -> logits; None for a one-stage network.
+        inputs: input of one sample (a frozen encoder is not profiled); None for a black image of `side`.
         side: side of the square input, pixels.
-        later: numbers of clicks at the later clicks.
-        meter: the unit of the costs.
+        later: numbers of clicks to profile after the first.
+        meter: measures the costs.
     """
     inputs = torch.zeros(1, 3, side, side, dtype=torch.uint8) if inputs is None else inputs
     stages = {"proposal": proposal.requires_grad_(False)}
@@ -94,7 +94,7 @@ def profile(
 
 
 def profile_of(settings: NetworkSettings, later: int = 5) -> Table:
-    """The FLOPs of a network with random weights, without a frozen encoder, at clicks 1, 2 and `later`."""
+    """FLOPs of a network with random weights at clicks 1, 2 and `later`, without a frozen encoder."""
     network = build_network(settings, pretrained=False).eval()
     inputs = None if settings.architecture == "vit" else torch.zeros(1, *ENCODING[1:])
     columns = (2, later) if later > 2 else (2,)
@@ -102,7 +102,7 @@ def profile_of(settings: NetworkSettings, later: int = 5) -> Table:
 
 
 def profile_table(parts: Sequence[Part], later: Sequence[int], unit: str = "GFLOP", size: float = 1e9) -> Table:
-    """A table of a profile's parts, with their sum and its ratio to the first click; `size` is one of the unit."""
+    """A table of a profile's parts, their sum and its ratio to the first click; costs are divided by `size`."""
     totals = [sum(costs) for costs in zip(*(part.costs for part in parts), strict=True)]
     rows = [(f"{part.stage}: {part.name}", part.parameters, part.costs) for part in parts]
     texts = [
@@ -118,8 +118,8 @@ def profile_table(parts: Sequence[Part], later: Sequence[int], unit: str = "GFLO
 def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
     """The modules of each part of a stage.
 
-    They come from the stage's attribute `parts` (name -> module), if it has one; a part within another is counted
-    separately. Otherwise they are its children; the members of a list `blocks` are joined, child by child.
+    The parts are the stage's attribute `parts` (name -> module) if it has one; a part nested in another is counted
+    separately. Otherwise they are its children; the members of a ModuleList are merged child by child.
     """
     named = getattr(stage, "parts", None)
     if named is not None:
@@ -133,7 +133,7 @@ def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[Any, dict[str, float]]:
-    """The answer of a run, and the cost of each part; a part's cost leaves out the parts that it calls."""
+    """The result of `run`, and the cost of each part, excluding the parts that it calls."""
     spent: dict[str, float] = defaultdict(float)
     running = [REST]
     with ExitStack() as context:

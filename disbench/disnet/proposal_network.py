@@ -1,8 +1,8 @@
 """The proposal network P: from an image and its first click to N candidate masks (paper, eq. 2, section 3.2).
 
-Encoder, pixel decoder and mask decoder are transformers': VitDet (Li et al., ECCV 2022), where most blocks attend
-within windows, a few to the whole input, without relative positions, as MAE's weights have none; and Mask2Former (Cheng
-et al., CVPR 2022), where a layer of the mask decoder has the parts of section 3.2 in another order: masked
+Encoder, pixel decoder and mask decoder come from transformers: VitDet (Li et al., ECCV 2022), with windowed attention
+in most blocks and global attention in a few, without relative positions, since MAE weights have none; and Mask2Former
+(Cheng et al., CVPR 2022), whose mask decoder layers have the parts of section 3.2 in another order: masked
 cross-attention, self-attention, FFN.
 """
 
@@ -23,7 +23,7 @@ from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import disk_map
 from disbench.disnet.options import DisnetOptions, ViTConfig
 
-PATCH = 16  # side of a patch, pixels; the pyramid's strides need it
+PATCH = 16  # side of a patch, pixels; the pyramid's strides depend on it
 _FILE = "model.safetensors"
 _VITMAE_NAMES = {
     "norm1": "layernorm_before",
@@ -32,7 +32,7 @@ _VITMAE_NAMES = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-"""VitDet's name of a part of a block -> its name in files of ViTMAE."""
+"""VitDet's name of a block's part -> its name in ViTMAE files."""
 _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
 library = partial(extra_module, extra="models", user="DISNet")
 
@@ -40,7 +40,7 @@ library = partial(extra_module, extra="models", user="DISNet")
 class ViTBackbone(nn.Module):
     """Features of an image and its click maps at stride 16.
 
-    The maps have a patch embedding of their own, initially zero: training starts from the pretrained encoder.
+    Click maps have a separate patch embedding, initially zero: training starts from the pretrained encoder.
     """
 
     mean: Tensor
@@ -71,8 +71,8 @@ class ViTBackbone(nn.Module):
     def forward(self, images: Tensor, click_maps: Tensor) -> Tensor:
         """Float (batch, hidden, height / 16, width / 16).
 
-        From images, uint8 or float (batch, 3, height, width), RGB, 0 to 255, sides multiples of 32, which are
-        normalised here, and click maps, float32 (batch, click_channels, height, width).
+        Images are uint8 or float (batch, 3, height, width), RGB, 0 to 255 (normalised here), sides multiples of 32;
+        click maps are float32 (batch, click_channels, height, width).
         """
         vit: Any = self.vit
         patches = vit.embeddings((images.to(self.mean.dtype) - self.mean) / self.std)
@@ -81,7 +81,7 @@ class ViTBackbone(nn.Module):
 
 
 class SimplePyramid(nn.Module):
-    """ViTDet's simple feature pyramid: strides 4, 8, 16 and 32, each made of the last `hidden` channels alone."""
+    """ViTDet's simple feature pyramid: strides 4, 8, 16 and 32, each computed from the encoder's last output."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -102,29 +102,29 @@ class SimplePyramid(nn.Module):
 
 
 def _load_mae(vit: nn.Module, config: ViTConfig, model: str) -> None:
-    """Give a VitDet the MAE weights of a folder or of Hugging Face's cache; nothing is downloaded."""
+    """Load MAE weights into a VitDet from a folder or the Hugging Face cache; never downloads."""
     sizes, mae = _read_mae(model, config.revision)
     if sizes.get("model_type") != "vit_mae":
-        raise InputError(f"{model}: a model of type {sizes.get('model_type')!r}, not 'vit_mae'; name MAE weights")
+        raise InputError(f"{model}: model type is {sizes.get('model_type')!r}, not 'vit_mae'; name MAE weights")
     for theirs, ours in _SIZES.items():
         if sizes.get(theirs) != getattr(config, ours):
             raise InputError(
-                f"{model}: its encoder has {theirs} = {sizes.get(theirs)}, the network {getattr(config, ours)}; name "
-                "weights of the same size"
+                f"{model}: its encoder has {theirs} = {sizes.get(theirs)}, the network has {getattr(config, ours)}; "
+                "name weights of the same size"
             )
     try:
         converted = vitdet_weights(mae, config.layers, config.input_side // PATCH)
         if not all(torch.isfinite(tensor).all() for tensor in converted.values()):
-            raise ValueError("numbers that are not finite")
+            raise ValueError("values are not finite")
         vit.load_state_dict(converted)
-    except Exception as error:  # tensors of other shapes and kinds fail in many ways
-        raise InputError(f"{model}: not weights of such an encoder ({one_line(str(error))}); take others") from error
+    except Exception as error:  # tensors of other shapes and dtypes fail in many ways
+        raise InputError(f"{model}: weights do not fit the encoder ({one_line(str(error))}); name others") from error
 
 
 def vitdet_weights(mae: Mapping[str, Tensor], layers: int, grid: int) -> dict[str, Tensor]:
-    """ViTMAE's state dict as VitDet's: renamed, query, key and value joined, positions resized to `grid` x `grid`.
+    """Convert a ViTMAE state dict to VitDet: names, joined query, key and value, positions resized to `grid` x `grid`.
 
-    Names may begin with "vit.". A missing weight raises KeyError.
+    Names may start with "vit.". A missing weight raises KeyError.
     """
     mae = {name.removeprefix("vit."): tensor for name, tensor in mae.items()}
     found = {"embeddings.position_embeddings": _positions(mae["embeddings.position_embeddings"], grid)}
@@ -139,7 +139,7 @@ def vitdet_weights(mae: Mapping[str, Tensor], layers: int, grid: int) -> dict[st
 
 
 def _positions(positions: Tensor, grid: int) -> Tensor:
-    """Position embeddings (1, 1 + n, width) resized to another grid, bicubic; VitDet ignores the first."""
+    """Resize position embeddings (1, 1 + n, width) to another grid, bicubic; VitDet ignores the first."""
     own = round((positions.shape[1] - 1) ** 0.5)
     planes = positions[:, 1:].transpose(1, 2).reshape(1, -1, own, own)
     if own != grid:
@@ -158,18 +158,18 @@ def _read_mae(model: str, revision: str) -> tuple[Mapping[str, Any], dict[str, T
     try:
         sizes, _ = ViTMAEConfig.get_config_dict(place, revision=revision, local_files_only=True)
         return sizes, load_file(str(cached_file(place, _FILE, revision=revision, local_files_only=True)))
-    except Exception as error:  # transformers, safetensors and the hub have no class in common
+    except Exception as error:  # transformers, safetensors and the hub share no exception class
         raise InputError(
-            f"{model}: no MAE weights here ({one_line(str(error))}); {fetch}name a folder with config.json and {_FILE}"
+            f"{model}: no MAE weights found ({one_line(str(error))}); {fetch}name a folder with config.json and {_FILE}"
         ) from error
 
 
 def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int], first_click: bool) -> Tensor:
-    """The image encoder's second input.
+    """The image encoder's second input, from clicks in pixels of an input of `size` (height, width).
 
-    From clicks in pixels of the input of this size (height, width), and logits of the previous mask, float (batch, h,
-    w), or None: the disk of the first click, float32 (batch, 1, height, width), with `first_click`; else disks of
-    positive clicks, disks of negative clicks, and probabilities of the previous mask or zeros: (batch, 3, ...).
+    With `first_click`, the disk of the first click: float32 (batch, 1, height, width). Otherwise the disks of positive
+    and of negative clicks, and the probabilities of the previous mask, whose logits are float (batch, h, w), or zeros
+    if None: (batch, 3, height, width).
     """
     if first_click:
         return disk_map(clicks.first, size)
@@ -182,9 +182,9 @@ def click_maps(clicks: ClickBatch, previous: Tensor | None, size: tuple[int, int
 
 
 class ProposalNetwork(nn.Module):
-    """P: N candidates, each with the logit that it is an object which the click may mean.
+    """P: N candidates, each with the logit that it is an object that the click may mean.
 
-    Without `first_click` in the options the network sees all clicks and the previous mask.
+    With `first_click` off, the network sees all clicks and the previous mask.
     """
 
     def __init__(self, config: ViTConfig, options: DisnetOptions) -> None:
@@ -197,7 +197,7 @@ class ProposalNetwork(nn.Module):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The rows of a profile; the decoder calls the mask head, which is part of it, between its layers."""
+        """The rows of a profile; the decoder contains the mask head and calls it between its layers."""
         return {
             "backbone": self.backbone,
             "pyramid": self.pyramid,
@@ -208,11 +208,11 @@ class ProposalNetwork(nn.Module):
         }
 
     def forward(self, images: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
-        """The candidates, float32 under autocast too; arguments as for `click_maps` and `ViTBackbone`.
+        """The candidates, float32 even under autocast; arguments as for `click_maps` and `ViTBackbone`.
 
-        Their `queries` are Mask2Former's mask embeddings, an MLP of the object queries after the last layer: the dot
-        product of query s with F^-1 gives the logits of M_s. `earlier` has the predictions before the first layer
-        and after each but the last.
+        `queries` are Mask2Former's mask embeddings, an MLP of the object queries after the last layer: the dot product
+        of query s with F^-1 gives the logits of M_s. `earlier` contains the predictions before the first layer and
+        after each layer but the last.
         """
         size = (images.shape[-2], images.shape[-1])
         maps = click_maps(clicks, previous, size, self.first_click)
@@ -240,7 +240,7 @@ class ProposalNetwork(nn.Module):
 
 
 def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
-    """The pixel decoder and the mask decoder, initialised by `post_init` as parts of a Mask2Former model."""
+    """The pixel decoder and the mask decoder, initialised by `post_init` as in a Mask2Former model."""
     mask2former = library("transformers.models.mask2former.modeling_mask2former")
     sizes = library("transformers").Mask2FormerConfig(
         feature_size=config.channels,
@@ -249,7 +249,7 @@ def _mask2former(config: ViTConfig, widths: tuple[int, ...], outputs: int) -> tu
         encoder_feedforward_dim=4 * config.channels,
         dim_feedforward=8 * config.channels,
         encoder_layers=config.pixel_layers,
-        decoder_layers=config.decoder_layers + 1,  # the prediction before the first layer counts as one
+        decoder_layers=config.decoder_layers + 1,  # transformers counts the prediction before the first layer
         num_queries=outputs,
     )
     model: Any = mask2former.Mask2FormerPreTrainedModel(sizes)

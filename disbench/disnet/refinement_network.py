@@ -1,7 +1,7 @@
-"""The refinement network R: DAMC blocks correct the kept mask by all clicks (paper, eq. 3 to 13, section 3.3).
+"""The refinement network R: DAMC blocks correct the kept mask from all clicks (paper, eq. 3 to 13, section 3.3).
 
 Masked click attention (MCA): the token gathers features near the clicks, within the kept mask. First-click guidance
-(FCG): the features are gated by how the other clicks relate to the first.
+(FCG): the features are gated by the relation of the other clicks to the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii,
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
 
 FIRST_BETA = 4.0  # initial value of the learned weight of an additive decay map
-MASK_FLOOR = 1e-6  # smallest value of M_s, and of 1 - M_s, in the logarithm
+MASK_FLOOR = 1e-6  # lower bound of M_s and 1 - M_s in the logarithm
 
 
 def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Tensor:
@@ -30,25 +30,25 @@ def masked_attention(products: Tensor, mask_term: Tensor, values: Tensor) -> Ten
 
 
 def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
-    """QK' / sqrt(d) with K = key(cells), without computing K: one query meets tens of thousands of cells.
+    """QK' / sqrt(d) with K = key(cells), without computing K for tens of thousands of cells.
 
-    q . (W x + b) = (W' q) . x + q . b. Likewise V's projection is applied to the gathered vector, since the weights
-    of eq. 4 add up to 1. Both equal the equations at 1 / d of the cost. float (batch, cells) from a query (batch, d)
-    and cells (batch, cells, d).
+    q . (W x + b) = (W' q) . x + q . b. Similarly, V's projection is applied to the gathered vector, since the weights
+    of eq. 4 sum to 1. Both are equivalent to the equations at 1 / d of the cost. float (batch, cells) from a query
+    (batch, d) and cells (batch, cells, d).
     """
     products = torch.einsum("bd,bcd->bc", query @ key.weight, cells) + (query @ key.bias)[:, None]
     return products / math.sqrt(query.shape[-1])
 
 
 def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
-    """QK' / sqrt(d), float (batch, cells), under a decay map G of that shape: eq. 7 and 8 are "product"."""
+    """Modulate QK' / sqrt(d), float (batch, cells), by a decay map G of that shape; "product" is eq. 7 and 8."""
     if beta is not None:
         return products + beta * decay
     return products * (decay if modulation == "product" else 1 + decay)
 
 
 class PlainAttention(nn.Module):
-    """Attention from the token to the features without mask and clicks: MCA switched off (Table 5)."""
+    """Attention from the token to the features without mask and clicks: MCA off (Table 5)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class MaskedClickAttention(PlainAttention):
         """Z_MCA, float (batch, d).
 
         From Q_s (batch, d), F^-1 (batch, height, width, d), and in `given` the probabilities M_s (batch, height,
-        width), clicks in pixels of the input, and the stride: a cell has stride x stride pixels.
+        width), clicks in input pixels, and the stride, pixels per cell.
         """
         mask, clicks, stride = given
         size, options = (features.shape[1], features.shape[2]), self.options
@@ -99,9 +99,9 @@ class MaskedClickAttention(PlainAttention):
 
 
 class RelationalVector(nn.Module):
-    """V = MHA(F'_fc, F'_pos or F'_neg): the first click attends to the others of a sign (paper, eq. 10).
+    """V = MHA(F'_fc, F'_pos or F'_neg): the first click attends to the other clicks of one sign (paper, eq. 10).
 
-    Without such clicks it attends to a learned "no click" vector, so that padding has no effect.
+    If there are none, it attends to a learned "no click" vector, so that padding has no effect.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -110,7 +110,7 @@ class RelationalVector(nn.Module):
         self.no_click = nn.Parameter(torch.randn(channels) * 0.02)
 
     def forward(self, first: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
-        """V: float (batch, d), from F'_fc (batch, d), any F' (batch, n, d), and those to attend to, bool (batch, n)."""
+        """V: float (batch, d), from F'_fc (batch, d), F' (batch, n, d), and `chosen`, bool (batch, n), to attend to."""
         no_click = self.no_click.to(others.dtype).expand(len(first), 1, -1)
         keys = torch.cat([no_click, others], dim=1)
         hidden = torch.cat([chosen.any(dim=1, keepdim=True), ~chosen], dim=1)
@@ -120,7 +120,7 @@ class RelationalVector(nn.Module):
 
 
 class Gate(nn.Module):
-    """SENet's gate of a vector of d channels: two fully connected layers and a sigmoid, one value for each channel."""
+    """SENet's gate: two fully connected layers and a sigmoid, one value per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class FirstClickGuidance(nn.Module):
 
 
 class PlainGuidance(nn.Module):
-    """Attention from every cell to the click vectors, as in SAM's decoder: FCG switched off (Table 5)."""
+    """Attention from every cell to the click vectors, as in SAM's decoder: FCG off (Table 5)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -193,10 +193,10 @@ class ConvFfn(nn.Module):
 
 
 class DamcBlock(nn.Module):
-    """Dual-attentional mask correction: the token by MCA, the features by FCG (paper, figure 3).
+    """Dual-attentional mask correction: MCA on the token, FCG on the features (paper, figure 3).
 
-    Token: attention, add and norm, FFN, add and norm. Features: guidance, add, ConvFFN, add. `heads` are those of the
-    attention among click vectors; `stride` is pixels of the network's input to a cell of the features.
+    Token: attention, add and norm, FFN, add and norm. Features: guidance, add, ConvFFN, add. `heads` are for attention
+    among click vectors; `stride` is input pixels per cell of the features.
     """
 
     def __init__(self, channels: int, heads: int, options: DisnetOptions, stride: int = STRIDE) -> None:
@@ -212,7 +212,7 @@ class DamcBlock(nn.Module):
         self.conv_ffn = ConvFfn(channels) if guidance.conv_ffn else None
 
     def forward(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-        """The token, float (batch, d), and the features, float (batch, height, width, d), corrected."""
+        """The corrected token, float (batch, d), and features, float (batch, height, width, d)."""
         token = self.attention_norm(token + self.attention(token, features, mask, clicks, self.stride))
         token = self.ffn_norm(token + self.ffn(token))
         vectors = self.click_vectors(features.permute(0, 3, 1, 2), clicks, self.stride)
@@ -223,14 +223,14 @@ class DamcBlock(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-    """R: the mask's logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3); `channels` is d."""
+    """R: mask logits from Q_s, F^-1, M_s and the clicks (paper, eq. 3); `channels` is d."""
 
     def __init__(self, channels: int, options: DisnetOptions, heads: int = 8) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(DamcBlock(channels, heads, options) for _ in range(options.blocks))
 
     def forward(self, kept: Kept, clicks: ClickBatch, current: Tensor | None = None) -> Tensor:
-        """Logits on the grid of F^-1, float (batch, height, width); `current` logits take the place of M_s's."""
+        """Logits on the grid of F^-1, float (batch, height, width); `current` logits replace those of M_s."""
         token, features = kept.query, kept.features.permute(0, 2, 3, 1)
         mask = (kept.logits if current is None else current).sigmoid()
         for block in self.blocks:

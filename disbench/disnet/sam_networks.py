@@ -1,8 +1,8 @@
-"""The small DISNet: both stages start from the decoder of a SAM, on the features of its frozen encoder.
+"""The small DISNet: both stages are initialised from SAM's decoder, on features of SAM's frozen encoder.
 
-Stage 1 is the decoder with N candidate tokens grown from its mask tokens. F^-1 is its upscaled embedding (32
+Stage 1 is the decoder with N candidate tokens copied from its mask tokens. F^-1 is its upscaled embedding (32
 channels), Q its tokens (256). Stage 2 is the same decoder, prompted with M_s as SAM's mask and all clicks as points.
-Q_s and F^-1 are projected to d = 32 and added to its token and its embedding; DAMC blocks on a grid half as fine
+Q_s and F^-1 are projected to d = 32 and added to its token and its embedding; DAMC blocks at half the resolution
 correct both. Both additions have initial weight 0, so the network starts as SAM.
 """
 
@@ -23,21 +23,20 @@ from disbench.disnet.sam_weights import SamParts, image_positions
 
 CHANNELS = 32  # d, the width of the upscaled embedding
 HEADS = 4
-COMPARED = 128  # width of a candidate where candidates are compared
+COMPARED = 128  # width of candidates in the comparison
 FINE = 2
-"""Cells of F^-1 along a side of a cell of the DAMC blocks: on F^-1's own 256 x 256 cells they would cost three times as
-much as the rest of the decoder."""
-TOKEN_NOISE = 0.1  # standard deviation of the noise on tokens that copy a mask token again, relative to the tokens' own
+"""Downsampling of F^-1 for the DAMC blocks; on its 256 x 256 cells they would cost three times the decoder."""
+TOKEN_NOISE = 0.1  # standard deviation of the noise on repeated copies of mask tokens, relative to the tokens' own
 FIRST_ORDER = (1, 2, 3, 0)
-"""SAM's mask tokens in the order in which candidates copy them: the three of several masks first."""
+"""Order in which candidates copy SAM's mask tokens: the three multi-mask tokens first."""
 SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7  # objectness starts as SLOPE * (the decoder's estimated IoU - MIDDLE)
 
 
 class TwoWay(nn.Module):
     """The two-way transformer and upscaling of transformers' SamMaskDecoder, with padded points masked out.
 
-    The same sums in another order: the few tokens take the projections of the 4,096 cells to their side
-    (q . W x = W'q . x), and a transposed convolution whose steps are as wide as its kernel is a linear layer.
+    Computes the same sums faster: projections of the 4,096 cells are applied to the few tokens instead
+    (q . W x = W'q . x), and a transposed convolution whose stride equals its kernel is a linear layer.
     """
 
     def __init__(self, decoder: Any) -> None:
@@ -49,10 +48,10 @@ class TwoWay(nn.Module):
     def forward(
         self, tokens: Tensor, given: Tensor, image: Tensor, positions: Tensor, wanted: slice
     ) -> tuple[Tensor, Tensor]:
-        """Tokens `wanted` after the transformer, float (batch, n, 256), and the upscaled embedding.
+        """The `wanted` tokens after the transformer, float (batch, n, 256), and the upscaled embedding.
 
-        From tokens, bool (batch, t) that is False for padding, an image (batch, 256, h, w), and its position code.
-        The embedding is float (batch, h, w, 2, 2, 2, 2, 32): `on_grid` puts its cells in order.
+        `given`, bool (batch, t), is False for padding; `image` is (batch, 256, h, w), `positions` its position code.
+        The embedding is float (batch, h, w, 2, 2, 2, 2, 32); `on_grid` puts its cells in order.
         """
         keys, place = image.flatten(2).transpose(1, 2), positions.flatten(2).transpose(1, 2)
         hidden = torch.zeros(given.shape, dtype=tokens.dtype, device=tokens.device).masked_fill(~given, -torch.inf)
@@ -69,12 +68,12 @@ class TwoWay(nn.Module):
 
 
 class SamStage(nn.Module):
-    """What both stages have: a copy of SAM's prompt encoder and of its decoder's transformer."""
+    """Base of both stages: copies of SAM's prompt encoder and of its decoder's transformer."""
 
     def __init__(self, parts: SamParts) -> None:
         super().__init__()
         prompts: Any = copy.deepcopy(parts.prompt_encoder)
-        prompts.point_embed = prompts.point_embed[:2]  # the others are a box's corners
+        prompts.point_embed = prompts.point_embed[:2]  # the others are box corners
         self.prompts: Any = prompts
         self.two_way = TwoWay(copy.deepcopy(parts.mask_decoder))
         self.positions: Tensor
@@ -82,7 +81,7 @@ class SamStage(nn.Module):
         self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
 
     def decoded(self, own: Tensor, clicks: ClickBatch, image: Tensor, wanted: slice) -> tuple[Tensor, Tensor]:
-        """Of the stage's own tokens (batch, t, 256) the `wanted`, decoded, and the upscaled embedding (`TwoWay`)."""
+        """The `wanted` of the stage's own tokens (batch, t, 256), decoded, and the upscaled embedding (`TwoWay`)."""
         points, given = point_tokens(self.prompts, clicks)
         tokens = torch.cat([own, points.to(own.dtype)], dim=1)
         given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
@@ -97,11 +96,9 @@ class SamProposalNetwork(SamStage):
         super().__init__(parts)
         self.options = options
         if options.first_click:
-            self.prompts.mask_embed = nn.Identity()  # unused, so neither trained nor stored
+            self.prompts.mask_embed = nn.Identity()  # unused: neither trained nor stored
         decoder: Any = parts.mask_decoder
-        again = range(
-            options.outputs
-        )  # more candidates copy the tokens again; a single one copies the single-mask token
+        again = range(options.outputs)  # more than four candidates repeat the tokens; one copies the single-mask token
         order = [0] if options.outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in again]
         self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
@@ -124,7 +121,7 @@ class SamProposalNetwork(SamStage):
 
         Args:
             inputs: the encoder's features, float (batch, 256, 64, 64).
-            clicks: in pixels of the input.
+            clicks: in input pixels.
             previous: logits of the previous mask, float (batch, 256, 256).
         """
         if previous is None or self.options.first_click:
@@ -145,7 +142,7 @@ class SamProposalNetwork(SamStage):
 
 
 class ComparisonLayer(nn.Module):
-    """Attention among candidates, then an FFN, each behind a norm; torch's layer makes nan of the bias in eval()."""
+    """Pre-norm attention among candidates, then an FFN; torch's own layer gives NaN for this bias in eval()."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +154,7 @@ class ComparisonLayer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Candidates, float (batch, N, width), with a bias (batch, heads, N, N) of their attention."""
+        """Candidates, float (batch, N, width); `bias` (batch, heads, N, N) is added to their attention."""
         queries, keys, values = self.projection(self.norm(tokens)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         found = nn.functional.scaled_dot_product_attention(queries, keys, values, bias.to(queries.dtype))
         tokens = tokens + self.out(found.transpose(1, 2).flatten(2))
@@ -166,10 +163,10 @@ class ComparisonLayer(nn.Module):
 
 
 class Comparison(nn.Module):
-    """Object scores of candidates that have seen each other: those of SAM's head plus a correction, 0 at first.
+    """Object scores that compare candidates: those of SAM's head plus a correction that is initially 0.
 
-    A candidate is its query, the image's features in its mask, and the mask's size and certainty; two layers of
-    attention among the candidates see the IoUs of their masks. `width` is that of queries and features.
+    A candidate is represented by its query, the image features in its mask, and the mask's size and certainty; two
+    layers of attention among the candidates use the IoUs of their masks. `width` is the width of queries and features.
     """
 
     def __init__(self, width: int) -> None:
@@ -182,8 +179,8 @@ class Comparison(nn.Module):
     def forward(self, scores: Tensor, queries: Tensor, logits: Tensor, image: Tensor) -> Tensor:
         """Logits of the object scores, float (batch, N).
 
-        From those of SAM's head, queries (batch, N, width), logits of the masks (batch, N, 256, 256), and the image's
-        features (batch, width, 64, 64).
+        From the scores of SAM's head, queries (batch, N, width), mask logits (batch, N, 256, 256), and image features
+        (batch, width, 64, 64).
         """
         size = logits.shape[-1] // image.shape[-1]
         certain = (logits.abs() / 4).tanh().flatten(2).mean(2)
@@ -220,9 +217,9 @@ class SamRefinementNetwork(SamStage):
         self.corrected_features = _zero(nn.Linear(CHANNELS, CHANNELS))
 
     def forward(self, kept: Kept, clicks: ClickBatch, current: Tensor | None = None) -> Tensor:
-        """Logits, float (batch, 256, 256), for all clicks in pixels of the input; the context is SAM's features.
+        """Logits, float (batch, 256, 256), for all clicks in input pixels; `kept.context` is SAM's features.
 
-        `current` logits, of the same shape, are SAM's mask prompt in the place of M_s's.
+        `current` logits, of the same shape, replace those of M_s as SAM's mask prompt.
         """
         assert kept.context is not None
         prompt = kept.logits if current is None else current
@@ -243,7 +240,7 @@ class SamRefinementNetwork(SamStage):
         return logits + finer
 
     def _corrected(self, token: Tensor, features: Tensor, mask: Tensor, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-        """The token after the DAMC blocks, and the features' change by them, on the blocks' grid."""
+        """The token after the DAMC blocks, and the change of the features on the blocks' grid."""
         corrected, changed = self.token_norm(token), self.features_norm(features)
         mask = nn.functional.avg_pool2d(mask[:, None], FINE)[:, 0]
         for block in self.blocks:
@@ -252,9 +249,9 @@ class SamRefinementNetwork(SamStage):
 
 
 def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
-    """SAM's codes of clicks in pixels of the input, and of the padding point that it adds without a box.
+    """SAM's codes of clicks in input pixels, and of the padding point that SAM adds if there is no box.
 
-    Codes are float32 (batch, clicks + 1, 256) under autocast too, since bfloat16 resolves positions only to a few
+    Codes are float32 (batch, clicks + 1, 256) even under autocast, since bfloat16 resolves positions only to a few
     pixels; the second result, bool (batch, clicks + 1), is False for padding of the batch.
     """
     labels = torch.where(clicks.given, clicks.positive.long(), -1)
@@ -264,7 +261,7 @@ def point_tokens(prompts: Any, clicks: ClickBatch) -> tuple[Tensor, Tensor]:
 
 
 def on_grid(cells: Tensor) -> Tensor:
-    """Cells split one or more times in 2 x 2, float (batch, h, w, 2, 2, ..., d), put in order: (batch, H, W, d)."""
+    """Reorder cells split into 2 x 2 one or more times, float (batch, h, w, 2, 2, ..., d), to (batch, H, W, d)."""
     rows, columns = range(1, cells.ndim - 1, 2), range(2, cells.ndim - 1, 2)
     placed = cells.permute(0, *rows, *columns, cells.ndim - 1)
     return placed.flatten(1, len(rows)).flatten(2, 1 + len(columns))
@@ -276,7 +273,7 @@ def _split(part: Any, axis: int, sizes: Sequence[int]) -> Tensor:
 
 
 def _dot(token: Tensor, features: Tensor) -> Tensor:
-    """Of a token (batch, d) with each of the features (batch, ..., d): (batch, ..., 1)."""
+    """Dot products of a token (batch, d) with features (batch, ..., d): (batch, ..., 1)."""
     return (features.flatten(1, -2) @ token[:, :, None]).view(*features.shape[:-1], 1)
 
 
@@ -304,7 +301,7 @@ def _layer(
 
 
 def _to_tokens(attention: Any, queries: Tensor, placed: Tensor, cells: Tensor) -> Tensor:
-    """Attention of tokens (batch, t, 256) to cells (batch, c, 256), which are `placed` as keys: (batch, t, 256)."""
+    """Attention of tokens (batch, t, 256) to cells (batch, c, 256), with keys `placed`: (batch, t, 256)."""
     weights = _products(attention, attention.q_proj, queries, attention.k_proj, placed).softmax(dim=-1)
     gathered = _split(weights.flatten(1, 2) @ cells, 1, weights.shape[1:3])
     narrow = _split(attention.v_proj.weight, 0, (weights.shape[1], -1))
@@ -314,7 +311,7 @@ def _to_tokens(attention: Any, queries: Tensor, placed: Tensor, cells: Tensor) -
 
 
 def _to_cells(attention: Any, placed: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
-    """Attention of cells (batch, c, 256) to tokens (batch, t, 256), the `hidden` ones left out: (batch, c, 256)."""
+    """Attention of cells (batch, c, 256) to tokens (batch, t, 256) that are not `hidden`: (batch, c, 256)."""
     weights = _products(attention, attention.k_proj, keys, attention.q_proj, placed, hidden).softmax(dim=2)
     heads = (weights.shape[1], -1)
     values, wide = _split(attention.v_proj(values), -1, heads), _split(attention.out_proj.weight, 1, heads)
@@ -325,7 +322,7 @@ def _to_cells(attention: Any, placed: Tensor, keys: Tensor, values: Tensor, hidd
 def _products(
     attention: Any, own: nn.Linear, tokens: Tensor, other: nn.Linear, cells: Tensor, hidden: Tensor | None = None
 ) -> Tensor:
-    """Scaled products of tokens (batch, t, 256) and cells (batch, c, 256) after projection: (batch, heads, t, c)."""
+    """Scaled products of projected tokens (batch, t, 256) and cells (batch, c, 256): (batch, heads, t, c)."""
     heads = (attention.num_attention_heads, -1)
     asked = _split(own(tokens), -1, heads)
     asked = asked / math.sqrt(asked.shape[-1])
@@ -349,7 +346,7 @@ def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def _grown_head(head: Any, order: Sequence[int]) -> Any:
-    """The decoder's IoU head with an output for each candidate, scaled to a logit."""
+    """The decoder's IoU head with one output per candidate, scaled to a logit."""
     grown = copy.deepcopy(head)
     last: nn.Linear = grown.proj_out
     wide = nn.Linear(last.in_features, len(order))

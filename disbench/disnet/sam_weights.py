@@ -2,7 +2,7 @@
 
 The file is `sam.onnx` of the MobileSAM-architecture weights, whose SHA-256 `disbench.baselines.weights.locate` checks.
 The export kept the names of most tensors; the others are identified by the node that uses them: a linear layer's
-weight by its `MatMul`, where it is transposed, a norm's by its `Mul` and `Add`, the tokens by their `Expand`.
+weight by its `MatMul` (transposed), a norm's by its `Mul` and `Add`, the tokens by their `Expand`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RENAMED = {
     r"point_embeddings\.": "point_embed.",
     r"pe_layer\.positional_encoding_gaussian_matrix$": "shared_embedding.positional_embedding",
 }
-"""From SAM's names of weights to transformers': pattern and replacement, applied in this order."""
+"""Patterns and replacements, applied in order, that turn SAM's weight names into transformers'."""
 _NORM = re.compile(r"^/(mask_downscaling|output_upscaling)/\1\.(\d)/(Mul|Add_1)$")
 _LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
 
@@ -44,7 +44,7 @@ _LINEAR = re.compile(r"^/(transformer/.+)/MatMul$")
 class SamParts:
     """transformers' `SamPromptEncoder` and `SamMaskDecoder`, float32, on the CPU, in evaluation mode.
 
-    Clicks are in the frame of 1024 x 1024 pixels, x before y, to which the encoder adds half a pixel.
+    Clicks are x, y in the 1024 x 1024 pixel frame; the encoder adds half a pixel.
     """
 
     prompt_encoder: nn.Module
@@ -52,18 +52,18 @@ class SamParts:
 
 
 def sam_parts(path: Path | None) -> SamParts:
-    """SAM's prompt encoder and mask decoder; the matrix of the position code is fixed, as in SAM.
+    """SAM's prompt encoder and mask decoder; the matrix of the position code is frozen, as in SAM.
 
     `path` is the decoder's ONNX file, from `locate`; None gives random weights from torch's generator.
     """
     sam = extra_module("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
     config = _config(sam)
     arguments: tuple[Any, ...] = (config,)
-    if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:  # in older releases of transformers
+    if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:  # older releases of transformers
         arguments = config.prompt_encoder_config, sam.SamPositionalEmbedding(config.vision_config)
     prompt_encoder = sam.SamPromptEncoder(*arguments).eval()
     matrix = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
-    nn.init.normal_(matrix)  # as SAM does; the library's would be 384 times as large, its code noise
+    nn.init.normal_(matrix)  # as in SAM; transformers' scale is 384 times larger, which makes the code noise
     parts = SamParts(prompt_encoder, sam.SamMaskDecoder(config.mask_decoder_config).eval())
     if path is not None:
         tensors = _tensors(path)
@@ -74,7 +74,7 @@ def sam_parts(path: Path | None) -> SamParts:
 
 
 def image_positions(prompt_encoder: nn.Module) -> Tensor:
-    """The position code of an encoding's cell centers, float32 (1, 256, 64, 64): sines, then cosines."""
+    """Position code of the encoding's cell centers, float32 (1, 256, 64, 64): sines, then cosines."""
     module: Any = prompt_encoder
     height, width = module.image_embedding_size
     like = module.shared_embedding.positional_embedding
@@ -98,18 +98,18 @@ def _config(library: Any) -> Any:
         num_attention_heads=8,
         attention_downsample_rate=2,
         num_multimask_outputs=3,
-        layer_norm_eps=1e-5,  # the exported decoder's; the library's is 1e-6
+        layer_norm_eps=1e-5,  # as in the exported decoder; transformers' default is 1e-6
         attn_implementation="sdpa",
     )
     return config
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """A decoder's tensors under transformers' names, with the prefix "prompt_encoder." or "mask_decoder."."""
+    """A decoder's tensors by transformers' names, prefixed "prompt_encoder." or "mask_decoder."."""
     onnx = extra_module("onnx", "onnx,models", "disnet")
     graph = onnx.load(path, load_external_data=False).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    anonymous = {name for name in arrays if name.startswith("onnx::")}  # named after their first use: onnx::MatMul_1926
+    anonymous = {name for name in arrays if name.startswith("onnx::")}  # named by first use: onnx::MatMul_1926
     named = {_renamed(name): array for name, array in arrays.items() if name not in anonymous}
     for node in graph.node:
         for name in anonymous.intersection(node.input):
@@ -118,7 +118,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _by_use(node: Any, array: Array) -> Iterator[tuple[str, Array]]:
-    """The weights in an anonymous tensor, identified by the node that uses it, under SAM's names."""
+    """The weights in an anonymous tensor by SAM's names, identified by the node that uses it."""
     linear, norm = _LINEAR.match(node.name), _NORM.match(node.name)
     if linear:
         yield f"mask_decoder.{linear[1].replace('/', '.')}.weight", array.T

@@ -1,1 +1,1 @@
-"""Methods that run in a Python environment and a repository of their own, or in another language: a child process."""
+"""Methods that run in a child process: in their own Python environment and repository, or in another language."""

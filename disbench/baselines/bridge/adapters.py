@@ -1,7 +1,7 @@
-"""Adapters of published methods: each makes a model of a peer's own code (docs/bridge.md), by the name that cards use.
+"""Adapters that wrap the code of published methods as models (docs/bridge.md), by the names used in cards.
 
-They run in the peer's Python (3.7 or later, with NumPy), and import nothing of disbench. What the methods of a session
-do is said once, in `Model`.
+Adapters run in the peer's Python (3.7 or later, with NumPy) and do not import disbench. `Model` documents the
+methods of a session.
 """
 # ruff: noqa: D102
 
@@ -21,24 +21,24 @@ import numpy as np
 
 
 def enter(repo: str, package: str = "isegm") -> Callable[[str], Any]:
-    """Put a checkout that has a package first on the path, and return a function that imports a module by its name."""
+    """Put a checkout that contains `package` first on the path; returns a function that imports modules by name."""
     folder = Path(repo).resolve()
     sys.path.insert(0, str(folder))
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ImportError(f"{repo} holds no {package}; name the folder of the peer's checkout")
+        raise ImportError(f"{repo} has no {package}; name the folder of the peer's checkout")
     places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
     if not any(folder in place.parents for place in places):
-        raise ImportError(f"{repo} holds no {package}; one was found in {places[0]}")
+        raise ImportError(f"{repo} has no {package}; one was found in {places[0]}")
     return importlib.import_module
 
 
 class Model:
-    """The model of an adapter: each image gets a session, made with the same parts.
+    """An adapter's model: opens a session for each image, from the same parts.
 
-    A session answers `predict` with (masks, scores or None): bool or float32 (candidates, height, width) for all clicks
-    so far, (x, y, positive) each. Its `keep`, if it has one, is told which of them was kept; its `restart`, if it has
-    one, forgets all clicks and saves encoding the image again.
+    A session's `predict` takes all clicks so far, (x, y, positive) each, and returns (masks, scores or None); masks are
+    bool or float32 (candidates, height, width). The optional `keep` receives the index of the kept candidate; the
+    optional `restart` forgets all clicks without encoding the image again.
     """
 
     def __init__(self, session: Callable[..., Any], *parts: Any) -> None:
@@ -49,15 +49,15 @@ class Model:
         return self.session(*self.parts, image)
 
 
-# RITM's package `isegm`, and systems built on it. A predictor keeps the image, the region that it zooms into and the
-# previous mask, so each session makes its own; the network is shared. Clicks go in as (row, column), to a list of
-# theirs that counts them. Checkpoints hold `config` and `state_dict`, those of f-BRS the weights alone.
+# RITM's package `isegm` and systems built on it. A predictor holds the image, the zoomed region and the previous mask,
+# so each session makes its own; the network is shared. Clicks are (row, column), added to a clicker that counts them.
+# Checkpoints contain `config` and `state_dict`; f-BRS checkpoints contain only the weights.
 
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's
 
 
 class IsegmSession:
-    """One image; clicks grow. Subclasses say what differs in a system's predictor."""
+    """One image, with a growing list of clicks. Subclasses override what differs in a system's predictor."""
 
     def __init__(self, load: Any, make: Any, options: dict[str, Any], image: Any) -> None:
         self.load, self.options = load, options
@@ -69,8 +69,8 @@ class IsegmSession:
 
     def predict(self, clicks: Any) -> Any:
         for x, y, positive in clicks[len(self.clicker) :]:
-            # NumPy's numbers, as the peers' own clicks have: torch makes float64 of them where Python's give float32,
-            # and what f-BRS optimises follows the last bits.
+            # NumPy integers, as in the peers' own clicks: torch turns them into float64 but Python's into float32, and
+            # f-BRS's optimisation depends on the last bits.
             place = (np.int64(y), np.int64(x))
             self.clicker.add_click(self.clicks.Click(is_positive=bool(positive), coords=place))
         with self.torch.no_grad():
@@ -87,14 +87,14 @@ class IsegmSession:
 
 
 class GranularModel(Model):
-    """A model whose sessions take a granularity: the size of the wanted mask relative to its whole, in (0, 1]."""
+    """A model whose sessions take a granularity in (0, 1]: the size of the target relative to the whole object."""
 
     def open(self, image: Any, granularity: float | None = None) -> Any:
         return self.session(*self.parts, image, granularity)
 
 
 def network(repo: str, checkpoint: str, device: str, *given: Any, **named: Any) -> tuple[Any, Any, Any]:
-    """The peer's importing function, torch's device, and a network; `given` and `named` go to `load_is_model`."""
+    """The peer's import function, the torch device, and the network; `given` and `named` go to `load_is_model`."""
     load = enter(repo)
     where = load("torch").device(device)
     return load, where, load("isegm.inference.utils").load_is_model(checkpoint, where, *given, **named)
@@ -109,7 +109,7 @@ def model(
     session: Any = IsegmSession,
     kind: Any = Model,
 ) -> Model:
-    """A model of a network; `arguments` makes its predictor's mode and other arguments from the options."""
+    """A model from a network; `arguments` maps the options to the predictor's mode and other arguments."""
     get_predictor = load("isegm.inference.predictors").get_predictor
 
     def make() -> Any:
@@ -123,32 +123,32 @@ def model(
 def plain(
     arguments: Any, repo: str, checkpoint: str, options: dict[str, Any], device: str, session: Any = IsegmSession
 ) -> Model:
-    """A system whose network is loaded as RITM's."""
+    """A system whose network loads like RITM's."""
     return model(*network(repo, checkpoint, device), arguments, options, session)
 
 
 def zoom(size: object, **more: Any) -> dict[str, Any] | None:
-    """RITM's options of the zoom-in: the object's region at `size` pixels, from click 2 on; None for 0."""
+    """RITM's zoom-in options: the object's region at `size` pixels, from click 2 on; None if `size` is 0."""
     return dict(more, target_size=int(size)) if int(size) else None  # type: ignore[call-overload]
 
 
 def wide_zoom(options: dict[str, Any]) -> dict[str, Any] | None:
-    """The zoom-in of systems whose region has a ratio to the object's."""
+    """The zoom-in of systems that expand the object's region by a ratio."""
     return zoom(options["crop"], expansion_ratio=float(options["target_ratio"]))
 
 
 def fixed_zoom(size: object) -> dict[str, Any]:
-    """The zoom-in of systems with one input size, `size` pixels square: aspect not kept, from the first click."""
+    """The zoom-in of systems with a fixed input of `size` x `size` pixels: aspect not kept, from the first click."""
     return {"skip_clicks": -1, "target_size": (int(size), int(size))}  # type: ignore[call-overload]
 
 
 def brs(options: dict[str, Any], zoom_in: Any, **predictor: Any) -> dict[str, Any]:
-    """The arguments of a predictor of the f-BRS family."""
+    """Predictor arguments of the f-BRS family."""
     return {"with_flip": bool(options["flip"]), "zoom_in_params": zoom_in, "predictor_params": predictor}
 
 
 def click_limit(options: dict[str, Any]) -> dict[str, int]:
-    """How many clicks reach the network; nothing for 0, as the mode has it."""
+    """Limit on the clicks that reach the network; empty for 0, the mode's default."""
     return {"net_clicks_limit": int(options["clicks_limit"])} if options["clicks_limit"] else {}
 
 
@@ -165,7 +165,7 @@ def focalclick(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def cdnet(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """CDNet (Chen, Zhao, Yu and others 2021), github.com/XavierCHEN34/ClickSEG: thresholds and flips by itself."""
+    """CDNet (Chen, Zhao, Yu and others 2021), github.com/XavierCHEN34/ClickSEG; it thresholds and flips internally."""
     return "CDNet", {"infer_size": 384, "zoom_in_params": wide_zoom(options), "predictor_params": {}}
 
 
@@ -180,7 +180,7 @@ def fcfi(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 class FcfiSession(IsegmSession):
-    """Its predictor takes the previous probabilities, and a gate: 0 at the first click, 1 after it."""
+    """The predictor also takes the previous probabilities and a gate: 0 at the first click, 1 afterwards."""
 
     def ask(self) -> Any:
         if self.masks is None:
@@ -190,7 +190,7 @@ class FcfiSession(IsegmSession):
 
 
 class FbrsSession(IsegmSession):
-    """Its data set normalises the images, so its predictor takes normalised ones."""
+    """The predictor expects normalised images, since f-BRS normalises in its data set."""
 
     def begin(self, image: Any) -> None:
         transforms = self.load("torchvision.transforms")
@@ -221,8 +221,8 @@ def plain_vit(
 ) -> Model:
     """SimpleClick (Liu, Xu, Bertasius, Niethammer 2023), github.com/uncbiag/SimpleClick, and systems built on it.
 
-    A plain vision transformer of one input size. iCMFormer (Li, Vosselman, Yang 2023), github.com/lik1996/iCMFormer,
-    has the same interface.
+    A plain vision transformer with a fixed input size. iCMFormer (Li, Vosselman, Yang 2023),
+    github.com/lik1996/iCMFormer, has the same interface.
     """
     load, where, net = network(repo, checkpoint, device, False, **named)
     positions = load("isegm.model.modeling.pos_embed")
@@ -235,7 +235,7 @@ def plain_vit(
 
 
 class GracoSession(IsegmSession):
-    """It has a granularity from its first click on."""
+    """A session with a fixed granularity."""
 
     def __init__(self, load: Any, make: Any, options: dict[str, Any], image: Any, granularity: float | None) -> None:
         self.granularity = granularity
@@ -246,7 +246,7 @@ class GracoSession(IsegmSession):
 
 
 def graco(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """GraCo (Zhao, Li, Cheng and others 2024), github.com/Zhao-Yian/GraCo: SimpleClick's network and its own layers.
+    """GraCo (Zhao, Li, Cheng and others 2024), github.com/Zhao-Yian/GraCo: SimpleClick's network with added layers.
 
     CLIP, which encodes phrases and would be downloaded here, is left out.
     """
@@ -267,13 +267,13 @@ def cascade(options: dict[str, Any]) -> dict[str, Any]:
 
 
 class PiclickSession(IsegmSession):
-    """Seven masks a click, or its own choice."""
+    """Seven masks per click, or only the one that the system chooses."""
 
     def ask(self) -> Any:
         return self.predictor.get_prediction(self.clicker, max_score=bool(self.options["max_score"]))
 
     def keep(self, index: int) -> None:
-        """Feed a mask back: at the next click it is the previous one, and the zoom-in follows it."""
+        """Feed a mask back as the previous mask of the next click, which the zoom-in follows."""
         before = self.predictor.prev_prediction
         mask = self.torch.tensor(self.masks[index][None, None], dtype=before.dtype, device=before.device)
         self.predictor.prev_prediction = mask
@@ -281,9 +281,9 @@ class PiclickSession(IsegmSession):
 
 
 def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """PiClick (Yan, Wang, Liu, Deng and others 2023), github.com/cilinyan/PiClick: flips always."""
+    """PiClick (Yan, Wang, Liu, Deng and others 2023), github.com/cilinyan/PiClick; it always flips."""
     repo, checkpoint = str(Path(repo).resolve()), str(Path(checkpoint).resolve())
-    folder = tempfile.TemporaryDirectory()  # every predictor makes a folder for pictures in the current one
+    folder = tempfile.TemporaryDirectory()  # every predictor creates an image folder in the working directory
     os.chdir(folder.name)
     made = plain_vit(repo, checkpoint, dict(options, flip=True), device, session=PiclickSession)
     made.folder = folder  # type: ignore[attr-defined]  # removed with the model
@@ -291,13 +291,13 @@ def piclick(repo: str, checkpoint: str, options: dict[str, Any], device: str) ->
 
 
 class SegnextSession(IsegmSession):
-    """Its predictor has other names for the same methods."""
+    """The predictor has other names for the same methods."""
 
     def begin(self, image: Any) -> None:
         self.predictor.set_image(image)
 
     def ask(self) -> Any:
-        # The network remembers the size of the image that it saw last, which may be another session's.
+        # The network remembers the size of its last image, which may belong to another session.
         self.predictor.model.orig_size = self.predictor.orig_img_shape[-2:]
         return self.predictor.predict(self.clicker)
 
@@ -309,15 +309,15 @@ def segnext(repo: str, checkpoint: str, options: dict[str, Any], device: str) ->
     return Model(SegnextSession, load, lambda: predictor(net), options)
 
 
-# SAM and systems built on it: an image is encoded once, and clicks are prompts. Thresholded at logits of 0 by their own
-# code. The low-resolution logits of the mask that was kept go into the next call.
+# SAM and systems built on it: an image is encoded once, and clicks are prompts. Their code thresholds logits at 0. The
+# low-resolution logits of the kept mask go into the next call.
 
 
 class SamSession:
-    """One image, uint8 (height, width, 3), RGB, with a predictor of the peer's; `more` goes to each prediction.
+    """One image, uint8 (height, width, 3), RGB, with the peer's predictor; `more` goes to each prediction.
 
-    Options are `candidates` (masks at click 1: 3 or 1), `later` (masks after it, if there are 3: 3 or 1) and `feedback`
-    (whether logits are fed back).
+    Options are `candidates` (masks at click 1: 3 or 1), `later` (masks at later clicks if `candidates` is 3: 3 or 1)
+    and `feedback` (whether logits are fed back).
     """
 
     def __init__(self, make: Any, options: dict[str, Any], more: dict[str, Any], image: Any) -> None:
@@ -346,7 +346,7 @@ class SamSession:
         return np.asarray(masks) > 0, scores
 
     def keep(self, index: int) -> None:
-        """Choose the mask whose logits go back; the default is the one of the best score."""
+        """Choose the mask whose logits are fed back; by default the one with the best score."""
         self.kept = index
 
 
@@ -361,7 +361,7 @@ def sam(repo: str, checkpoint: str, options: dict[str, Any], device: str, more: 
 def sam_hq(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """SAM-HQ (Ke and others 2023), github.com/SysCV/sam-hq.
 
-    Its network itself chooses the best of three masks, so there is one candidate.
+    The network chooses the best of three masks itself, so there is one candidate.
     """
     return sam(repo, checkpoint, options, device, lambda options: {"hq_token_only": bool(options["hq_only"])})
 
@@ -375,7 +375,7 @@ def sam2(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mo
 
 
 class SemanticSamSession:
-    """One image, and the six masks of the last positive click with their scores: its code takes one click."""
+    """One image: six masks with scores for the last positive click, since the system takes a single click."""
 
     def __init__(self, load: Any, predictor: Any, device: str, image: Any) -> None:
         self.torch, self.predictor, self.size = load("torch"), predictor, image.shape[:2]
@@ -385,7 +385,7 @@ class SemanticSamSession:
         self.planes = self.torch.from_numpy(self.small).permute(2, 0, 1).to(device)
 
     def predict(self, clicks: Any) -> Any:
-        """The masks of the last positive click of all, (x, y, positive) each: bool (6, height, width), and scores."""
+        """Masks of the last positive click in `clicks`, (x, y, positive) each: bool (6, height, width), and scores."""
         height, width = self.size
         x, y = [(x, y) for x, y, positive in clicks if positive][-1]
         with self.torch.no_grad():
@@ -398,33 +398,33 @@ class SemanticSamSession:
 def semantic_sam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """Semantic-SAM (Li, Zhang, Sun and others 2023), github.com/UX-Decoder/Semantic-SAM.
 
-    Its code asks for the GPU everywhere; on the CPU that is ignored.
+    Its code calls `.cuda()` everywhere; on the CPU these calls are ignored.
     """
     load = enter(repo, "semantic_sam")
     without_gpu(load("torch"), device)
     checkpoint = str(Path(checkpoint).resolve())
-    os.chdir(repo)  # its configurations are named from there
+    os.chdir(repo)  # its configuration paths are relative to it
     peer = load("semantic_sam")
     predictor = peer.SemanticSAMPredictor(peer.build_semantic_sam(model_type=options["backbone"], ckpt=checkpoint))
     return Model(SemanticSamSession, load, predictor, device)
 
 
 def without_gpu(torch: Any, device: str) -> None:
-    """On the CPU let code that asks for the GPU everywhere have what it has."""
+    """On the CPU, make `.cuda()` return the tensor or module unchanged."""
     if device == "cpu":
         torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **more: this
 
 
 class FocsamSession:
-    """One image, encoded once; at click 2 its encoding is refined around the object that click 1 found.
+    """One image, encoded once; at click 2 its encoding is refined around the object found at click 1.
 
-    Masks are booleans, logits above 0.
+    Masks are bool: logits above 0.
     """
 
     def __init__(self, load: Any, net: Any, image: Any) -> None:
         self.torch, self.net, self.size = load("torch"), net, image.shape[:2]
         self.modes = load("engine.utils.click")
-        planes = self.torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))  # read as BGR there
+        planes = self.torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))  # mmseg reads BGR
         self.samples = [load("mmseg.structures").SegDataSample()]
         self.image = net.data_preprocessor({"inputs": [planes], "data_samples": self.samples})["inputs"]
         self.side = int(net.test_cfg["target_size"])
@@ -457,7 +457,7 @@ class FocsamSession:
 def focsam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """FocSAM (Huang, Lai, Ji and others 2024), github.com/YouHuang67/focsam.
 
-    The checkpoint's folder has its configuration too (`.py`), as its tools expect it.
+    The checkpoint's folder also contains the configuration (`.py`), as in the authors' tools.
     """
     sys.path.insert(0, str(Path(repo).resolve() / "mmsegmentation"))
     load = enter(repo, "focsam")
@@ -473,7 +473,7 @@ def focsam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> 
 
 
 def complete_operators(load: Any) -> None:
-    """Where mmcv was built without its operators, torchvision's deformable convolution serves: it computes the same."""
+    """If mmcv was built without its operators, use torchvision's equivalent deformable convolution."""
     if hasattr(load("mmcv._ext"), "__file__"):
         return
 
@@ -484,18 +484,18 @@ def complete_operators(load: Any) -> None:
 
 
 def configuration_of(checkpoint: str) -> str:
-    """The one file of Python beside a checkpoint."""
+    """The only Python file next to a checkpoint."""
     files = sorted(Path(checkpoint).parent.glob("*.py"))
     if len(files) != 1:
-        raise FileNotFoundError(f"{len(files)} files of Python beside {checkpoint}; put its configuration alone there")
+        raise FileNotFoundError(f"{len(files)} .py files next to {checkpoint}; put only its configuration there")
     return str(files[0])
 
 
-# Networks without state: those that get all points of a fixed budget at once, and FCANet.
+# Stateless networks: those that get all points of a fixed budget at once, and FCANet.
 
 
 class StatelessSession:
-    """One image; `answer` makes the mask of an image and all its clicks: (height, width), bool or float in [0, 1]."""
+    """One image; `answer` maps the image and all clicks to a mask (height, width), bool or float in [0, 1]."""
 
     def __init__(self, answer: Any, image: Any) -> None:
         self.answer, self.image = answer, image
@@ -535,8 +535,8 @@ def dextr(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> M
 def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """IOG (Zhang, Liew, Wei, Wei, Zhao 2020), github.com/shiyinzhang/Inside-Outside-Guidance.
 
-    A point inside and two corners of the box. Its evaluation takes the box from the stretched mask; here it is the
-    stretched box, which is the same unless a tip of the object is hardly a pixel wide: then a side is a pixel off.
+    One inside point and two corners of the box. The authors' evaluation takes the box from the resized mask; here the
+    box itself is resized, which differs by one pixel only if a tip of the object is hardly a pixel wide.
     """
     load, side, relax = enter(repo, "networks"), options["side"], options["relax"]
     torch, network = (
@@ -567,7 +567,7 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
 
 
 def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: int) -> Any:
-    """The inside point and the stretched box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
+    """The inside point and the resized box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
     cv2, size = importlib.import_module("cv2"), last - first + 1 + 2 * relax
     box = np.pad(np.ones(last[::-1] - first[::-1] + 1, dtype=np.float32), relax)
     rows, columns = np.nonzero(cv2.resize(box, (side, side), interpolation=cv2.INTER_LINEAR) > 0.5)
@@ -577,17 +577,17 @@ def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: in
     return np.array([placed, [left, top], [left, bottom], [right, top], [right, bottom]]).astype(int)
 
 
-# FCANet (Lin, Zhang, Chen, Cheng, Lu 2020) and FocusCut (Lin, Duan, Zhang, Guo, Cheng 2022), github.com/frazerlin. Both
-# are thresholded at 0.5 by their own code.
+# FCANet (Lin, Zhang, Chen, Cheng, Lu 2020) and FocusCut (Lin, Duan, Zhang, Guo, Cheng 2022), github.com/frazerlin.
+# Their code thresholds both at 0.5.
 
 
 def numbered(clicks: Any) -> Any:
-    """Clicks as both take them: int64 (clicks, 3) of x, y and 1 for a positive one."""
+    """Clicks for FCANet and FocusCut: int64 (clicks, 3) of x, y, and 1 for positive or 0 for negative."""
     return np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
 
 
 def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """Its code supports the CPU and the first GPU."""
+    """FCANet; the authors' code supports the CPU and the first GPU."""
     core, on_gpu = enter(repo, "core")("core"), device != "cpu"
     net = core.init_model("fcanet", options["backbone"], checkpoint, if_cuda=on_gpu)
 
@@ -599,7 +599,7 @@ def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> 
 
 
 class FocusCutSession:
-    """One image: the mask of the clicks so far goes back, and crops around earlier clicks are segmented again."""
+    """One image: the mask so far is fed back, and crops around earlier clicks are segmented again."""
 
     def __init__(self, asking: Any, net: Any, settings: dict[str, Any], image: Any) -> None:
         self.asking, self.net, self.settings = asking, net, settings
@@ -612,7 +612,7 @@ class FocusCutSession:
         points = numbered(clicks)
         whole = (self.settings, self.net, self.sample, points)
         if len(points) == 1 and self.settings["zoom_in"] == 0:
-            self.asking.predict_wo(*whole)  # the mask that the first zoom-in follows
+            self.asking.predict_wo(*whole)  # gives the mask for the first zoom-in
         mask, values = self.asking.predict_wo(*whole)
         if len(points) > 1 and self.settings["hr_val"]:
             self._focus(points, mask)
@@ -622,7 +622,7 @@ class FocusCutSession:
         return mask[None] == 1, None
 
     def _focus(self, points: Any, mask: Any) -> None:
-        """Segment a crop around the last click from now on, if the peer's rule says so."""
+        """From now on segment a crop around the last click, if the peer's rule asks for it."""
         click = tuple(points[-1])
         radius, needed = self.asking.cal_expand_r_new_final(click, self.mask, mask)
         if not needed:
@@ -633,7 +633,7 @@ class FocusCutSession:
 
 
 def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """Its code asks for the GPU everywhere; on the CPU that is ignored."""
+    """FocusCut; the authors' code calls `.cuda()` everywhere, which is ignored on the CPU."""
     load = enter(repo, "inference")
     torch = load("torch")
     without_gpu(torch, device)
@@ -651,7 +651,7 @@ def focuscut(repo: str, checkpoint: str, options: dict[str, Any], device: str) -
 
 
 def _settings(load: Any, checkpoint: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that its command line makes of our options."""
+    """Settings from the peer's own command-line parser, for our options."""
     given, size = sys.argv, str(options["size"])
     arguments = ["-v", "-r", checkpoint, "-ap", f"backbone='{options['backbone']}',pretrained=False"]
     arguments += ["-hrvs", f"pfs={int(options['rounds'])}", "-es", size, "-hrs", size]
@@ -665,9 +665,9 @@ def _settings(load: Any, checkpoint: str, options: dict[str, Any]) -> dict[str, 
 
 
 class InterformerSession:
-    """One image, encoded once. Each click marks pixels of a map beside the mask that came before.
+    """One image, encoded once. Each click marks pixels in a label map, together with the previous mask.
 
-    Which class is larger decides, which is a threshold of 0.5, so masks are booleans.
+    Masks are bool: the argmax over the two classes, equivalent to a threshold of 0.5.
     """
 
     def __init__(self, load: Any, net: Any, options: dict[str, Any], device: str, image: Any) -> None:
@@ -699,7 +699,7 @@ class InterformerSession:
 
 
 def interformer(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
-    """The checkpoint's folder has its configuration too (`.py`), as its tools expect it."""
+    """InterFormer; the checkpoint's folder also contains the configuration (`.py`), as in the authors' tools."""
     load = enter(repo, "interformer")
     mmcv = load("mmcv")
     load("interformer.segmentors")
@@ -736,4 +736,4 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "focuscut": focuscut,
     "interformer": interformer,
 }
-"""Name -> load(repo, checkpoint, options, device), the `load` of a user's own adapter."""
+"""Name -> load(repo, checkpoint, options, device), the same function as in a user's own adapter."""

@@ -1,7 +1,7 @@
-"""The child's side of the bridge: runs a peer's own code, and answers through pipes (docs/bridge.md).
+"""The child process of the bridge: runs a peer's code and answers through pipes (docs/bridge.md).
 
-This file is started with the peer's own Python. It needs Python 3.7 or later and NumPy, and imports nothing of
-disbench. Standard input and output are the protocol's alone: all printed text goes to standard error.
+This file runs in the peer's Python. It needs Python 3.7 or later and NumPy, and does not import disbench. Standard
+input and output are reserved for the protocol: all printed text goes to standard error.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MAGIC = b"DSB1"
 LENGTH = struct.Struct("<I")
 MOST_HEADER = 1 << 20  # bytes
 DTYPES = ("|b1", "|u1", "<f4")
-MOST_BYTES = 1 << 30  # of the arrays of a message to the child: an image of 18,000 x 18,000 pixels
+MOST_BYTES = 1 << 30  # of all arrays in a message to the child: an image of 18,000 x 18,000 pixels
 _ERROR_LENGTH = 500
 _PARTING_SECONDS = 1.0
 
 
 class WireError(Exception):
-    """The bytes read are not a message of the protocol."""
+    """The bytes read are not a valid protocol message."""
 
 
 def packed(header: Mapping[str, Any], arrays: Sequence[Any] = ()) -> list[Any]:
-    """A message as pieces to be written one after another: a JSON-ready header, and arrays of the types in `DTYPES`."""
+    """A message as pieces to write in order, from a JSON-ready header and arrays with dtypes in `DTYPES`."""
     flat = [np.ascontiguousarray(array) for array in arrays]
     listed = [{"dtype": array.dtype.str, "shape": list(array.shape)} for array in flat]
     text = json.dumps(dict(header, arrays=listed), allow_nan=False).encode()
@@ -52,14 +52,14 @@ def packed(header: Mapping[str, Any], arrays: Sequence[Any] = ()) -> list[Any]:
 
 
 def read_message(read: Callable[[int], Any], most_bytes: int) -> tuple[dict[str, Any], list[Any]]:
-    """One message: (header, arrays).
+    """Read one message: (header, arrays).
 
     Args:
-        read: read(count) gives exactly `count` bytes, as a writable buffer or bytes, or raises.
-        most_bytes: largest size of all arrays together, checked before they are read.
+        read: read(count) returns exactly `count` bytes, as a writable buffer or bytes, or raises.
+        most_bytes: maximum size of all arrays together, checked before they are read.
 
     Raises:
-        WireError: not a message of the protocol, or a larger one.
+        WireError: not a protocol message, or too large.
     """
     begin = bytes(read(len(MAGIC) + LENGTH.size))
     if begin[: len(MAGIC)] != MAGIC:
@@ -78,11 +78,11 @@ def _array(content: Any, entry: dict[str, Any]) -> Any:
     kind = "|u1" if entry["dtype"] == "|b1" else entry["dtype"]
     try:
         array = np.frombuffer(content, dtype=kind).reshape(entry["shape"])
-    except ValueError as error:  # sides that are too long for NumPy, beside one that is 0
+    except ValueError as error:  # sides too long for NumPy in an empty array
         raise WireError(f"an array of the shape {entry['shape']!r:.80}") from error
     if entry["dtype"] != "|b1":
         return array
-    return array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0  # no copy where none is due
+    return array.view(np.bool_) if not array.size or array.max() <= 1 else array != 0  # avoids a copy
 
 
 def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
@@ -97,7 +97,7 @@ def _header(text: bytes) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _bytes(entry: Any) -> int:
-    """Size in bytes of an array that a header announces."""
+    """Size in bytes of an array described in a header."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if shape is None or entry.get("dtype") not in DTYPES or not isinstance(shape, list) or len(shape) > 4:
         raise WireError(f"an array that the protocol does not have: {entry!r:.80}")
@@ -110,7 +110,7 @@ def _bytes(entry: Any) -> int:
 
 
 class Server:
-    """Answers messages with an adapter's model; its sessions have `predict`, and perhaps `keep` and `restart`."""
+    """Answers messages with an adapter's model; its sessions have `predict` and optionally `keep` and `restart`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -118,7 +118,7 @@ class Server:
         self.takes_granularity = "granularity" in inspect.signature(model.open).parameters
 
     def answer(self, header: dict[str, Any], arrays: list[Any]) -> tuple[dict[str, Any], Sequence[Any]]:
-        """(header, arrays) of the answer to a message."""
+        """The answer to a message: (header, arrays)."""
         kind = header["type"]
         if kind == "open":
             for number in header.get("forget", []):
@@ -143,12 +143,12 @@ class Server:
 
 
 def plain_array(value: Any) -> Any:
-    """A NumPy array of an array, an image, a tensor (any device, with or without gradient), or several of one shape."""
+    """Convert an array, image or tensor (any device, with or without gradient), or several of one shape, to NumPy."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         try:
             return value.numpy()
-        except TypeError:  # a type that NumPy does not have, such as bfloat16
+        except TypeError:  # a dtype missing in NumPy, such as bfloat16
             return value.float().numpy()
     if hasattr(value, "__next__"):
         value = list(value)
@@ -170,7 +170,7 @@ def _numbers(scores: Any) -> list[float] | None:
 
 
 def adapter_load(adapter: str) -> Callable[..., Any]:
-    """The function `load` of an adapter: a file (`.py`), or a name in `adapters.py`."""
+    """The `load` function of an adapter: a file (`.py`) or a name in `adapters.py`."""
     is_file = adapter.endswith(".py")
     path = Path(adapter) if is_file else Path(__file__).with_name("adapters.py")
     spec = importlib.util.spec_from_file_location("disbench_adapter", path)
@@ -183,7 +183,7 @@ def adapter_load(adapter: str) -> Callable[..., Any]:
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """The message for an exception."""
+    """The error message for an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     words = " ".join(str(error)[: 10 * _ERROR_LENGTH].split())[:_ERROR_LENGTH]
@@ -191,7 +191,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the loaded libraries that may change an answer."""
+    """Versions of Python and of the loaded libraries that may affect predictions."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for name in ("torch", "torchvision", "cv2", "scipy", "mmcv", "timm"):
         if name in sys.modules and hasattr(sys.modules[name], "__version__"):
@@ -200,7 +200,7 @@ def versions() -> dict[str, str]:
 
 
 def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Callable[[list[Any]], None]) -> int:
-    """Make the model, say so, and answer until the input ends; the exit code."""
+    """Load the model, send "ready", and answer messages until the input ends; returns the exit code."""
     try:
         options = json.loads(arguments.options)
         load = adapter_load(arguments.adapter)
@@ -209,7 +209,7 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
         traceback.print_exc()
         write(packed(error_of(error)))
         return 3
-    allowed = os.environ.get("OMP_NUM_THREADS", "")  # OpenCV alone does not look there
+    allowed = os.environ.get("OMP_NUM_THREADS", "")  # OpenCV ignores it
     if "cv2" in sys.modules and allowed.isdigit():
         sys.modules["cv2"].setNumThreads(int(allowed))
     ready = {"type": "ready", "protocol": PROTOCOL, "granularity": server.takes_granularity, "versions": versions()}
@@ -229,29 +229,29 @@ def serve(arguments: argparse.Namespace, read: Callable[[int], Any], write: Call
 
 
 def end_with_parent(parent: int, incoming: int) -> None:
-    """End this process soon after its parent (a process id) is gone, even if busy.
+    """End this process soon after its parent (a process id) dies, even if busy.
 
-    `incoming` is the descriptor of messages, whose other end is closed when the parent is gone.
+    `incoming` is the descriptor of messages, whose other end closes when the parent dies.
     """
     if sys.platform.startswith("linux") and os.getppid() == parent:  # no wrapper in between
         with contextlib.suppress(ImportError, OSError, AttributeError):
-            import ctypes  # noqa: PLC0415  (not every build of Python has it)
+            import ctypes  # noqa: PLC0415  (missing in some builds of Python)
 
-            pr_set_pdeathsig = 1  # the thread that it waits for is the parent's main one
+            pr_set_pdeathsig = 1  # fires when the parent's main thread ends
             ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(incoming, 0)  # wakes when the other end is closed, and for nothing else
+        poll.register(incoming, 0)  # wakes only when the other end is closed
         poll.poll()
-        time.sleep(_PARTING_SECONDS)  # a child that waits for a message ends by itself
+        time.sleep(_PARTING_SECONDS)  # an idle child ends by itself
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """Run as a program."""
+    """Entry point of the child process."""
     parser = argparse.ArgumentParser()
     for name in ("adapter", "repo", "checkpoint", "options", "device"):
         parser.add_argument("--" + name, default="")
@@ -262,7 +262,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # printed text, from C too, goes to standard error
     sys.stdout = sys.stderr
-    here = Path(__file__).resolve().parent  # the peer's own modules may have the names of those in it
+    here = Path(__file__).resolve().parent  # the peer may have modules with the same names
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     end_with_parent(arguments.parent, incoming)
 

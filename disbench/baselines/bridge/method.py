@@ -1,6 +1,6 @@
-"""The bridge as a method: a peer's own code in its own Python, or any program that speaks the protocol.
+"""The bridge as a method: a peer's code in its own Python, or any program that speaks the protocol.
 
-A `Bridge` asks and watches one child process at a time (`Child`), whose side is `child.py`.
+A `Bridge` runs one child process at a time (`Child`); `child.py` is the code of the child.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from disbench.workers.processes import exit_words, interrupts_held_back
 
 CHILD = Path(__file__).with_name("child.py")  # the program that runs adapters
 SHIMS = Path(__file__).with_name("shims")
-"""Folder of `sitecustomize.py`, which completes what an older system finds too new."""
+"""Folder of `sitecustomize.py`, which makes older systems work with newer packages."""
 Answer = tuple[dict[str, Any], list[npt.NDArray[Any]]]
 _STARTS = 3
 _MOST_CANDIDATES = 64
 _WORDS = 4096  # bytes of the child's standard error that are kept
-_SENTENCE, _FEWEST_WORDS = 300, 60  # characters of an error, as in a failure's record, and of the child's words in it
-_BEGINNING = 60  # bytes of a message that an error quotes
+_SENTENCE, _FEWEST_WORDS = 300, 60  # characters of an error, and at least of the child's stderr in it
+_BEGINNING = 60  # bytes of a message quoted in an error
 _PIPE_BYTES = 1 << 20
 _PARTING_SECONDS = 2.0
-_GLANCE_SECONDS = 0.5  # between checks on a silent child: processes that it started may hold its pipes open
+_GLANCE_SECONDS = 0.5  # between checks of a silent child: its own children may hold its pipes open
 _ANSWERS = {"start": "ready", "open": "opened", "predict": "prediction", "keep": "kept", "restart": "restarted"}
 
 
 class Bridge:
-    """A method in a child process, which is restarted after it ended.
+    """A method in a child process, which is restarted if it ends.
 
-    `adapter` is a name in `adapters.py` or a user's file (`.py`), and is ignored with a command; `options` are the
-    adapter's own.
+    `adapter` is a name in `adapters.py` or a user's file (`.py`), ignored if `command` is given; `options` go to the
+    adapter.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Bridge:
         **options: object,
     ) -> None:
         if os.name != "posix":
-            raise InputError("the bridge needs pipes as Linux and macOS have them; run it there")
+            raise InputError("the bridge needs POSIX pipes; run it on Linux or macOS")
         self._name = adapter or command
         self._command = child_command(adapter, repo=repo, python=python, checkpoint=checkpoint, command=command)
         self._command += ["--device", device, "--options", json.dumps(options, sort_keys=True)]
@@ -83,21 +83,21 @@ class Bridge:
             self._start()
         except BridgeError as error:
             raise InputError(
-                f"{self._name}: {error}; see that its repository, Python and checkpoint belong together"
+                f"{self._name}: {error}; check that its repository, Python and checkpoint belong together"
             ) from error
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """The child's Python and libraries."""
+        """Versions of the child's Python and libraries."""
         return self.child.versions
 
     @property
     def takes_granularity(self) -> bool:
-        """Whether the child's `open` takes one."""
+        """Whether the child's `open` takes a granularity."""
         return self.child.takes_granularity
 
     def open(self, image: RgbImage, granularity: float | None = None) -> BridgeSession:
-        """Begin with an image, uint8 (height, width, 3); a granularity only for a child that takes one."""
+        """Begin with an image, uint8 (height, width, 3); pass `granularity` only to a child that takes it."""
         self.make_ready()
         self._sessions += 1
         number, forgotten = self._sessions, self._forgotten[:]
@@ -133,7 +133,7 @@ class Bridge:
 
     def _start(self) -> None:
         command = self._command
-        if threading.current_thread() is threading.main_thread():  # the child of another ends with that thread
+        if threading.current_thread() is threading.main_thread():  # otherwise the child would die with this thread
             command = [*command, "--parent", str(os.getpid())]
         self.child = Child(command, self._start_timeout)
         self._forgotten.clear()
@@ -147,7 +147,7 @@ class BridgeSession:
         self._method, self._child, self._number, self._size = method, child, number, size
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """Candidates for all clicks so far; `BridgeError` if the child ended, is late, raised, or sent no one array."""
+        """Candidates for all clicks; `BridgeError` if the child ended, timed out, raised, or did not send one array."""
         height, width = self._size
         header, arrays = self._ask(
             {"type": "predict", "clicks": [[click.x, click.y, click.positive] for click in clicks]},
@@ -177,11 +177,11 @@ class RestartableSession(BridgeSession):
 
 
 def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, command: str, name: str = "") -> list[str]:
-    """The child's command line from the arguments of `Bridge`, which are checked; `name` is for errors."""
+    """Check the arguments of `Bridge` and return the child's command line; `name` is for error messages."""
     if repo and not Path(repo).expanduser().is_dir():
-        raise InputError(f"repo = {repo}: there is no such folder; name a checkout of the method's code")
+        raise InputError(f"repo = {repo}: no such folder; name a checkout of the method's code")
     if checkpoint and not Path(checkpoint).expanduser().exists():
-        raise InputError(f"checkpoint = {checkpoint}: there is no such file; name the trained weights")
+        raise InputError(f"checkpoint = {checkpoint}: no such file; name the trained weights")
     whole = [str(Path(place).expanduser().resolve()) if place else "" for place in (repo, checkpoint)]
     places = ["--repo", whole[0], "--checkpoint", whole[1]]
     if command:
@@ -192,17 +192,17 @@ def child_command(adapter: str, *, repo: str, python: str, checkpoint: str, comm
     for option, value in needed.items():
         if not value:
             raise InputError(
-                f"{name or adapter}: it runs in an environment of its own; install it (disbench methods install) "
+                f"{name or adapter}: the method runs in its own environment; install it (disbench methods install) "
                 f"and add --variant NAME, or add --set {option}=PATH"
             )
     program = _found(python)
     if program is None:
-        raise InputError(f"python = {python}: no program is there; name the Python of the method's environment")
+        raise InputError(f"python = {python}: no such program; name the Python of the method's environment")
     if not adapter.endswith(".py"):
         if adapter not in LOADERS:
             raise unknown_name("adapter", adapter, LOADERS)
     elif not Path(adapter).is_file():
-        raise InputError(f"{adapter}: there is no such file; name the adapter's file")
+        raise InputError(f"{adapter}: no such file; name the adapter's file")
     else:
         adapter = str(Path(adapter).resolve())
     return [program, str(CHILD), "--adapter", adapter, *places]
@@ -212,21 +212,21 @@ def _program_of(command: str) -> list[str]:
     try:
         parts = shlex.split(command)
     except ValueError as error:
-        raise InputError(f"command = {command}: {error}; quote it as for a shell") from error
+        raise InputError(f"command = {command}: {error}; quote it as in a shell") from error
     program = _found(parts[0]) if parts else None
     if program is None:
-        raise InputError(f"command = {command}: it cannot be started; begin it with a program that is here")
+        raise InputError(f"command = {command}: cannot be started; begin it with an existing program")
     return [program, *parts[1:]]
 
 
 def _found(program: str) -> str | None:
-    """The whole path of a program; links are kept, since an environment's Python is often one."""
+    """Absolute path of a program; links are not resolved, since an environment's Python is often a link."""
     place = Path(program).expanduser()
     return shutil.which(str(place.absolute()) if os.sep in program else program)
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """For a run's record: the repository's commit, and SHA-256 of the checkpoint and of a user's adapter."""
+    """For the run record: the repository's commit, and SHA-256 of the checkpoint and of a user's adapter."""
     found: dict[str, Any] = {}
     for name, ending in (("checkpoint", ""), ("adapter", ".py")):
         path = Path(str(options.get(name) or "")).expanduser()
@@ -234,7 +234,7 @@ def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
             found[f"{name}_sha256"] = file_sha256(path)
     if options.get("repo"):
         git = ["git", "-C", str(Path(str(options["repo"])).expanduser())]
-        own = bool(_said([*git, "ls-files"]))  # else it lies in another checkout, or in none
+        own = bool(_said([*git, "ls-files"]))  # otherwise the folder is not a checkout itself
         found["repo_commit"] = _said([*git, "rev-parse", "HEAD"]) if own else ""
         found["repo_changed"] = own and bool(_said([*git, "status", "--porcelain", "-uno", "."]))
     return found
@@ -249,17 +249,17 @@ def _said(command: Sequence[str]) -> str:
 
 
 class BridgeError(MethodError):
-    """The program did not answer as the protocol asks; one sentence says what it did."""
+    """The program did not answer according to the protocol; the message is one sentence."""
 
 
 class Child:
-    """A child process, started by a command, which must be ready within `timeout` seconds."""
+    """A child process started by a command; it must be ready within `timeout` seconds."""
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         import fcntl  # noqa: PLC0415  (not on every system)
 
         self._words, self._heard, self._over = bytearray(), bytearray(), False
-        # The child has a Python of its own, which must not search this one's modules.
+        # The child's Python must not search this Python's modules.
         environment = {name: text for name, text in os.environ.items() if name != "PYTHONHOME"}
         environment["PYTHONPATH"] = str(SHIMS)
         try:
@@ -278,7 +278,7 @@ class Child:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._incoming, self._outgoing = self._process.stdout.fileno(), self._process.stdin.fileno()
         os.set_blocking(self._outgoing, False)
-        for pipe in (self._incoming, self._outgoing):  # one that holds a mask needs fewer round trips
+        for pipe in (self._incoming, self._outgoing):  # a pipe that holds a whole mask needs fewer round trips
             with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -294,18 +294,18 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it is running."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def ask(
         self, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]] = (), *, timeout: float, most_bytes: int = 0
     ) -> Answer:
-        """Send a message, unless it is the start, and wait for the answer, both within `timeout` seconds.
+        """Send a message (nothing for "start") and wait for the answer, both within `timeout` seconds.
 
-        Failure and interruption end the child: the rest of an answer would be taken for the answer to the next message.
+        Failure and interruption end the child: the rest of an answer would be read as the next answer.
 
         Raises:
-            BridgeError: it ended, is late, reports an error, or breaks the protocol or sends arrays of more than
+            BridgeError: the child ended, timed out, reported an error, broke the protocol or sent arrays of more than
                 `most_bytes`.
         """
         verb = header["type"]
@@ -335,9 +335,9 @@ class Child:
         return answer, found
 
     def end(self, patience: float = _PARTING_SECONDS) -> None:
-        """End it and its own children; after its input is closed it has `patience` seconds to end by itself."""
+        """End the process and its children, `patience` seconds after closing its input."""
         if self._over:
-            return  # its number may be another's by now
+            return  # its process id may have been reused
         self._over = True
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -367,7 +367,7 @@ class Child:
         return f"wrote {wrote}, and {happened}" if wrote else happened
 
     def _read(self, count: int, end: float) -> npt.NDArray[np.uint8]:
-        content = np.empty(count, dtype=np.uint8)  # unlike a bytearray it is not filled with zeros first
+        content = np.empty(count, dtype=np.uint8)  # unlike a bytearray, not zeroed first
         view, done = content.data, 0
         while done < count:
             self._wait(self._incoming, select.POLLIN, end)
@@ -387,14 +387,14 @@ class Child:
                 view = view[os.write(self._outgoing, view) :]
 
     def _listen(self) -> None:
-        """Keep the end of the child's standard error, so that it never waits for a reader."""
+        """Drain the child's standard error so that it never blocks, keeping the end."""
         assert self._process.stderr is not None
         with contextlib.suppress(OSError, ValueError), self._process.stderr as stream:
             while said := stream.read(1 << 16):
                 self._words = (self._words + said)[-_WORDS:]
 
     def _wait(self, descriptor: int, event: int, end: float) -> None:
-        """Wait until a pipe can be read or written; EOFError if the child is gone and left nothing to read."""
+        """Wait until a pipe can be read or written; EOFError if the child has ended and left nothing to read."""
         poll = select.poll()
         poll.register(descriptor, event)
         while (left := end - time.monotonic()) > 0:
@@ -406,7 +406,7 @@ class Child:
         raise TimeoutError
 
     def _garbage(self) -> str:
-        """Its output in place of a message; "" if that may be the beginning of one."""
+        """The child's output where a message was expected; "" if it may be the start of a message."""
         heard = bytes(self._heard)
         if heard.startswith(MAGIC[: len(heard)]):
             return ""

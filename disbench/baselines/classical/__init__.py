@@ -1,1 +1,1 @@
-"""Methods without training."""
+"""Training-free methods."""

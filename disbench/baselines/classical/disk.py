@@ -1,4 +1,4 @@
-"""Discs around the clicks: the floor that every method must beat."""
+"""Discs around the clicks: the baseline that every method must beat."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from disbench.io.settings import Bounds, check_fields
 
 @dataclass(frozen=True)
 class Disk:
-    """The object is what lies within a radius of a positive click, and nearer to it than to a negative one.
+    """Object pixels are those within a radius of a positive click and nearer to it than to any negative click.
 
-    The image's content is not used. Among equally near clicks the latest counts.
+    Ignores the image's content. Ties go to the latest click.
 
     Attributes:
-        radius: the discs' radius, as a share of the image's shorter side.
+        radius: radius of the discs, as a fraction of the image's shorter side.
     """
 
     radius: Annotated[float, Bounds(0.001, 2)] = 0.2
@@ -33,12 +33,12 @@ class Disk:
         return DiskSession(height, width, self.radius * min(height, width))
 
     def predict_batch(self, sessions: Sequence[DiskSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """The same as `predict` on each session with its clicks."""
+        """Call `predict` on each session with its clicks."""
         return [session.predict(own) for session, own in zip(sessions, clicks, strict=True)]
 
 
 class DiskSession:
-    """One image being segmented; all lengths are pixels."""
+    """One image being segmented; lengths are in pixels."""
 
     def __init__(self, height: int, width: int, radius: float) -> None:
         self._size, self._radius = (height, width), radius

@@ -1,4 +1,4 @@
-"""Geodesic segmentation, with scikit-image's cheapest paths.
+"""Geodesic segmentation, with scikit-image's minimum-cost paths.
 
 Bai and Sapiro, "A geodesic framework for fast interactive image and video segmentation and matting", ICCV 2007.
 """
@@ -31,12 +31,12 @@ Weight = Literal["likelihood", "colour"]
 
 @dataclass(frozen=True)
 class Geodesic(SeededMethod):
-    """Each pixel goes to the seeds that are nearer on a path that crosses few edges.
+    """Assigns each pixel to the seeds with the smaller geodesic distance.
 
     Attributes:
-        weight: an edge is a change of the object's likelihood under the seeds' colours (`likelihood`, the paper's) or
+        weight: edges are changes of the object likelihood under the seeds' colours (`likelihood`, as in the paper) or
             of the colour itself (`colour`).
-        step: cost of a pixel of the path without an edge; the strongest edge costs 1.
+        step: path cost of a pixel without an edge; the strongest edge costs 1.
         frame: when the image's outermost pixels are background seeds.
     """
 
@@ -62,7 +62,7 @@ class Geodesic(SeededMethod):
 
 
 def gradient(values: FloatArray) -> FloatArray:
-    """Change a pixel, over all channels, by central differences: (height, width) of (height, width, channels)."""
+    """Gradient magnitude over all channels by central differences: (height, width) from (height, width, channels)."""
     squares = np.zeros(values.shape[:2])
     for axis in (0, 1):
         if values.shape[axis] > 1:
@@ -71,7 +71,7 @@ def gradient(values: FloatArray) -> FloatArray:
 
 
 def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
-    """Length of the cheapest path from any source over the eight neighbours, for a cost > 0 of each pixel."""
+    """Length of the cheapest 8-connected path from any source, for a cost > 0 per pixel."""
     from skimage.graph import MCP_Geometric  # noqa: PLC0415  (slow to load)
 
     distances: FloatArray = MCP_Geometric(cost).find_costs(np.argwhere(sources).tolist())[0]
@@ -79,9 +79,9 @@ def geodesic_distance(cost: FloatArray, sources: BoolArray) -> FloatArray:
 
 
 def nearness(cost: FloatArray, seeds: SignMap) -> FloatArray:
-    """d_background / (d_object + d_background): more than 0.5 where the object's seeds are nearer.
+    """d_background / (d_object + d_background): above 0.5 where the object's seeds are nearer.
 
-    `cost` is (height, width), > 0; `seeds` has pixels of both signs, where the result is 1 and 0.
+    `cost` is (height, width), > 0; `seeds` contains both signs, where the result is 1 and 0.
     """
     to_object = geodesic_distance(cost, seeds > 0)
     to_background = geodesic_distance(cost, seeds < 0)

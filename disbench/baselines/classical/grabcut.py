@@ -1,4 +1,4 @@
-"""GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004), by OpenCV's `grabCut`, started by clicks."""
+"""GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004), with OpenCV's `grabCut`, initialised from clicks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from disbench.io.settings import Bounds, check_fields
 
 Continuation = Literal["kept", "fresh"]
 
-BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3  # OpenCV's labels of a pixel
+BACKGROUND, OBJECT, PROBABLY_BACKGROUND, PROBABLY_OBJECT = 0, 1, 2, 3  # OpenCV's pixel labels
 MODEL_SIZE = 65  # numbers in one of OpenCV's models: five Gaussians with weight, mean and covariance
 SEED = 0
 
 
 @dataclass(frozen=True)
 class GrabCut:
-    """Gaussian mixtures of object and background, and graph cuts between them, in turns.
+    """Alternates between fitting Gaussian mixtures of object and background and cutting the graph.
 
     Attributes:
-        iterations: rounds of learning the mixtures and cutting, at each click.
-        continuation: `kept`: a click continues from the labels and mixtures of the one before (the paper's user
-            editing); `fresh`: every click starts anew, with all clicks as seeds.
+        iterations: rounds of fitting and cutting per click.
+        continuation: `kept`: a click continues from the previous labels and mixtures (the paper's user editing);
+            `fresh`: every click starts over, with all clicks as seeds.
     """
 
     max_side: Side = 320
@@ -46,7 +46,7 @@ class GrabCut:
 
 
 class GrabCutSession:
-    """One image being segmented: labels and mixtures stay from click to click."""
+    """One image being segmented; labels and mixtures carry over from click to click."""
 
     def __init__(self, method: GrabCut, image: RgbImage) -> None:
         self._method = method
@@ -59,7 +59,7 @@ class GrabCutSession:
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         """One candidate for all clicks so far, bool (1, height, width).
 
-        Clicks that do not continue those of the call before start anew.
+        Starts over if the clicks do not extend those of the previous call.
         """
         rows, columns = self._image.shape[:2]
         seeds = seed_discs(clicks, self._size, rows, columns, self._method.radius)
@@ -81,7 +81,7 @@ class GrabCutSession:
             self._models = _new_models()
         if _has_both(labels):
             cv2 = opencv()
-            cv2.setRNGSeed(SEED)  # k-means draws at the start
+            cv2.setRNGSeed(SEED)  # the initial k-means is random
             mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
             cv2.grabCut(self._image, labels, None, *self._models, self._method.iterations, mode)
         self._seen, self._labels = clicks, labels
@@ -105,5 +105,5 @@ def _has_both(labels: ByteArray) -> bool:
 
 
 def _new_models() -> tuple[FloatArray, FloatArray]:
-    """Empty mixtures of background and object, in the order in which OpenCV takes them."""
+    """Empty mixtures of background and object, in OpenCV's order."""
     return np.zeros((1, MODEL_SIZE)), np.zeros((1, MODEL_SIZE))

@@ -1,7 +1,7 @@
 """Interactive graph cuts.
 
 Boykov and Jolly, "Interactive graph cuts for optimal boundary & region segmentation of objects in N-D images",
-ICCV 2001. The graph is built here, as no library of a permissive licence has the method; SciPy finds its maximum flow.
+ICCV 2001. The graph is built here, since no permissively licensed library has the method; SciPy finds the maximum flow.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from disbench.io.settings import Bounds
 
 FlowSolver = Literal["scipy", "pymaxflow"]
 
-FINEST = 100  # capacities are counted in hundredths where the image's size allows it
+FINEST = 100  # capacities are in hundredths if the image's size allows it
 LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The n-links of an image, between every pixel and each of its eight neighbours.
+    """The n-links of an image, between each pixel and its eight neighbours.
 
-    `first` and `second` are the pixels' row-major numbers, `cost` that of cutting between them: (links,) each.
+    `first` and `second` are row-major pixel indices, `cost` is the cost of cutting between them: (links,) each.
     """
 
     first: npt.NDArray[np.intp]
@@ -48,11 +48,11 @@ class Links:
 
 @dataclass(frozen=True)
 class GraphCut(SeededMethod):
-    """The labelling of least energy: colour likelihoods, plus the cost of separating similar neighbours.
+    """The labelling of minimum energy: colour likelihoods plus the cost of separating similar neighbours.
 
     Attributes:
         gamma: weight of the boundary (n-links) against the colours (t-links, in nats).
-        solver: `scipy`, or `pymaxflow` (extra `maxflow`; GPL): the same labels, in less time.
+        solver: `scipy`, or `pymaxflow` (extra `maxflow`; GPL), which gives the same labels faster.
         frame: when the image's outermost pixels are background seeds.
     """
 
@@ -82,8 +82,8 @@ class GraphCut(SeededMethod):
 def neighbour_links(image: RgbImage, gamma: float) -> Links:
     """The n-links (paper: B): gamma * exp(-beta * |difference of colour|^2) / distance.
 
-    Beta is 1 / (2 * the mean of the squared differences over the image), as in GrabCut (Rother et
-    al. 2004); the paper leaves sigma open.
+    Beta is 1 / (2 * mean squared difference over the image), as in GrabCut (Rother et al. 2004); the paper leaves
+    sigma open.
     """
     height, width = image.shape[:2]
     numbers, colours = np.arange(height * width).reshape(height, width), image.astype(np.float64)
@@ -102,30 +102,30 @@ def neighbour_links(image: RgbImage, gamma: float) -> Links:
 
 
 def capacity_unit(pixels: int, gamma: float) -> int:
-    """Units of capacity for a cost of 1; SciPy's flow is counted in 32 bits.
+    """Capacity units per cost of 1; SciPy's flow is a 32-bit integer.
 
-    No cut costs more than all n-links (under 3.5 * gamma a pixel) and all t-links of pixels that are not seeds (under
-    12 nats, by the colour models' uniform part) together.
+    A cut costs at most all n-links (under 3.5 * gamma per pixel) plus the t-links of all pixels that are not seeds
+    (under 12 nats, due to the uniform part of the colour models).
     """
     unit = min(FINEST, int(LARGEST / (pixels * (3.5 * gamma + 12))))
     if unit < 1:
-        raise InputError(f"{pixels} pixels are too many for capacities of 32 bits; set max_side, or a smaller gamma")
+        raise InputError(f"{pixels} pixels are too many for 32-bit capacities; set max_side or a smaller gamma")
     return unit
 
 
 def terminal_links(ratio: FloatArray, seeds: SignMap, gamma: float, unit: int) -> Int32Array:
-    """The t-links: the cost of making each pixel background, minus that of making it object.
+    """The t-links: the cost of labelling each pixel background minus the cost of labelling it object.
 
     int32 (height, width), positive towards the object, from ln(Pr(colour | object) / Pr(colour | background)). Only
-    the difference of a pixel's two t-links decides the cut. A seed's is more than all its n-links together (paper: K),
-    so no cut separates it from its terminal.
+    the difference of a pixel's two t-links affects the cut. A seed's exceeds the sum of its n-links (paper: K), so no
+    cut separates it from its terminal.
     """
     firm = int((8 * gamma + 1) * unit) + 8
     return np.where(seeds == 0, np.rint(ratio * unit), seeds * float(firm)).astype(np.int32)
 
 
 def minimum_cut(terminals: Int32Array, links: Links, unit: int, solver: FlowSolver) -> BoolArray:
-    """The object's pixels, (height, width), by the cheapest cut; among those of the same cost the smallest object."""
+    """The object's pixels, (height, width), from the minimum cut; ties give the smallest object."""
     capacities = np.rint(links.cost * unit).astype(np.int32)
     return (_cut_scipy if solver == "scipy" else _cut_pymaxflow)(terminals, links, capacities)
 
@@ -157,8 +157,8 @@ def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) 
     graph = maxflow.GraphInt(flat.size, links.first.size)
     graph.add_nodes(flat.size)
     graph.add_edges(links.first, links.second, capacities, capacities)
-    # The object is the sink: the library counts pixels that neither terminal reaches to the source, and those
-    # are background here.
+    # The object is the sink: the library assigns pixels that neither terminal reaches to the source, which must be
+    # background here.
     numbers = np.arange(flat.size)
     graph.add_grid_tedges(numbers, np.maximum(-flat, 0), np.maximum(flat, 0))
     graph.maxflow()

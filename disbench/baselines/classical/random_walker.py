@@ -1,4 +1,4 @@
-"""Random walker (Grady, "Random walks for image segmentation", TPAMI 28(11), 2006), by scikit-image."""
+"""Random walker (Grady, "Random walks for image segmentation", TPAMI 28(11), 2006), with scikit-image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from disbench.io.settings import Bounds
 
 @dataclass(frozen=True)
 class RandomWalker(SeededMethod):
-    """The probability that a walker who starts at a pixel meets a seed of the object first.
+    """The probability that a random walk from a pixel reaches an object seed first.
 
     Attributes:
         beta: penalty of colour differences (the paper's only parameter; scikit-image divides the squared differences
@@ -31,15 +31,15 @@ class RandomWalker(SeededMethod):
 
     def prepared(self, working: RgbImage) -> Solver:  # noqa: D102
         scaled = working / 255.0
-        if working.min() == working.max():  # scikit-image divides by the standard deviation; 0 makes weights NaN
+        if working.min() == working.max():  # scikit-image divides by the standard deviation, where 0 gives NaN
             scaled[0, 0] += 1e-6
         return partial(self.probabilities, scaled)
 
     def probabilities(self, image: FloatArray, seeds: SignMap) -> FloatArray:
         """The object's probability at each pixel (the paper's Dirichlet problem): (height, width) in [0, 1].
 
-        Seeds of both signs have 1 and 0. Solved directly: conjugate gradients are slow and end with errors of 0.01, as
-        weights across strong edges are as small as 1e-10.
+        Seeds of the object are 1, of the background 0. Uses the direct solver: conjugate gradients are slow and leave
+        errors of 0.01, since weights across strong edges are as small as 1e-10.
         """
         from skimage.segmentation import random_walker  # noqa: PLC0415  (slow to load)
 

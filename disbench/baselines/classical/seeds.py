@@ -1,4 +1,4 @@
-"""Shared by the methods without training: images of bounded size, clicks as seeds, and the seeds' colours."""
+"""Shared by the training-free methods: working images of bounded size, clicks as seeds, and colour models."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from disbench.io.settings import Bounds, check_fields
 
 SignMap = npt.NDArray[np.int8]  # seeds of a working image, (rows, columns): 1 object, -1 background, 0 neither
 Solver = Callable[[SignMap], npt.NDArray[Any]]
-"""From seeds of both signs to the object's labels (bool) or probabilities in [0, 1], (rows, columns)."""
+"""Maps seeds of both signs to the object's labels (bool) or probabilities in [0, 1], (rows, columns)."""
 
 Side = Annotated[int, Bounds(0)]  # long side of the working image, pixels; 0 for the image's own size
 Radius = Annotated[float, Bounds(0, 100)]  # of the seed discs, pixels of the working image
 Bandwidth = Annotated[float, Bounds(1, 255)]  # standard deviation of the colour models' kernel, 8-bit levels
 Frame = Literal["until-negative", "always", "never"]
-"""When the image's outermost pixels are background seeds: `until-negative` is while there is no negative click."""
+"""When the image's outermost pixels are background seeds; `until-negative`: until the first negative click."""
 
 BINS = 32
 FLOOR = 0.05
 
 
 def shrink(image: RgbImage, max_side: int) -> RgbImage:
-    """The working image: the long side at most `max_side` pixels (0: no limit), by area interpolation.
+    """The working image: long side at most `max_side` pixels (0: no limit), by area interpolation.
 
-    uint8 (rows, columns, 3), contiguous; each side at least one pixel. An image is never enlarged.
+    uint8 (rows, columns, 3), contiguous; each side at least one pixel. Images are never enlarged.
     """
     height, width = image.shape[:2]
     if not max_side or max(height, width) <= max_side:
@@ -44,10 +44,10 @@ def shrink(image: RgbImage, max_side: int) -> RgbImage:
 
 
 def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, columns: int, radius: float) -> SignMap:
-    """Discs around the clicks on an image of `size` (height, width), on the working image of rows x columns.
+    """Discs around clicks on an image of `size` (height, width), drawn on the working image of rows x columns.
 
-    Every pixel no farther than `radius` working pixels from a click belongs to the nearest one, and among
-    equally near clicks to the latest; 0 marks the clicked pixels alone.
+    Each pixel within `radius` working pixels of a click belongs to the nearest click, with ties to the latest; a radius
+    of 0 marks only the clicked pixels.
     """
     height, width = size
     nearest = np.full((rows, columns), float(radius) ** 2)
@@ -68,7 +68,7 @@ def seed_discs(clicks: Sequence[Click], size: tuple[int, int], rows: int, column
 
 
 def add_frame(seeds: SignMap, frame: Frame) -> SignMap:
-    """The seeds, with unmarked pixels of the outermost rows and columns as background, if `frame` says so."""
+    """Mark the unmarked outermost rows and columns as background, depending on `frame`."""
     if frame == "never" or (frame == "until-negative" and (seeds < 0).any()):
         return seeds
     edge = np.ones(seeds.shape, dtype=bool)
@@ -77,9 +77,9 @@ def add_frame(seeds: SignMap, frame: Frame) -> SignMap:
 
 
 def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """Labels or probabilities, (rows, columns), at the image's own size, by bilinear interpolation.
+    """Resize labels or probabilities, (rows, columns), to the image's size by bilinear interpolation.
 
-    bool (height, width) for labels (object where more than 0.5), float32 in [0, 1] for probabilities.
+    bool (height, width) for labels (object above 0.5), float32 in [0, 1] for probabilities.
     """
     single = np.ascontiguousarray(values, dtype=np.float32)
     if single.shape != (height, width):
@@ -89,7 +89,7 @@ def at_image_size(values: npt.NDArray[Any], height: int, width: int) -> npt.NDAr
 
 
 class SeededMethod(ABC):
-    """A method that solves all seeds again at each click; subclasses are dataclasses with these fields."""
+    """A method that solves for all seeds again at each click; subclasses are dataclasses with these fields."""
 
     max_side: Side
     radius: Radius
@@ -104,11 +104,11 @@ class SeededMethod(ABC):
 
     @abstractmethod
     def prepared(self, working: RgbImage) -> Solver:
-        """The solver of a working image."""
+        """The solver for a working image."""
 
 
 class SeededSession:
-    """An image being segmented by such a method."""
+    """One image being segmented by a seeded method."""
 
     def __init__(self, method: SeededMethod, image: RgbImage) -> None:
         self._size, working = image.shape[:2], shrink(image, method.max_side)
@@ -116,14 +116,14 @@ class SeededSession:
         self._method, self._solve = method, method.prepared(working)
 
     def restart(self) -> None:
-        """Nothing has to be forgotten: every answer is computed from all clicks."""
+        """Do nothing: each prediction is computed from all clicks."""
 
     undo = restart
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """One candidate for all clicks so far, float32 (1, height, width) in [0, 1], or bool where labels are solved.
+        """One candidate for all clicks so far, float32 (1, height, width) in [0, 1], or bool for label solvers.
 
-        Without a positive click nothing is object; without any background seed everything is.
+        Without a positive click the mask is empty; without a background seed it is full.
         """
         seeds = seed_discs(clicks, self._size, self._rows, self._columns, self._method.radius)
         if not (seeds > 0).any():
@@ -135,23 +135,23 @@ class SeededSession:
 
 
 def lab(image: RgbImage) -> npt.NDArray[np.uint8]:
-    """The image in CIE L*a*b*, each channel scaled to 8 bits as OpenCV does."""
+    """The image in CIE L*a*b*, each channel scaled to 8 bits as in OpenCV."""
     cv2 = opencv()
     converted: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     return converted
 
 
 def colour_bins(image: RgbImage) -> npt.NDArray[np.intp]:
-    """The bin of each pixel's colour: L*a*b* in 32 x 32 x 32 bins; (height, width), from 0 to 32 ** 3 - 1."""
+    """The bin of each pixel's colour in 32 x 32 x 32 L*a*b* bins: (height, width), from 0 to 32 ** 3 - 1."""
     quantised = lab(image).astype(np.intp) * BINS // 256
     return (quantised[..., 0] * BINS + quantised[..., 1]) * BINS + quantised[..., 2]
 
 
 def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: float) -> FloatArray:
-    """Each pixel's log-likelihood under the colours of the chosen ones, at least one: float64 (height, width).
+    """Each pixel's log-likelihood under the colours of the `chosen` pixels (at least one): float64 (height, width).
 
-    The natural logarithm of the bin's probability in a kernel density estimate: the histogram, smoothed by a Gaussian
-    of `bandwidth` 8-bit levels, and mixed with a uniform density (0.05), so that an unseen colour has a likelihood.
+    The natural logarithm of the bin's probability in a kernel density estimate: the histogram smoothed by a Gaussian
+    of `bandwidth` 8-bit levels and mixed with a uniform density (0.05), so that unseen colours have a likelihood.
     """
     from scipy import ndimage  # noqa: PLC0415  (slow to load)
 
@@ -163,5 +163,5 @@ def log_likelihood(bins: npt.NDArray[np.intp], chosen: BoolArray, bandwidth: flo
 
 
 def log_likelihood_ratio(bins: npt.NDArray[np.intp], seeds: SignMap, bandwidth: float) -> FloatArray:
-    """ln(Pr(colour | object) / Pr(colour | background)) of each pixel; `seeds` has pixels of both signs."""
+    """ln(Pr(colour | object) / Pr(colour | background)) for each pixel; `seeds` contains both signs."""
     return log_likelihood(bins, seeds > 0, bandwidth) - log_likelihood(bins, seeds < 0, bandwidth)

@@ -1,1 +1,1 @@
-"""Methods on weights of Segment Anything and its descendants."""
+"""Methods with weights of Segment Anything and its descendants."""

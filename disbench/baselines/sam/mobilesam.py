@@ -1,11 +1,11 @@
-"""SAM's family on ONNX Runtime, with MobileSAM-architecture weights.
+"""SAM on ONNX Runtime, with MobileSAM-architecture weights.
 
-The encoder sees an image once; the decoder turns its encoding and the clicks into four masks of 256 x 256
-logits: a single-mask token's and three multi-mask tokens'. `candidates=3` offers the three at every click, each
-with the decoder's own estimate of its IoU; with `later=1` only at the first click, and then the single-mask
-token's. `candidates=1` offers what SAM's exported decoder picks by itself: with one click the best of the three
-by that estimate, from two clicks on the single-mask token's. With `feedback=true` the logits of the mask that
-was kept go into the next call, as SAM's predictors do.
+The encoder runs once per image; the decoder maps its encoding and the clicks to four masks of 256 x 256 logits: one
+from the single-mask token and three from the multi-mask tokens. `candidates=3` offers the three at every click, each
+with the decoder's IoU estimate; with `later=1` only at the first click, and the single-mask token's mask afterwards.
+`candidates=1` offers the choice of SAM's exported decoder: the best of the three by that estimate for one click, the
+single-mask token's mask from two clicks on. With `feedback=true` the logits of the kept mask go into the next call, as
+in SAM's predictors.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from disbench.core.errors import extra_module
 from disbench.core.prediction import RgbImage
 from disbench.workers import threads
 
-SIDE = 1024  # pixels of the encoder's square input: the image's long side is resized to it
-LOW = 256  # pixels of the decoder's square masks
-ENCODING = (1, 256, 64, 64)  # shape of the encoder's output for an image
+SIDE = 1024  # pixels, side of the encoder's square input; the image's long side is resized to it
+LOW = 256  # pixels, side of the decoder's square masks
+ENCODING = (1, 256, 64, 64)  # shape of the encoder's output for one image
 _FOUR_MASKS = "/Reshape_9_output_0"
 _FOUR_SCORES = "/iou_prediction_head/layers.2/Gemm_output_0"
 _EXPANDED = "/Add_7"
-"""The node that adds the fed-back mask to the encoding, which the graph has repeated for each prompt."""
+"""The node that adds the fed-back mask to the encoding, which the exported graph repeats for each prompt."""
 _INPUTS: dict[str, list[str | int]] = {
     "image_embeddings": ["prompts", *ENCODING[1:]],
     "point_coords": ["prompts", "points", 2],
@@ -54,7 +54,7 @@ _OUTPUTS: dict[str, list[str | int]] = {_FOUR_MASKS: ["prompts", 4, LOW, LOW], _
 
 
 class MobileSam(SamMethod):
-    """The method; its card (`baselines/mobilesam.toml`) describes the options."""
+    """MobileSAM; the card `baselines/mobilesam.toml` describes the options."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class MobileSam(SamMethod):
         super().__init__(MobileSamEncoder(weights, cache), feedback, candidates, later)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
-        """Answers to prompts with equally many clicks; one or three candidates each, as the option says."""
+        """Decode prompts with equal numbers of clicks; one or three candidates each, depending on the options."""
         no_mask = np.zeros((LOW, LOW), dtype=np.float32)
         fed_back = [prompt.previous is not None for prompt in prompts]
         given = {
@@ -85,21 +85,21 @@ class MobileSam(SamMethod):
         ]
 
     def _offered(self, low: Float32Array, scores: Float32Array, clicks: int) -> Decoded:
-        """The masks offered of four, of which the single-mask token's is the first."""
+        """Select the offered masks from the four; the first is the single-mask token's."""
         if clicks > 1 and not self.offers_three(clicks):
             return Decoded(low[:1], scores[:1])
         three = Decoded(low[1:], scores[1:])
         return three if self.offers_three(clicks) else best(three)
 
     def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
-        """A mask's logits (256, 256) at the image's size (height, width)."""
+        """Resize a mask's logits (256, 256) to the image's size (height, width)."""
         return unpadded(low, size, SIDE)
 
 
 class MobileSamEncoder:
     """The encoder alone; `weights` and `cache` as in `MobileSam`.
 
-    It starts at its first image, so that it can travel to a worker process before that.
+    The ONNX session is created at the first image, so that the encoder can be pickled before.
     """
 
     def __init__(self, weights: str = "", cache: str = "") -> None:
@@ -134,10 +134,10 @@ def point_labels(clicks: Sequence[Click]) -> list[float]:
 
 
 def _decoder_graph(path: Path) -> bytes:
-    """The decoder, for several prompts at once, up to its four masks and scores.
+    """The decoder for a batch of prompts, cut after its four masks and scores.
 
-    As exported it takes one image, which it repeats for every prompt, and picks one mask, which it upsamples. Here each
-    prompt has its own encoding, and the nodes after the four masks are left out.
+    As exported, it repeats one image for every prompt, then selects and upsamples one mask. Here each prompt has its
+    own encoding, and the nodes after the four masks are removed.
     """
     onnx, utils = (extra_module(name, "onnx", "mobilesam") for name in ("onnx", "onnx.utils"))
     model = onnx.load(path, load_external_data=False)

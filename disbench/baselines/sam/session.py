@@ -1,6 +1,6 @@
-"""Methods of SAM's family: clicks go in, candidates come out, the kept one's logits go into the next call.
+"""Methods of the SAM family: clicks in, candidates out, with the kept candidate's logits fed back.
 
-Subclasses of `SamMethod` have the models' own encoder, decoder, and upsampling of logits to the image's size.
+Subclasses of `SamMethod` implement a model's encoder, decoder, and upsampling of logits to the image's size.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from disbench.core.errors import InputError, one_line, opencv
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.io.files import naming, whole_file
 
-MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)  # SAM's normalisation: red, green, blue, 8-bit levels
+MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)  # SAM's normalisation: RGB, 8-bit levels
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 Encoding = TypeVar("Encoding")
-IN_MEMORY = 4  # images whose encodings stay in memory: objects of one image follow each other in a dataset
+IN_MEMORY = 4  # encodings kept in memory: objects of one image are consecutive in a dataset
 Candidates = Literal[1, 3]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A decoder's input: an image's encoding and size (height, width), all clicks so far, at least one.
+    """Decoder input: an image's encoding and size (height, width), and all clicks so far (at least one).
 
-    `previous` are the logits of the mask that was kept, float32 (low, low), or None.
+    `previous` are the logits of the kept mask, float32 (low, low), or None.
     """
 
     encoding: Any
@@ -44,20 +44,20 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoder's output: float32 (candidates, low, low) logits over the encoder's frame, and estimates of the IoUs."""
+    """Decoder output: logits, float32 (candidates, low, low), in the encoder's frame, and IoU estimates."""
 
     low: Float32Array
     scores: Float32Array
 
 
 def best(decoded: Decoded) -> Decoded:
-    """The candidate of the best score alone; the first among equals."""
+    """Only the candidate with the best score; the first on ties."""
     index = int(decoded.scores.argmax())
     return Decoded(decoded.low[index : index + 1], decoded.scores[index : index + 1])
 
 
 class Encodings(Generic[Encoding]):
-    """An encoder of images, uint8 (height, width, 3), RGB, that keeps the last few encodings by the images' content."""
+    """An encoder of images, uint8 (height, width, 3), RGB, that caches the last few encodings by image content."""
 
     def __init__(self, encode: Callable[[RgbImage], Encoding]) -> None:
         self._encode = encode
@@ -74,18 +74,18 @@ class Encodings(Generic[Encoding]):
 
 
 def image_hash(image: RgbImage) -> str:
-    """SHA-256 (hex) of an image's size and pixels."""
+    """SHA-256 (hex) of an image's shape and pixels."""
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], Float32Array]) -> Float32Array:
-    """A float32 array from `NAME.npy` in a folder; made and written if it is missing or damaged.
+    """Read a float32 array from `NAME.npy` in a folder; computed and written if missing or damaged.
 
-    Several processes may do so at once: each writes under its own name and renames.
+    Safe with several processes: each writes under its own name and renames.
     """
     path = folder / f"{name}.npy"
-    with contextlib.suppress(Exception):  # a damaged header fails in any way: it is parsed as Python's literals
-        # Mapped: a header that announces more than the file has fails before memory is taken.
+    with contextlib.suppress(Exception):  # a damaged header, parsed as a Python literal, can raise anything
+        # Memory-mapped, so that a header that claims more data than the file has fails before allocating memory.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if found.dtype == np.float32 and found.shape == shape:
             return np.array(found)
@@ -100,10 +100,10 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
 
 
 class SamMethod(ABC):
-    """A model whose encoder sees an image once, and whose decoder runs at each click.
+    """A model whose encoder runs once per image and whose decoder runs at each click.
 
-    It offers `candidates` masks at the first click, and if these are 3, `later` masks after it. With `feedback`, the
-    kept mask's logits are fed back from click 2 on.
+    It offers `candidates` masks at the first click and, if `candidates` is 3, `later` masks afterwards. With
+    `feedback`, the kept mask's logits are fed back from click 2 on.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class SamMethod(ABC):
         self.feedback, self.candidates, self.later = feedback, candidates, later
 
     def offers_three(self, clicks: int) -> bool:
-        """Whether all three multi-mask candidates are offered after a number of clicks.
+        """Whether all three multi-mask candidates are offered after this number of clicks.
 
-        Otherwise it is one mask: after one click the best of the three by score, later the single-mask token's.
+        Otherwise one mask is: the best of the three by score after one click, later the single-mask token's.
         """
         return self.candidates == 3 and (clicks == 1 or self.later == 3)
 
@@ -128,7 +128,7 @@ class SamMethod(ABC):
         return SamSession(self, self.encoding(image), (image.shape[0], image.shape[1]))
 
     def predict_batch(self, sessions: Sequence[SamSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
-        """`predict` of several sessions with their clicks, with one call of the decoder for all that are alike."""
+        """`predict` for several sessions, with one decoder call for all sessions that can share it."""
         prompts = [session.prompt(given) for session, given in zip(sessions, clicks, strict=True)]
         alike: dict[tuple[int, bool], list[int]] = {}
         for number, prompt in enumerate(prompts):
@@ -141,11 +141,11 @@ class SamMethod(ABC):
 
     @abstractmethod
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
-        """Answers to prompts with equally many clicks, and previous logits in all or none."""
+        """Decode prompts with equal numbers of clicks and previous logits in all or none."""
 
     @abstractmethod
     def upsampled(self, low: Float32Array, size: tuple[int, int]) -> Float32Array:
-        """One mask's logits (low, low) at the image's size (height, width)."""
+        """Resize a mask's logits (low, low) to the image's size (height, width)."""
 
 
 class SamSession:
@@ -161,15 +161,15 @@ class SamSession:
         self._kept = 0
 
     def undo(self) -> None:
-        """Take the last answer back."""
+        """Undo the last prediction."""
         self._low, self._kept = self._before
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """Candidates as booleans, logits above 0, with the model's own scores."""
+        """Candidates, bool (logits above 0), with the model's own scores."""
         return self.take(self._method.decode([self.prompt(clicks)])[0])
 
     def keep(self, index: int) -> None:
-        """Choose the candidate whose logits go into the next call; the default is the one of the best score."""
+        """Choose the candidate whose logits go into the next call; by default the one with the best score."""
         self._kept = index
 
     def prompt(self, clicks: Sequence[Click]) -> Prompt:
@@ -178,7 +178,7 @@ class SamSession:
         return Prompt(self._encoding, self._size, tuple(clicks), previous)
 
     def take(self, decoded: Decoded) -> Prediction:
-        """Keep an answer for feedback, and upsample it to the image's size."""
+        """Keep the decoder's output for feedback, and upsample it to the image's size."""
         self._before = self._low, self._kept
         self._low, self._kept = decoded.low, int(decoded.scores.argmax())
         masks = [self._method.upsampled(low, self._size) > 0 for low in decoded.low]
@@ -186,7 +186,7 @@ class SamSession:
 
 
 def on_device(network: Any, device: str, name: str) -> Any:
-    """A torch module on its device; `InputError` if this machine does not have it."""
+    """Move a torch module to a device; `InputError` if this machine does not have it."""
     try:
         return network.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -194,7 +194,7 @@ def on_device(network: Any, device: str, name: str) -> Any:
 
 
 def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of an image after its long side is resized to the frame's, in whole pixels."""
+    """(height, width) of an image, in whole pixels, after its long side is resized to `side`."""
     scale = side / max(size)
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
@@ -202,7 +202,7 @@ def inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 def padded_input(image: RgbImage, side: int) -> Float32Array:
     """SAM's encoder input, float32 (1, 3, side, side), from an image, uint8 (height, width, 3), RGB.
 
-    The long side is resized to `side` pixels; the rest is zeros at the bottom and right, after normalisation.
+    The long side is resized to `side` pixels; the bottom or right is padded with zeros after normalisation.
     """
     from PIL import Image  # noqa: PLC0415
 
@@ -219,7 +219,7 @@ def points(clicks: Sequence[Click], scale: tuple[float, float]) -> Float32Array:
 
 
 def unpadded(low: Float32Array, size: tuple[int, int], side: int) -> Float32Array:
-    """Logits (low, low) at an image's size, as in SAM: bilinear to the frame, padding cut, bilinear to the image."""
+    """Resize logits (low, low) to an image's size as in SAM: bilinear to the frame, crop padding, bilinear again."""
     cv2 = opencv()
     height, width = inner_size(size, side)
     square = cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR)

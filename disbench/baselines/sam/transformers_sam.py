@@ -1,10 +1,10 @@
-"""SAM, SAM-HQ and SAM 2 through the library transformers, with our own preprocessing.
+"""SAM, SAM-HQ and SAM 2 with the transformers library, with our own preprocessing.
 
-The library's image processors are not used (SAM 2's needs torchvision). The preprocessing is that of the authors'
-predictors: SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square.
-`candidates=3` offers the three multi-mask candidates at every click, with `later=1` at the first only.
-`candidates=1` offers one: with one click the best of the three by the model's score, from two clicks on the
-single-mask token's (SAM 2: or the best of the three where that one is unstable, as its authors do).
+The library's image processors are not used (SAM 2's needs torchvision). Preprocessing follows the authors' predictors:
+SAM and SAM-HQ resize the long side and pad, SAM 2 stretches the image to a square. `candidates=3` offers the three
+multi-mask candidates at every click, or with `later=1` at the first click only. `candidates=1` offers one: the best of
+the three by the model's score for one click, the single-mask token's from two clicks on (SAM 2: the best of the three
+if that one is unstable, as in the authors' code).
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from disbench.core.errors import InputError, extra_module, one_line, opencv
 from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]
-MOST_LOGIT = 32.0  # SAM 2's predictor cuts the logits that it hands out for feeding back
+MOST_LOGIT = 32.0  # SAM 2's predictor clips the logits that it returns for feedback
 _HALF = np.full(3, 127.5, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one model differs from the others.
+    """The differences between the models.
 
     Attributes:
-        types: `model_type` in the configurations that it can load.
+        types: accepted values of `model_type` in a configuration.
         hub: name of the default model on Hugging Face.
-        stretches: the image is stretched to the encoder's square, not padded, and logits that are fed back are clipped
-            to 32 in size.
-        halves: a stretched image is rounded to 8 bits, and its levels go to [-1, 1], in place of SAM's normalisation.
+        stretches: the image is stretched to the encoder's square, not padded, and fed-back logits are clipped to
+            [-32, 32].
+        halves: the stretched image is rounded to 8 bits and scaled to [-1, 1] instead of SAM's normalisation.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Family:
 
 
 class TransformersSam(SamMethod):
-    """A method of the family; the functions at the end make one."""
+    """A method of one family, made by the functions at the end of this file."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class TransformersSam(SamMethod):
         super().__init__(self._encode, feedback, candidates, later)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[Decoded]:
-        """Answers to prompts with equally many clicks, and previous logits in all or none."""
+        """Decode prompts with equal numbers of clicks and previous logits in all or none."""
         import torch  # noqa: PLC0415
 
         clicks, logits = len(prompts[0].clicks), [p.previous for p in prompts if p.previous is not None]
@@ -100,7 +100,7 @@ class TransformersSam(SamMethod):
         return answers if self.offers_three(clicks) else [best(answer) for answer in answers]
 
     def upsampled(self, low: Float32Array, size: Size) -> Float32Array:
-        """A mask's logits (low, low) at the image's size (height, width)."""
+        """Resize a mask's logits (low, low) to the image's size (height, width)."""
         if not self.family.stretches:
             return unpadded(low, size, self.side)
         logits: Float32Array = opencv().resize(low, size[::-1])
@@ -113,7 +113,7 @@ class TransformersSam(SamMethod):
         pixels = stretched_input(image, self.side, halves) if stretches else padded_input(image, self.side)
         with torch.inference_mode():
             found = self.model.get_image_embeddings(self._tensor(pixels))
-        if isinstance(found, tuple):  # SAM-HQ; its decoder uses only the first of the layers that attend globally
+        if isinstance(found, tuple):  # SAM-HQ; its decoder uses only the first global-attention layer
             return {"image_embeddings": found[0], "intermediate_embeddings": [found[1][0]]}
         return {"image_embeddings": found}
 
@@ -123,7 +123,7 @@ class TransformersSam(SamMethod):
         for prompt in prompts:
             inner = (self.side, self.side) if self.family.stretches else inner_size(prompt.size, self.side)
             scale = inner[1] / prompt.size[1], inner[0] / prompt.size[0]
-            if self.family.halves:  # transformers' products are of float32, where SAM's authors' are of float64
+            if self.family.halves:  # transformers computes in float32, SAM's authors in float64
                 scale = np.float32(scale[0]), np.float32(scale[1])  # type: ignore[assignment]
             scaled.append(points(prompt.clicks, scale)[None])
         return np.stack(scaled)
@@ -135,9 +135,9 @@ class TransformersSam(SamMethod):
 
 
 def load_model(family: Family, model: str, revision: str, device: str) -> Any:
-    """A model in float32 on its device, from files that are on this machine; safetensors only, no pickles.
+    """Load a model in float32 onto its device from local files; safetensors only, no pickles.
 
-    Nothing is downloaded here: workers would do it all at once, each under a time limit.
+    Never downloads: workers would all do so at once, each with a timeout.
     """
     model_class = getattr(extra_module("transformers", "models", family.name), family.model_class)
     folder = Path(model).expanduser()
@@ -147,13 +147,13 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
         with _quiet():
             config, _ = model_class.config_class.get_config_dict(place, **source)
             if (found := config.get("model_type")) not in family.types:
-                raise OSError(f"it is of type {found!r}, not {family.types[0]!r}")
+                raise OSError(f"model type is {found!r}, not {family.types[0]!r}")
             loaded, report = model_class.from_pretrained(
                 place, use_safetensors=True, output_loading_info=True, **source
             )
             if lacking := sorted(report["missing_keys"]):
                 raise OSError(f"it lacks {len(lacking)} of the model's weights: {lacking[0]}")
-    except Exception as error:  # the library, safetensors and the hub have no class in common
+    except Exception as error:  # transformers, safetensors and the hub share no exception class
         words = one_line(str(error))
         fetch = f"hf download {model} --revision {revision}"
         if model == family.hub and revision == "main":
@@ -168,7 +168,7 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and printing reports: errors are one sentence."""
+    """Suppress transformers' progress bars and log messages: errors are one sentence."""
     from transformers import utils  # noqa: PLC0415
 
     logging: Any = utils.logging
@@ -197,7 +197,7 @@ def _joined(encodings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def stretched_input(image: RgbImage, side: int, halves: bool = False) -> Float32Array:
     """SAM 2's encoder input, float32 (1, 3, side, side): the image stretched (bilinear, antialiased) and normalised.
 
-    With `halves` SAM 3's: rounded to 8 bits before that, and levels from 0 to 255 become -1 to 1.
+    With `halves`, SAM 3's input: rounded to 8 bits and scaled from [0, 255] to [-1, 1].
     """
     import torch  # noqa: PLC0415
 
@@ -218,7 +218,7 @@ SAM_3 = Family("sam3", "Sam3TrackerModel", ("sam3_tracker", "sam3_video"), "face
 
 
 def method_of(family: Family) -> Callable[..., TransformersSam]:
-    """The function that makes a method of a family from its card's options."""
+    """The function that builds a method of a family from its card's options."""
 
     def make(
         model: str = family.hub,
@@ -235,9 +235,9 @@ def method_of(family: Family) -> Callable[..., TransformersSam]:
 
 sam = method_of(SAM)  # SAM (Kirillov et al., ICCV 2023)
 sam_hq = method_of(SAM_HQ)
-"""SAM-HQ (Ke et al., NeurIPS 2023): each mask has the high-quality token's logits added.
+"""SAM-HQ (Ke et al., NeurIPS 2023): the high-quality token's logits are added to each mask.
 
-The three candidates come sorted by score, as transformers has them; the authors' own code offers the best.
+transformers returns the three candidates sorted by score; the authors' own code returns only the best.
 """
 sam2 = method_of(SAM_2)  # SAM 2 (Ravi et al., 2024) on single images
 slimsam = method_of(SLIM_SAM)  # SlimSAM (Chen, Fang, Ma, Wang, NeurIPS 2024): SAM, pruned and distilled

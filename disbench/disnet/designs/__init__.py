@@ -1,4 +1,4 @@
-"""Designs of the literature on DISNet's encoder, decoder, data and clicks: one file each, named after its paper."""
+"""Designs from the literature on DISNet's encoder, decoder, data and clicks, one file per paper."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DESIGNS: Mapping[DesignName, type[Design]] = {
 
 
 def build_design(settings: NetworkSettings, channels: int) -> Design | None:
-    """The design that settings name, if any; `channels` is the width of F^-1.
+    """Build the design named in the settings, if any; `channels` is the width of F^-1.
 
     Raises:
-        InputError: the options have another number of stages or masks than the design.
+        InputError: the options do not match the design's number of stages or masks.
     """
     if not settings.design:
         return None

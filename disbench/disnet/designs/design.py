@@ -1,7 +1,7 @@
-"""Designs of the literature on DISNet's encoder, decoder, data and clicks: a network of one stage and its loss.
+"""Base class of designs from the literature: a one-stage network on DISNet's encoder and decoder, and its loss.
 
-What all simplify: clicks enter as those of the base network; l, the loss of a mask, is that of DISNet's second stage;
-the paper's own head of scores is the base network's, trained along with the masks.
+Simplifications in all designs: clicks are encoded as in the base network; l, the loss of a mask, is DISNet's stage 2
+loss; scores come from the base network's score head, trained along with the masks.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Parts = dict[str, Tensor]  # summands of a loss, scalars, by name
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the answers to some clicks should have been.
+    """Ground truth for the answers to some clicks.
 
     Attributes:
-        targets: bool (batch, h, w), the masks that are meant.
-        sets: for each sample bool (K, h, w), the masks that the clicks may mean: its target first, then the other masks
-            of its diverse set that agree with all clicks.
-        valid: bool (batch, h, w), the cells of the image.
+        targets: bool (batch, h, w), the target masks.
+        sets: bool (K, h, w) per sample, the masks that the clicks may mean: the target first, then the other masks of
+            the diverse set that agree with all clicks.
+        valid: bool (batch, h, w), the cells inside the image.
     """
 
     targets: Tensor
@@ -35,12 +35,12 @@ class Goal:
 
 
 class Design(nn.Module):
-    """One mask for all clicks and the last mask, trained on the target at each click.
+    """One mask from all clicks and the last mask, trained on the target at each click.
 
     The base network is DISNet's proposal network with `first_click` off. `channels` is the width of F^-1.
 
     Attributes:
-        single: one mask; otherwise several.
+        single: whether the design predicts one mask, not several.
         feedback: whether the network sees the last mask.
     """
 
@@ -51,11 +51,11 @@ class Design(nn.Module):
         super().__init__()
 
     def forward(self, proposals: Proposals, clicks: ClickBatch) -> Proposals:
-        """What the design answers, from what the base network says to these clicks."""
+        """The design's output, from the base network's output for these clicks."""
         return proposals
 
     def loss(self, proposals: Proposals, goal: Goal, training: Training) -> tuple[Tensor, Parts]:
-        """The loss of some answers, the sum over the decoder's layers, and its summands without gradients."""
+        """The loss, summed over the decoder's layers, and its summands without gradients."""
         layers = [(proposals.logits, proposals.objectness), *proposals.earlier]
         found = [self.layer_loss(logits, scores, goal, training) for logits, scores in layers]
         parts = {name: part.detach() for name, part in found[0].items()}
@@ -64,25 +64,25 @@ class Design(nn.Module):
         return _sum(*found), parts
 
     def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
-        """The summands of one layer, from logits of its masks (batch, N, h, w) and of their scores (batch, N)."""
+        """One layer's summands, from its mask logits (batch, N, h, w) and score logits (batch, N)."""
         return {"mask": mask_losses(logits[:, 0], goal.targets, goal.valid, training.refinement).mean()}
 
 
 def mask_losses(logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss) -> Tensor:
-    """The weighted losses of each mask, float (n,); arguments (n, h, w) as in `losses`."""
+    """Weighted loss of each mask, float (n,); arguments (n, h, w) as in `losses`."""
     used = [(getattr(weights, name), loss) for name, loss in MASK_LOSSES.items() if getattr(weights, name)]
     return torch.stack([weight * loss(logits, targets, valid) for weight, loss in used]).sum(dim=0)
 
 
 def candidate_losses(logits: Tensor, goal: Goal, weights: RefinementLoss) -> Tensor:
-    """`mask_losses` of every candidate with its sample's target: float (batch, N), from logits (batch, N, h, w)."""
+    """`mask_losses` of each candidate against its sample's target: float (batch, N), from logits (batch, N, h, w)."""
     targets, valid = (part[:, None].expand(logits.shape).flatten(0, 1) for part in (goal.targets, goal.valid))
     return mask_losses(logits.flatten(0, 1), targets, valid, weights).view(logits.shape[:2])
 
 
 @torch.no_grad()
 def target_ious(logits: Tensor, goal: Goal) -> Tensor:
-    """IoU of every candidate with its sample's target: float32 (batch, N), 0 for an empty union."""
+    """IoU of each candidate with its sample's target: float32 (batch, N), 0 for an empty union."""
     targets, valid = goal.targets[:, None], goal.valid[:, None]
     found = (logits.sigmoid() > THRESHOLD) & valid
     both = (found & targets).flatten(2).sum(2)

@@ -1,8 +1,8 @@
-"""DOS (DIOS): one network from all clicks at once to one mask, trained on random clicks.
+"""DOS (DIOS): one mask from all clicks, trained on random clicks.
 
-Xu, Price, Cohen, Yang, Huang, "Deep Interactive Object Selection", CVPR 2016, sections 3.1 and 3.2. What sets it
-apart from ITIS is its training (`later_clicks = "random"`, no corrective ones). Simplified: random clicks are
-RITM's, where the paper has three strategies for negative ones. The paper's graph cut: `dos_gc`.
+Xu, Price, Cohen, Yang, Huang, "Deep Interactive Object Selection", CVPR 2016, sections 3.1 and 3.2. It differs from
+ITIS in its training (`later_clicks = "random"`, no corrective clicks). Simplified: random clicks are sampled as in
+RITM, while the paper has three strategies for negative clicks. For the paper's graph cut see `dos_gc`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,6 @@ from disbench.disnet.designs.design import Design
 
 
 class Dos(Design):
-    """One network from all clicks at once to one mask, trained on random clicks."""
+    """One mask from all clicks, trained on random clicks."""
 
     feedback = False

@@ -1,7 +1,7 @@
-"""DOS with its graph cut: the network's probabilities as the cost of a pixel, colours as that of a boundary.
+"""DOS with its graph cut: unary costs from the network's probabilities, boundary costs from colours.
 
-Xu, Price, Cohen, Yang, Huang, "Deep Interactive Object Selection", CVPR 2016, section 3.3. Simplified: the graph is
-that of the method `graph-cut` (Boykov and Jolly 2001), on an image of bounded size; clicked pixels are fixed.
+Xu, Price, Cohen, Yang, Huang, "Deep Interactive Object Selection", CVPR 2016, section 3.3. Simplified: uses the graph
+of the method `graph-cut` (Boykov and Jolly 2001), on an image of bounded size; clicked pixels are fixed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from disbench.core.errors import opencv
 from disbench.core.prediction import Method, Prediction, RgbImage, Session
 from disbench.disnet.method import Label, design
 
-LEAST = 1e-3  # smallest probability of a pixel that is not clicked
+LEAST = 1e-3  # lower bound of p and 1 - p for pixels that are not clicked
 
 
 def dos_gc(
@@ -30,17 +30,17 @@ def dos_gc(
     device: str = "cpu",
     **labels: Label,
 ) -> GraphCutMethod:
-    """The design `dos` with a graph cut; arguments and errors as for `design`, and two of its own.
+    """The design `dos` with a graph cut; other arguments and errors as for `design`.
 
-    `max_side` is the long side of the image that is cut, pixels (0: its own size), `gamma` the weight of the boundary
-    against the network's log odds.
+    `max_side` is the long side of the working image, pixels (0: the image's own size); `gamma` is the weight of the
+    boundary relative to the network's log odds.
     """
     network = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     return GraphCutMethod(network, max_side, gamma)
 
 
 class GraphCutMethod:
-    """A method of one mask of probabilities, each of which a graph cut makes final."""
+    """A method whose mask of probabilities is turned into the final mask by a graph cut."""
 
     def __init__(self, inner: Method, max_side: int, gamma: float) -> None:
         self.inner, self.max_side, self.gamma = inner, max_side, gamma
@@ -51,7 +51,7 @@ class GraphCutMethod:
 
 
 class GraphCutSession:
-    """An image being segmented; opened anew for other clicks."""
+    """One image being segmented with one sequence of clicks."""
 
     def __init__(self, method: GraphCutMethod, image: RgbImage, inner: Session) -> None:
         working = shrink(image, method.max_side)
@@ -66,7 +66,7 @@ class GraphCutSession:
         return Prediction(at_image_size(cut, *self._size)[None])
 
     def cut(self, probabilities: Float32Array, clicks: Sequence[Click]) -> BoolArray:
-        """The mask on the working image, from probabilities, float32 of the image's size."""
+        """The mask on the working image, from probabilities, float32 at the image's size."""
         rows, columns = self._working
         small = opencv().resize(probabilities, (columns, rows), interpolation=opencv().INTER_AREA)
         likely = np.clip(small.astype(np.float64), LEAST, 1 - LEAST)

@@ -1,9 +1,9 @@
-"""FCANet: the mask for all clicks and the last mask, corrected by what the first click's features say.
+"""FCANet: one mask from all clicks and the last mask, corrected from the first click's features.
 
 Lin et al., "Interactive Image Segmentation with First Click Attention", CVPR 2020, section 3.1. Simplified: the
-branch of the first click compares the features F^-1 of every cell with those at the click, which gives a mask; that
-mask splits the features in two, from which a correction of the main mask is computed. No loss weighted by distance
-to clicks, no removal of parts that no click touches ("structural integrity").
+first-click branch compares the features F^-1 of each cell with those at the click to give a mask, which splits the
+features into two parts for a correction of the main mask. No loss weighted by distance to clicks, no removal of
+parts without a click ("structural integrity").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from disbench.disnet.designs.design import Design
 
 
 class FcaNet(Design):
-    """The mask for all clicks and the last mask, corrected by what the first click's features say."""
+    """One mask from all clicks and the last mask, corrected from the first click's features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -34,7 +34,7 @@ class FcaNet(Design):
         nn.init.zeros_(self.correction.bias)
 
     def forward(self, proposals: Proposals, clicks: ClickBatch) -> Proposals:
-        """The corrected mask; the branch's own mask is among the `earlier` ones, which have losses."""
+        """The corrected mask; the branch's own mask is added to `earlier` for an auxiliary loss."""
         attention = self.attention(proposals.features, clicks.first)
         features = proposals.features.permute(0, 2, 3, 1)
         inside = attention.sigmoid()[..., None]
@@ -44,9 +44,9 @@ class FcaNet(Design):
         return replace(proposals, logits=logits, earlier=(*proposals.earlier, branch))
 
     def attention(self, features: Tensor, first: ClickBatch) -> Tensor:
-        """The branch's mask: logits (batch, h, w), from F^-1 (batch, d, h, w) and first clicks in pixels of the input.
+        """The branch's mask: logits (batch, h, w), from F^-1 (batch, d, h, w) and first clicks in input pixels.
 
-        q . F / sqrt(d) + a * distance + b, with q of F at the click, and distances relative to the grid's side.
+        q . F / sqrt(d) + a * distance + b, with q from F at the click and distances relative to the grid's side.
         """
         query = self.query(sampled_features(features, first.points, STRIDE)[:, 0])
         products = torch.einsum("bd,bdhw->bhw", query, features) / math.sqrt(features.shape[1])

@@ -1,11 +1,11 @@
-"""IA+SA: a trained network's weights follow the user's corrections, within an image and from image to image.
+"""IA+SA: a trained network is adapted to the user's corrections, within an image and across images.
 
 Kontogianni, Gygli, Uijlings, Ferrari, "Continuous Adaptation for Interactive Object Segmentation by Learning from
-Corrections", ECCV 2020, section 3. Single image (IA): before each answer to a correction, gradient steps on the clicks
-as sparse labels and on the mask so far, from weights that every image starts with anew. Image sequence (SA): after an
-image, steps on its clicks and its final mask, whose result the next image starts with. Simplified: what holds the
-weights near their start is a plain squared distance, not one weighted by importance; the same loss and steps serve
-both; only what training changes is adapted, so that the encoder stays frozen.
+Corrections", ECCV 2020, section 3. Single image adaptation (IA): before each answer to a correction, gradient steps on
+the clicks as sparse labels and on the current mask; each image starts from the same weights. Image sequence adaptation
+(SA): after an image, gradient steps on its clicks and final mask; the next image starts from the result. Simplified:
+the regularisation towards the initial weights is a plain squared distance, not weighted by importance; both
+adaptations use the same loss and steps; only trainable weights are adapted, so the encoder stays frozen.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
 from disbench.disnet.training.losses import THRESHOLD, binary_cross_entropy
 
-CLICKS_SHARE = 0.5  # weight of the clicks' loss; the mask's has the rest
-ANCHOR = 1.0  # weight of the squared distance of the weights from those that the steps started with
+CLICKS_SHARE = 0.5  # weight of the click loss; the mask loss has 1 - CLICKS_SHARE
+ANCHOR = 1.0  # weight of the squared distance from the initial weights
 
 
 def ia_sa(
@@ -42,11 +42,11 @@ def ia_sa(
     device: str = "cpu",
     **labels: Label,
 ) -> AdaptiveMethod:
-    """The design `ritm`, adapted at test time; arguments and errors as for `design`, and some of its own.
+    """The design `ritm` with test-time adaptation; other arguments and errors as for `design`.
 
-    `single_image` is IA, `image_sequence` SA, with which numbers depend on the order of the images. A correction, and
-    the end of an image, is followed by `steps` gradient steps of Adam with the learning rate `rate`. A line is appended
-    to the file `order`, if given, for each image that begins.
+    `single_image` enables IA; `image_sequence` enables SA, which makes results depend on the order of the images. After
+    each correction, and at the end of an image, Adam takes `steps` steps with learning rate `rate`. If given, the file
+    `order` gets a line for each opened image.
     """
     inner = design(checkpoint, weights=weights, cache=cache, device=device, **labels)
     place = Path(order).expanduser() if order else None
@@ -54,9 +54,9 @@ def ia_sa(
 
 
 class AdaptiveMethod:
-    """A network of one stage and one mask whose weights are adapted; its images come one after another.
+    """A one-stage, one-mask network with adapted weights; only one image can be open at a time.
 
-    `sequence` are the weights that an image starts with; the other arguments are those of `ia_sa`.
+    `sequence` are the weights that the next image starts with; arguments are those of `ia_sa`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AdaptiveMethod:
         self._begun = 0
 
     def open(self, image: RgbImage) -> AdaptiveSession:
-        """End the image before, and begin with this one: uint8 (height, width, 3), RGB."""
+        """End the previous image and begin with this one: uint8 (height, width, 3), RGB."""
         if self._current is not None:
             self._current.end()
         self._begun += 1
@@ -91,13 +91,13 @@ class AdaptiveMethod:
         return [parameter.detach().clone() for parameter in self.parameters]
 
     def use(self, weights: Sequence[Tensor]) -> None:
-        """Give the network these weights."""
+        """Copy weights into the network."""
         with torch.no_grad():
             for parameter, value in zip(self.parameters, weights, strict=True):
                 parameter.copy_(value)
 
     def adapt(self, inputs: Tensor, clicks: ClickBatch, last: Tensor, valid: Tensor) -> None:
-        """Take steps on a sample's clicks and its last mask: inputs (1, ...), logits and bool (1, grid, grid)."""
+        """Take gradient steps on one sample: inputs (1, ...), clicks, last logits and bool `valid` (1, grid, grid)."""
         start, network = self.weights(), self.inner.network
         optimizer = torch.optim.Adam(self.parameters, lr=self.rate)
         with torch.enable_grad():
@@ -113,9 +113,9 @@ class AdaptiveMethod:
 
 
 def correction_loss(logits: Tensor, clicks: ClickBatch, last: Tensor, valid: Tensor) -> Tensor:
-    """Cross entropy at the clicks and with the last mask, weighted; all of one sample.
+    """Weighted sum of the cross entropy at the clicks and with the last mask, for one sample.
 
-    Clicks are in pixels of the input, the others (1, grid, grid).
+    Clicks are in input pixels, the other arguments (1, grid, grid).
     """
     found = sampled_features(logits[:, None], clicks.points, STRIDE)[..., 0]
     at_clicks = F.binary_cross_entropy_with_logits(found, clicks.positive.to(found.dtype))
@@ -124,7 +124,7 @@ def correction_loss(logits: Tensor, clicks: ClickBatch, last: Tensor, valid: Ten
 
 
 class AdaptiveSession:
-    """An image being segmented."""
+    """One image being segmented."""
 
     def __init__(self, method: AdaptiveMethod, inner: DisnetSession) -> None:
         self.method, self.inner = method, inner
@@ -137,12 +137,12 @@ class AdaptiveSession:
         self.clicks: list[Click] = []
 
     def restart(self) -> None:
-        """End the sequence of clicks, and begin another one on the same image."""
+        """End the sequence of clicks and begin another on the same image."""
         self.end()
         self._begin()
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """One mask of the image's size; from the second click on after steps on all clicks and the mask before."""
+        """One mask at the image's size; from the second click on, after adapting to the clicks and the last mask."""
         self.method.use(self.weights)
         self.clicks = list(clicks)
         if self.method.single_image and self.inner.proposals is not None:
@@ -151,7 +151,7 @@ class AdaptiveSession:
         return self.inner.predict(clicks)
 
     def end(self) -> None:
-        """The user is done: the sequence's weights take steps on the final mask."""
+        """Finish the image: adapt the sequence's weights to the final mask."""
         if self.method.image_sequence and self.inner.proposals is not None:
             self.method.use(self.method.sequence)
             self._adapt()
@@ -160,6 +160,6 @@ class AdaptiveSession:
 
     def _adapt(self) -> None:
         method = self.method.inner
-        last = self.inner.kept.logits.clone()  # made in inference mode
+        last = self.inner.kept.logits.clone()  # an inference tensor
         inputs = self.inner.input[None].to(method.device)
         self.method.adapt(inputs, method.clicks_of([self.inner], [self.clicks]), last, self.valid)

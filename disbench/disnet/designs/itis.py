@@ -1,7 +1,7 @@
-"""ITIS: clicks of training are placed where the network is wrong; it sees clicks alone.
+"""ITIS: training clicks are placed on the network's errors; the network sees only clicks.
 
 Mahadevan, Voigtlaender, Leibe, "Iteratively Trained Interactive Segmentation", BMVC 2018, section 3. Simplified: no
-other system's mask among the inputs; an example gets all its clicks in one step, not one more in each epoch.
+mask from another system as input; an example gets all its clicks in one step, not one more per epoch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ from disbench.disnet.designs.design import Design
 
 
 class Itis(Design):
-    """Clicks of training are placed where the network is wrong; it sees clicks alone."""
+    """One mask from clicks only, trained on clicks on the network's errors."""
 
     feedback = False

@@ -1,8 +1,8 @@
-"""LD: several masks at every click, of which the best alone has a loss; scores select one.
+"""LD: several masks at every click, trained with the loss of the best; scores select one.
 
 Li, Chen, Koltun, "Interactive Image Segmentation with Latent Diversity", CVPR 2018, section 3: the hindsight loss
-min over m of l(Y, f_m(X)), and the selection's cross entropy with the index of that minimum. Simplified: no term
-that holds the masks to the clicks.
+min over m of l(Y, f_m(X)), and the selection's cross entropy with the index of that minimum. Simplified: no
+constraint that masks agree with the clicks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from disbench.disnet.training.settings import Training
 
 
 class LatentDiversity(Design):
-    """Several masks at every click, of which the best alone has a loss; scores select one."""
+    """Several masks at every click, trained with the loss of the best; scores select one."""
 
     single = False
     feedback = False

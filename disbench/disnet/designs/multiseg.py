@@ -2,8 +2,8 @@
 
 Liew et al., "MultiSeg: Semantically Meaningful, Scale-Diverse Segmentations from Minimal User Input", ICCV 2019,
 section 3. Simplified: a scale is the side of a square of the mask's area, relative to the image's, in geometric
-steps, where the paper's have a width and a height. The user chooses among the scales; the score says how likely a
-mask of the scale is meant.
+steps, while the paper's scales have a width and a height. The user chooses among the scales; the score is the
+probability that a mask of that scale is meant.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class MultiSeg(Design):
     single = False
 
     def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
-        """The loss of every mask whose scale a mask of the set has, and the scores' cross entropy.
+        """The loss of each scale that has a mask in the set, and the cross entropy of the scores.
 
-        Of several masks of one scale the target is taken, otherwise the one nearest to the scale.
+        If several masks of the set have one scale, uses the target if among them, otherwise the one nearest to it.
         """
         chosen: dict[tuple[int, int], Tensor] = {}
         for row, (own, valid) in enumerate(zip(goal.sets, goal.valid, strict=True)):
@@ -44,9 +44,9 @@ class MultiSeg(Design):
 
 
 def scale_numbers(masks: Tensor, valid: Tensor, scales: int) -> tuple[Tensor, Tensor]:
-    """The nearest of the geometric scales for each mask, int64 (K,), and its distance in steps, float (K,).
+    """Index of the nearest scale for each mask, int64 (K,), and the distance to it in steps, float (K,).
 
-    From masks, bool (K, h, w), and the cells of their image, bool (h, w).
+    From masks, bool (K, h, w), and the cells inside the image, bool (h, w).
     """
     share = (masks & valid).flatten(1).sum(1).clamp(min=1) / valid.sum()
     place = (scales - 1) * (1 - share.sqrt().log() / torch.tensor(SMALLEST, device=share.device).log())

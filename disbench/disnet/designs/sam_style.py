@@ -1,8 +1,8 @@
-"""SAM's way with ambiguity: all candidates but the last for one click; the last, alone, for more.
+"""SAM's ambiguity handling: all candidates but the last for one click, only the last for more clicks.
 
 Kirillov et al., "Segment Anything", ICCV 2023, section 3 ("Resolving ambiguity") and appendix A ("Making the model
-ambiguity-aware"). Simplified: the weight of the squared error of IoUs is `matching.objectness`; all masks' IoUs are
-trained.
+ambiguity-aware"). Simplified: the squared error of the IoU estimates is weighted by `matching.objectness` and covers
+all masks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from disbench.disnet.training.settings import Training
 
 
 class SamStyle(Design):
-    """All candidates but the last for one click; the last, alone, for more."""
+    """All candidates but the last for one click, only the last for more clicks."""
 
     single = False
 
@@ -33,7 +33,7 @@ class SamStyle(Design):
         )
 
     def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
-        """The best candidate's loss, and the squared error of all estimated IoUs."""
+        """The best candidate's loss, and the squared error of all IoU estimates."""
         errors = (scores.float().sigmoid() - target_ious(logits, goal)).square()
         best = candidate_losses(logits, goal, training.refinement).amin(dim=1)
         return {"mask": best.mean(), "estimate": training.matching.objectness * errors.mean()}

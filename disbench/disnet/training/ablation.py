@@ -1,4 +1,4 @@
-"""`disbench ablate`: the rows of a table trained for one budget and measured; resumable, in any number of processes."""
+"""`disbench ablate`: train and measure the rows of a table with one budget; resumable, in any number of processes."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ from disbench.shards.manifest import read_manifest
 from disbench.workers import LocalEngine, threads
 
 REPORT, TRAINING = "report", "training"
-_PLACES = ("checkpoint", "weights", "cache", "device")  # options of the method that do not change its numbers
+_PLACES = ("checkpoint", "weights", "cache", "device")  # method options that do not affect results
 
 
 @dataclass(frozen=True, slots=True)
 class AblationOptions:
-    """Options of a run of an ablation, as those of `disbench ablate`.
+    """Options of `disbench ablate`.
 
     Attributes:
-        config: the base training: a name, with or without its `disnet-`, or a path that ends in `.toml`.
-        changes: options of the training, `option=value` each; a row's own come after them.
-        steps: steps of every row, instead of the plan's; 0 keeps the base training's length.
-        method: name or path of the card that measures a network.
-        jobs: processes that work at once; with more than one, a script must call `ablate` under
+        config: the base training: a name, with or without `disnet-`, or a `.toml` path.
+        changes: training options, `option=value` each; a row's own options override them.
+        steps: training steps of each row, instead of the plan's; 0 for the base training's length.
+        method: name or path of the card used to evaluate a network.
+        jobs: number of parallel processes; if more than one, a script must call `ablate` under
             `if __name__ == "__main__":`.
-        command: the command line, for the runs' records.
+        command: the command line, for the run records.
     """
 
     config: str = "small"
@@ -84,12 +84,12 @@ class AblationOptions:
 
 Say = Callable[[str], None]
 Train = Callable[[Training, Path, AblationOptions], None]
-"""Trains a network into a folder, or resumes it; afterwards the folder has `disnet.safetensors`."""
+"""Trains a network in a folder or resumes it; afterwards the folder contains `disnet.safetensors`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A row with a seed: its folder, the settings of its numbers, the method's card and its options but for places."""
+    """A row with a seed: its folder, the settings that affect its results, the card, and its options except paths."""
 
     folder: Path
     record: RowRecord
@@ -98,13 +98,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Row and seed, in words."""
+        """Row and seed as text."""
         return f"{self.record.row}, seed {self.record.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One network: trained for one row if it is not there, then measured for one row or several."""
+    """One network: trained for one row unless it exists, then measured for one or more rows."""
 
     training: Training
     trained: Cell
@@ -113,12 +113,12 @@ class Job:
 
     @property
     def checkpoint(self) -> Path:
-        """The network's file."""
+        """Path of the trained network."""
         return self.trained.folder / TRAINING / TRAINED
 
 
 def train_with_bar(training: Training, folder: Path, options: AblationOptions) -> None:
-    """Train as `disbench train` does, with a progress bar if one is wanted."""
+    """Train as in `disbench train`, with a progress bar if `options.progress`."""
     with tqdm(unit="step", disable=None if options.progress else True) as bar:
 
         def show(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -139,17 +139,17 @@ def ablate(
 ) -> Report:
     """Train and measure the rows of an ablation, and report on all results in its folder.
 
-    Finished networks and runs are kept. Rows and seeds are independent, so any number of jobs gives the same results.
+    Finished networks and runs are kept. Rows and seeds are independent: any number of jobs gives the same results.
 
     Args:
         plan: rows, seeds and datasets.
-        out: folder of ablations; results are in `PLAN/ROW/seed-S/`, the report in `PLAN/report/`.
-        options: defaults to the whole plan in this process.
-        train: trains a network; with several jobs it is sent to other processes.
+        out: folder of ablations; results go to `PLAN/ROW/seed-S/`, the report to `PLAN/report/`.
+        options: by default, the whole plan in this process.
+        train: trains a network; pickled to other processes if there are several jobs.
         say: receives lines about each finished job.
 
     Raises:
-        InputError: an unknown name, missing data or shards, earlier results of other settings, a job that died.
+        InputError: an unknown name, missing data or shards, earlier results with other settings, or a crashed job.
     """
     options = options or AblationOptions()
     jobs = plan_jobs(plan, out, options)
@@ -162,7 +162,7 @@ def ablate(
 
 
 def report_on(plan: AblationPlan, out: Path) -> Report:
-    """Write the report on an ablation's folder: measured rows, signs, and the paper's table."""
+    """Write the report of an ablation's folder: measured rows, signs, and the paper's table."""
     folder = out / plan.name
     signs = report_ablation(plan, folder, folder / REPORT)
     if not plan.table:
@@ -173,7 +173,7 @@ def report_on(plan: AblationPlan, out: Path) -> Report:
 
 
 def plan_jobs(plan: AblationPlan, out: Path, options: AblationOptions) -> list[Job]:
-    """All jobs of an ablation, after trainings, shards, options and datasets are checked."""
+    """All jobs of an ablation; checks trainings, shards, options and datasets first."""
     chosen = [plan.row(name) for name in options.rows] or list(plan.rows)
     datasets = options.datasets or plan.datasets
     for dataset in datasets:
@@ -236,7 +236,7 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, op
 
 @dataclass(frozen=True)
 class _Work:
-    """An ablation as work for an engine, whose tasks are jobs; a job's result is lines about it."""
+    """The ablation's work for an engine: its tasks are jobs, and a job's result is lines of text."""
 
     options: AblationOptions
     train: Train
@@ -250,7 +250,7 @@ class _Work:
         return job.trained.name
 
     def do(self, job: Job) -> list[str]:
-        """Train a job's network, if it is not there, and measure its rows."""
+        """Train a job's network unless it exists, and measure its rows."""
         try:
             return list(self._lines(job))
         except (InputError, OSError) as error:
@@ -268,11 +268,11 @@ class _Work:
                 yield f"{cell.name}, {_measure(cell, job, dataset, self.options)}"
 
     def end(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 def _begin(cell: Cell, again: bool) -> None:
-    """Remove earlier results, or check that they have the same settings; record the settings."""
+    """Remove earlier results or check that their settings are the same; write the row's record."""
     if again:
         shutil.rmtree(cell.folder / RUNS, ignore_errors=True)
         begin(cell.folder / TRAINING, "overwrite")

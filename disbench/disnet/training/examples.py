@@ -1,6 +1,6 @@
-"""Training examples from shards: a view of an image, its diverse set on the masks' grid, and the first clicks.
+"""Training examples from shards: a view of an image, its diverse set on the mask grid, and the first clicks.
 
-Views are those of section 4.2 of the paper; random clicks for stage 2 are drawn as RITM does.
+Views follow section 4.2 of the paper; random clicks for stage 2 are sampled as in RITM.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from disbench.io.files import file_sha256
 from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, finder_of
 from disbench.shards.training_set import read_image
 
-MOST = 24  # random clicks of one sign, at most
-GAMMA = 0.8  # each number of clicks is this much less likely than the one before
+MOST = 24  # maximum number of random clicks of one sign
+GAMMA = 0.8  # ratio of the probabilities of n + 1 and n clicks
 NEGATIVE_KINDS = ("background", "other", "border")
 NEGATIVE_SHARES = (0.1, 0.4, 0.5)
-BORDER_SHARE = 0.1  # width of the band around the object for border clicks, as a share of the square root of its area
+BORDER_SHARE = 0.1  # width of the band for border clicks, relative to the square root of the object's area
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of an image: first a crop in pixels, then flips.
+    """A view of an image: a crop in pixels, then flips.
 
     Attributes:
-        brightness: added, as a share of the full range.
-        contrast: factor about the middle grey.
+        brightness: offset, as a fraction of the full range.
+        contrast: factor around mid-grey.
     """
 
     top: int
@@ -60,7 +60,7 @@ class View:
     contrast: float = 1.0
 
     def planes(self, planes: BoolArray) -> BoolArray:
-        """Masks in the view: bool (k, height, width) of the image's size to the crop's."""
+        """Masks in the view: bool (k, height, width), from the image's size to the crop's."""
         return np.ascontiguousarray(self._seen(planes))
 
     def _seen(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -68,7 +68,7 @@ class View:
         return cut[:, :: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
     def image(self, image: RgbImage) -> RgbImage:
-        """The image in the view: uint8 (height, width, 3) to the crop's size."""
+        """The image in the view: uint8 (height, width, 3), from the image's size to the crop's."""
         cut = self._seen(np.moveaxis(image, -1, 0)).transpose(1, 2, 0)
         if self.brightness == 0.0 and self.contrast == 1.0:
             return np.ascontiguousarray(cut)
@@ -93,7 +93,7 @@ def draw_view(size: tuple[int, int], augmentation: Augmentation, generator: np.r
 
 
 def fixed_view(size: tuple[int, int], augmentation: Augmentation, number: int, seed: tuple[int, ...]) -> View:
-    """View `number` of an image: 0 the image itself, 1 its mirror, then random ones that depend on the seed alone."""
+    """View `number` of an image: 0 is the image, 1 its mirror image, others are random and depend only on `seed`."""
     if number < 2:
         return View(0, 0, size[0], size[1], mirrored=number == 1)
     return draw_view(size, augmentation, np.random.default_rng([*seed, number]))
@@ -102,18 +102,18 @@ def fixed_view(size: tuple[int, int], augmentation: Augmentation, number: int, s
 def random_clicks(
     target: BoolArray, valid: BoolArray, others: BoolArray, generator: np.random.Generator, most: int = MOST
 ) -> list[Click]:
-    """Random positive and negative clicks, independent of any prediction (section 4.2; the rule is RITM's).
+    """Random positive and negative clicks, independent of any prediction (section 4.2; as in RITM).
 
-    For each sign 0 to `most` clicks, each number less likely than the one before by `GAMMA`. Positive clicks are
+    Draws 0 to `most` clicks per sign; the probability of n clicks is proportional to `GAMMA` ** n. Positive clicks are
     uniform over the object. A negative click is drawn from the background, from another object of the image, or from
-    a band around the object, and left out if there is no such pixel.
+    a band around the object, and skipped if that region is empty.
 
     Args:
         target: bool (h, w), the object.
         valid: bool (h, w), cells of the image that are not ignored.
         others: bool (h, w), the union of the image's other objects.
-        generator: source of all draws.
-        most: largest number of clicks of one sign.
+        generator: source of all random draws.
+        most: maximum number of clicks of one sign.
 
     Returns:
         The clicks, in cells, in random order.
@@ -147,23 +147,23 @@ def _band(target: BoolArray) -> BoolArray:
     return grown & ~target
 
 
-_FIXED_SEED = 0  # fixed views are the same in trainings of all seeds, which can share cached features
+_FIXED_SEED = 0  # fixed views do not depend on the training's seed, so that cached features can be shared
 _COCO = re.compile(r"(?:COCO_(?:train|val)201[47]_)?(\d{12})")
 _DRAWS = 8
-_SMALLEST_TARGET = 16  # cells: a view with less of the supervised mask is drawn again
+_SMALLEST_TARGET = 16  # cells; a view with less of the supervised mask is drawn again
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One diverse set as the network sees it.
+    """One diverse set as seen by the network.
 
     Attributes:
         input: the network's input for the view: an encoding, or the image in its frame.
-        valid: bool (grid, grid), the cells of the image.
-        masks: bool (k, grid, grid), the set, inner to outer, k at most the number of candidates.
-        target: number of the mask that supervises stage 2.
-        first: the first click, (x, y) in pixels of the input.
-        clicks: the first click and the random ones, in cells of the grid.
+        valid: bool (grid, grid), the cells inside the image.
+        masks: bool (k, grid, grid), the set, inner to outer; k is at most the number of candidates.
+        target: index of the mask that supervises stage 2.
+        first: the first click, (x, y) in input pixels.
+        clicks: the first click and the random clicks, in cells of the grid.
     """
 
     input: Tensor
@@ -176,7 +176,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several examples; `targets`, bool (batch, grid, grid), are the masks that supervise stage 2."""
+    """A batch of examples; `targets`, bool (batch, grid, grid), are the masks that supervise stage 2."""
 
     inputs: Tensor
     valid: Tensor
@@ -186,7 +186,7 @@ class Batch:
     clicks: list[tuple[Click, ...]]
 
     def signed_targets(self) -> npt.NDArray[np.int8]:
-        """The supervising masks for the click simulator: int8 (batch, grid, grid), -1 beyond the image."""
+        """Targets for the click simulator: int8 (batch, grid, grid), -1 outside the image."""
         signed = self.targets.cpu().numpy().astype(np.int8)
         signed[~self.valid.cpu().numpy()] = -1
         return signed
@@ -198,18 +198,18 @@ class Batch:
         return Batch(self.inputs[own], self.valid[own], masks, self.targets[own], first, clicks)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
+        """Move to a device."""
         parts = [part.to(device) for part in (self.inputs, self.valid, self.targets)]
         masks, first = [masks.to(device) for masks in self.masks], self.first.to(device)
         return Batch(parts[0], parts[1], masks, parts[2], first, self.clicks)
 
 
 class Examples(Dataset[Example]):
-    """Map-style dataset over several folders of shards.
+    """Map-style dataset over one or more folders of shards.
 
-    Random draws depend on the seed, the epoch and the item alone: any number of loader processes gives the same
-    examples. An item is (epoch, number), from an `EpochSampler`. Sets of more masks than candidates are cut. With
-    `later_clicks` other than "random", stage 2 has the first click alone.
+    Random draws depend only on the seed, the epoch and the item: any number of loader workers gives the same examples.
+    An item is (epoch, number), from an `EpochSampler`. Sets with more masks than candidates are cut. Unless
+    `later_clicks` is "random", `clicks` contains only the first click.
     """
 
     def __init__(self, training: Training, frame: Frame, network_input: NetworkInput) -> None:
@@ -219,14 +219,14 @@ class Examples(Dataset[Example]):
         self._sets = [DiverseSets(source.folder) for source in training.shards]
         pairs = list(zip(self._sets, training.shards, strict=True))
         self._find = [finder_of(sets.reader, source.images or None) for sets, source in pairs]
-        self._numbers: list[IntArray] = []  # of the sets that an epoch has, as often as it has them
+        self._numbers: list[IntArray] = []  # indices of the sets in an epoch, repeated `times`
         for sets, source in pairs:
             taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
             numbers = np.flatnonzero(np.repeat(taken, sets.reader.sets_a_scene()))
             self._numbers.append(np.tile(numbers, source.times))
         self._starts = np.cumsum([0, *(len(numbers) for numbers in self._numbers)])
         if not len(self):
-            raise InputError("no diverse set in the shards that the training names; sample again")
+            raise InputError("no diverse set in the training's shards; sample again")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -266,7 +266,7 @@ class Examples(Dataset[Example]):
         )
 
     def _cut(self, masks: BoolArray, supervised: int, generator: np.random.Generator) -> tuple[BoolArray, int]:
-        """The distinct masks of a set, at most N, and the supervised one's number among them."""
+        """The distinct masks of a set, at most N, and the index of the supervised mask among them."""
         left = masks[distinct(masks)]
         place = next(n for n, mask in enumerate(left) if np.array_equal(mask, masks[supervised]))
         cut = cut_set(left, place, self.outputs, generator)
@@ -277,7 +277,7 @@ class Examples(Dataset[Example]):
     ) -> tuple[View, BoolArray]:
         """A view with the click region and enough of the supervised mask, and the masks on its grid.
 
-        After a few draws it is the whole image, where the mask has at least one cell.
+        After a few failed draws, the whole image, where the mask gets at least one cell.
         """
         size, views = (planes.shape[1], planes.shape[2]), self.augmentation.views
         drawn = (self.augmentation, generator)
@@ -296,7 +296,7 @@ class Examples(Dataset[Example]):
         return self._fixed(sampled, 0), masks
 
     def _cell(self, point: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
-        """(column, row) of a point in pixels of the input, within the cells of an image of this size."""
+        """(column, row) of a point in input pixels, clamped to the cells of an image of this size."""
         height, width = self.frame.inner(size)
         column, row = (int((place + 0.5) / STRIDE) for place in point)
         return min(column, width - 1), min(row, height - 1)
@@ -307,7 +307,7 @@ class Examples(Dataset[Example]):
         return fixed_view((sampled.scene.height, sampled.scene.width), self.augmentation, view, seed)
 
     def _first_click(self, region: BoolArray, generator: np.random.Generator) -> tuple[float, float]:
-        """A random pixel of a region of the view, in pixels of the input."""
+        """A random pixel of a region of the view, in input pixels."""
         size = (region.shape[0], region.shape[1])
         (scale_x, scale_y), (shift_x, shift_y) = self.frame.scale(size), self.frame.offset(size)
         places = np.flatnonzero(region)
@@ -316,9 +316,9 @@ class Examples(Dataset[Example]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Items `start` to `stop` - 1, (epoch, number), in an order that depends on the seed and the epoch alone.
+    """Items `start` to `stop` - 1, (epoch, number), in an order that depends only on the seed and the epoch.
 
-    `length` is the number of examples; `share` is (rank, processes), which take the items in turn.
+    `length` is the number of examples; `share` is (rank, number of processes), which take items in turn.
     """
 
     def __init__(self, length: int, seed: int, start: int, stop: int, share: tuple[int, int] = (0, 1)) -> None:
@@ -353,7 +353,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> ClickBatch:
-    """All clicks of stage 2, given in cells, in pixels of the input: at their cells' centers, except for the first."""
+    """Convert stage 2's clicks from cells to input pixels: `first` for the first click, cell centers for the others."""
     middle = (STRIDE - 1) / 2
     found = click_batch(clicks, [(STRIDE, STRIDE)] * len(clicks), [(middle, middle)] * len(clicks))
     points = found.points
@@ -362,11 +362,10 @@ def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> C
 
 
 def refuse_measured(sources: Sequence[Shards]) -> None:
-    """Check that a training has no image that methods are measured on, or that is kept for validation.
+    """Check that training shards contain no benchmark or validation image.
 
-    These are GrabCut's, Berkeley's, DAVIS's, COCO_MVal's, those of `instances_val.json`, and those of the splits
-    clothing-parts-300 and clothing-parts-validation. COCO's images are known by their number, the others by name and
-    content.
+    These are the images of GrabCut, Berkeley, DAVIS, COCO_MVal, `instances_val.json`, and the splits clothing-parts-300
+    and clothing-parts-validation. COCO images are identified by number, others by name and content.
 
     Raises:
         InputError: names the shards and the first such image.
@@ -389,6 +388,6 @@ def refuse_measured(sources: Sequence[Shards]) -> None:
             path = None if found else find(file_name)
             if found or (path is not None and file_sha256(path) in measured[name]):
                 raise InputError(
-                    f"{source.folder}: its image {shown(file_name)} is one that methods are measured on (all are in "
-                    "datasets/measured-images.txt); leave it out of the shards or by `only`, or set allow_measured"
+                    f"{source.folder}: image {shown(file_name)} is a benchmark or validation image (see "
+                    "datasets/measured-images.txt); exclude it from the shards or by `only`, or set allow_measured"
                 )

@@ -1,4 +1,4 @@
-"""The log of a training: a CSV file that a resumed training continues, TensorBoard's if it is installed, and speed."""
+"""Training log: a CSV file that a resumed training continues, TensorBoard if installed, and speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from disbench.io.files import whole_file
 class TrainingLog:
     """Rows of numbers by step, in `NAME.csv` and the folder `tensorboard`.
 
-    A resumed training drops the older file's rows from `step` on, which come again.
+    On resuming, existing rows from `step` on are dropped.
     """
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
@@ -30,7 +30,7 @@ class TrainingLog:
         self._board = _board(folder / "tensorboard")
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add a row; the file on disk has it at once."""
+        """Add a row and write it to disk immediately."""
         self.rows.append({"step": str(step), **{key: f"{value:.6g}" for key, value in numbers.items()}})
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO(newline="")
@@ -56,10 +56,10 @@ def _read(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [dict(row) for row in csv.DictReader(file, strict=True)]
         if not all(row["step"].isdecimal() and None not in row for row in rows):
-            raise ValueError("a row without a step, or of another length")
+            raise ValueError("a row without a step, or with extra cells")
     except (ValueError, KeyError, AttributeError, csv.Error) as error:
         raise InputError(
-            f"{path}: not the log of a training ({error}); move it away, or start anew with --existing overwrite"
+            f"{path}: not a training log ({error}); move it away, or start over with --existing overwrite"
         ) from error
     return rows
 
@@ -73,7 +73,7 @@ def _board(folder: Path) -> Any:
 
 
 class Meter:
-    """Examples per second, share of time spent waiting for data, peak memory."""
+    """Examples per second, fraction of time spent waiting for data, and peak memory."""
 
     def __init__(self, examples_a_step: int) -> None:
         self._examples, self._steps, self._waited = examples_a_step, 0, 0.0
@@ -81,7 +81,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time within the block as waiting."""
+        """Count the time in the block as waiting."""
         began = time.monotonic()
         try:
             yield
@@ -93,7 +93,7 @@ class Meter:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """The figures since the last reading."""
+        """Figures since the last call."""
         spent = max(time.monotonic() - self._began, 1e-9)
         figures = {
             "seconds": spent,

@@ -1,11 +1,10 @@
-"""Losses of masks, and the loss of candidates that are matched to the masks of diverse sets.
+"""Mask losses, and the matching loss between candidates and the masks of diverse sets.
 
-The losses of masks, cross entropy, focal, Dice and normalized focal loss, take the same arguments:
+The mask losses (cross entropy, focal, Dice and normalized focal loss) take the same arguments:
 
-* logits: float (masks, height, width), any finite size. Half precision is raised to float32.
-* targets: bool or float (masks, height, width). A float in [0, 1] is the share of the pixel that is object.
-* valid: bool (masks, height, width), the pixels that count. Others (ignored pixels, padding) change neither a loss
-  nor a gradient.
+* logits: float (masks, height, width), any finite value. Half precision is converted to float32.
+* targets: bool or float (masks, height, width). A float in [0, 1] is the object's fraction of the pixel.
+* valid: bool (masks, height, width). Other pixels (ignored, padding) affect neither loss nor gradient.
 
 and return float (masks,); a mask without a valid pixel has loss 0.
 """
@@ -28,13 +27,13 @@ from disbench.disnet.training.settings import MatchWeights, Selection
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels of -log(p_t), p_t being the probability of the pixel's class."""
+    """Mean over valid pixels of -log(p_t), where p_t is the probability of the pixel's class."""
     logits, targets, valid = counted(logits, targets, valid)
     return _pixel_mean(*cross_entropy_terms(logits), targets, valid)
 
 
 def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Mean over valid pixels of -alpha_t (1 - p_t)^gamma log(p_t) (Lin et al. 2017, eq. 5; there over anchors)."""
+    """Mean over valid pixels of -alpha_t (1 - p_t)^gamma log(p_t) (Lin et al. 2017, eq. 5, over anchors)."""
     logits, targets, valid = counted(logits, targets, valid)
     return _pixel_mean(*focal_terms(logits, alpha, gamma), targets, valid)
 
@@ -54,7 +53,7 @@ def normalized_focal_loss(
 
     With w = (1 - p_t)^gamma and n valid pixels, each pixel's weight becomes w n / sum(w), and the loss is the mean
     over valid pixels of -alpha_t (w n / sum(w)) log(p_t), which is sum(-alpha_t w log(p_t)) / sum(w). The gradient
-    flows through w, not through n / sum(w); alpha is not part of sum(w). As in RITM, sum(w) has 1e-12 added, so that
+    flows through w, not through n / sum(w); alpha is not part of sum(w). As in RITM, 1e-12 is added to sum(w), so that
     a perfect mask has loss 0. RITM also adds 1e-12 to p_t in the logarithm, which removes the gradient of pixels that
     are completely wrong; here the logarithm is exact.
     """
@@ -69,44 +68,44 @@ MASK_LOSSES = {"normalized_focal": normalized_focal_loss, "bce": binary_cross_en
 
 
 def counted(logits: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, targets and valid pixels in one type, at least float32, zero where pixels do not count."""
+    """Convert logits, targets and valid pixels to one dtype, at least float32, with invalid pixels set to zero."""
     kind = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(kind).masked_fill(~valid, 0), targets.to(kind).masked_fill(~valid, 0), valid.to(kind)
 
 
 def cross_entropy_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Each pixel's cross entropy as object and as background: float, the shape of the logits."""
+    """Cross entropy of each pixel as object and as background: float, same shape as the logits."""
     return F.softplus(-logits), F.softplus(logits)
 
 
 def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Each pixel's focal loss as object and as background: float, the shape of the logits."""
+    """Focal loss of each pixel as object and as background: float, same shape as the logits."""
     inside, outside = cross_entropy_terms(logits)
     return alpha * _focal_weight(logits, gamma) * inside, (1 - alpha) * _focal_weight(-logits, gamma) * outside
 
 
 def _focal_weight(logits: Tensor, gamma: float) -> Tensor:
-    """(1 - p)^gamma, by its logarithm: a power below 1 has infinite slope at 0."""
+    """(1 - p)^gamma, computed from its logarithm: a power below 1 has infinite slope at 0."""
     return (gamma * F.logsigmoid(-logits)).exp()
 
 
 def _pixel_mean(inside: Tensor, outside: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels of the terms, weighted by a pixel's share of object and of background."""
+    """Mean of the terms over valid pixels, weighted by each pixel's fractions of object and background."""
     total = (inside * targets + outside * (valid - targets)).sum(dim=(-2, -1))
     return total / valid.sum(dim=(-2, -1)).clamp(min=1)
 
 
-Pairs = tuple[Tensor, Tensor]  # numbers of candidates and of the masks matched to them: int64 (k,) each
+Pairs = tuple[Tensor, Tensor]  # indices of candidates and of the masks matched to them: int64 (k,) each
 
 THRESHOLD = 0.49  # probabilities strictly above it belong to the mask
 
 
 def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: Tensor, weights: MatchWeights) -> Tensor:
-    """The cost of matching each candidate to each mask: the weighted losses of the pair, float (N, K).
+    """Cost of matching each candidate to each mask: the weighted losses of the pair, float (N, K).
 
-    Pixel and Dice losses are those of `losses`, computed as matrix products. The objectness enters as minus its
-    probability, not its logarithm, so that it is commensurate with the others (DETR, section 3.1). Arguments are those
-    of one sample in `match`.
+    Pixel and Dice losses are computed as matrix products. Objectness enters as minus its probability, not its
+    logarithm, to make it commensurate with the others (DETR, section 3.1). Arguments are those of one sample in
+    `match`.
     """
     with torch.autocast(logits.device.type, enabled=False):  # sums over pixels overflow half precision
         logits, targets, counts = (part.flatten(1) for part in counted(logits, targets, valid[None]))
@@ -123,27 +122,27 @@ def pairwise_costs(logits: Tensor, targets: Tensor, valid: Tensor, objectness: T
 def match(
     logits: Tensor, objectness: Tensor, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> list[Pairs]:
-    """Hungarian matching: the cheapest assignment of a different candidate to every mask of a set.
+    """Hungarian matching: the minimum-cost assignment of a different candidate to each mask of a set.
 
     Args:
         logits: the candidates, float (batch, N, height, width).
         objectness: float (batch, N), logits.
-        targets: the set of each sample, bool or float (K, height, width); K may differ, from 0 to N.
-        valid: bool (batch, height, width), the pixels that count.
+        targets: the set of each sample, bool or float (K, height, width); K may vary from 0 to N.
+        valid: bool (batch, height, width), the valid pixels.
         weights: factors of the pixel, Dice and objectness costs.
 
     Returns:
-        The pairs of each sample, by the candidates' numbers, on the device of the logits.
+        The pairs of each sample, in order of candidate index, on the device of the logits.
 
     Raises:
-        ValueError: a set with more masks than candidates.
-        InputError: a cost is not finite: the training diverged.
+        ValueError: a set has more masks than candidates.
+        InputError: a cost is not finite because training diverged.
     """
     outputs = logits.shape[1]
     if any(len(masks) > outputs for masks in targets):
         raise ValueError(f"a set has more masks than the {outputs} candidates; cut it with cut_set first")
     costs = [pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)]
-    table = torch.cat(costs, dim=1).cpu().numpy()  # waits for the device once
+    table = torch.cat(costs, dim=1).cpu().numpy()  # a single device synchronisation
     ends = np.cumsum([len(masks) for masks in targets])[:-1]
     return [_assigned(sample, part, logits.device) for sample, part in enumerate(np.split(table, ends, axis=1))]
 
@@ -153,7 +152,7 @@ def _assigned(sample: int, costs: npt.NDArray[np.floating], device: torch.device
         candidate, mask = np.argwhere(~np.isfinite(costs))[0]
         raise InputError(
             f"sample {sample}: matching candidate {candidate} with mask {mask} costs {costs[candidate, mask]}; "
-            "the network's numbers are no longer finite: lower the learning rate or clip the gradients"
+            "the network's outputs are no longer finite: lower the learning rate or clip the gradients"
         )
     candidates, masks = linear_sum_assignment(costs)
     return torch.from_numpy(candidates).to(device), torch.from_numpy(masks).to(device)
@@ -162,16 +161,16 @@ def _assigned(sample: int, costs: npt.NDArray[np.floating], device: torch.device
 def proposal_loss(
     proposals: Proposals, targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The bipartite matching loss of stage 1, of the last decoder layer and of each earlier one.
+    """The bipartite matching loss of stage 1, summed over all decoder layers as in Mask2Former.
 
-    Every layer is matched by itself. Its pixel and Dice losses are means over the matched masks of the whole batch
-    (not over samples of their means), so that every mask has the same weight; its objectness loss is the mean over all
-    candidates of the batch, weighted with 1 (matched) and `no_object` (see `MatchWeights.objectness_target` for other
-    goals). The layers' losses are added, as in Mask2Former. Arguments and errors are those of `match`.
+    Each layer is matched separately. Pixel and Dice losses are means over all matched masks of the batch (not means of
+    sample means), so that each mask has the same weight; the objectness loss is the mean over all candidates of the
+    batch, weighted by 1 (matched) or `no_object` (for other goals see `MatchWeights.objectness_target`). Arguments and
+    errors are those of `match`.
 
     Returns:
-        The loss, a scalar, and its summands, without gradients: "mask", "dice" and "objectness" of the last
-        layer and "earlier", all weighted.
+        The loss, a scalar, and its weighted summands without gradients: "mask", "dice" and "objectness" of the last
+        layer, and "earlier".
     """
     parts = _layer_losses(proposals.logits, proposals.objectness, targets, valid, weights)
     parts["earlier"] = torch.zeros_like(parts["mask"])
@@ -197,7 +196,7 @@ def _layer_losses(
     goals, shares = _goals(logits, pairs, targets, valid, weights)
     entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
     losses["objectness"] = weights.objectness * (entropy / shares.sum())
-    if weights.ranking:  # log(1 + exp(-difference)) of pairs of a click's candidates, by their goals' distance
+    if weights.ranking:  # log(1 + exp(-difference)) of a click's pairs of candidates, weighted by their goals' gap
         better, scores = (goals[:, :, None] - goals[:, None]).clamp(min=0), objectness.to(goals.dtype)
         lost = (better * F.softplus(scores[:, None] - scores[:, :, None])).sum()
         losses["ranking"] = weights.ranking * (lost / better.sum().clamp(min=1e-6))
@@ -208,7 +207,7 @@ def _layer_losses(
 def _goals(
     logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> tuple[Tensor, Tensor]:
-    """The target of every candidate's objectness, and its weight: float (batch, N) each, at least float32."""
+    """Target and weight of each candidate's objectness: float (batch, N) each, at least float32."""
     goals = torch.zeros(logits.shape[:2], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
     if weights.objectness_target == "matched":
         for row, (candidates, _) in zip(goals, pairs, strict=True):
@@ -227,7 +226,7 @@ def _goals(
 
 
 def distinct(masks: BoolArray) -> IntArray:
-    """Numbers of the masks, bool (K, height, width), that are not empty and repeat no earlier one: int64 (k,)."""
+    """Indices of the non-empty masks that differ from all earlier ones: int64 (k,), from bool (K, height, width)."""
     seen: set[bytes] = set()
     kept = []
     for number, mask in enumerate(masks):
@@ -239,10 +238,10 @@ def distinct(masks: BoolArray) -> IntArray:
 
 
 def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
-    """Which masks of a set are matched if it has more masks than candidates.
+    """Select at most `outputs` masks of a set, for sets with more masks than candidates.
 
-    At most `outputs` masks by number, int64 (k,), ascending: the center's (the first), `supervised`, which supervises
-    stage 2, and random others; `supervised` alone if only one fits.
+    Returns ascending indices, int64 (k,): the first mask (the center's), `supervised`, which supervises stage 2, and
+    random others; only `supervised` if `outputs` is 1.
     """
     count = len(masks)
     if count <= outputs:
@@ -257,17 +256,17 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 def chosen_candidates(
     logits: Tensor, supervised: Tensor, valid: Tensor, rule: Selection = "current", sets: Sequence[Tensor] = ()
 ) -> Tensor:
-    """The candidate of each sample that goes on to stage 2, by its IoU with the ground truth.
+    """The candidate of each sample that is passed to stage 2, chosen by its IoU with the ground truth.
 
-    int64 (batch,), the lowest number among equals; an empty union counts as an IoU of 0.
+    int64 (batch,), the lowest index on ties; an empty union has an IoU of 0.
 
     Args:
         logits: float (batch, N, height, width).
         supervised: bool or float (batch, height, width), the masks that supervise stage 2; above 0.5 is object.
-        valid: bool (batch, height, width), the pixels that count.
-        rule: "current": the largest IoU with the supervising mask (paper, section 4.2); "any-gt": with any mask of the
+        valid: bool (batch, height, width), the valid pixels.
+        rule: "current": the highest IoU with the supervising mask (paper, section 4.2); "any-gt": with any mask of the
             set (section 3.2).
-        sets: the set of each sample, bool or float (K, height, width), K > 0; only used by "any-gt".
+        sets: the set of each sample, bool or float (K, height, width), K > 0; used only by "any-gt".
     """
     rows = zip(logits, supervised[:, None] if rule == "current" else sets, valid, strict=True)
     best = [_ious(own.sigmoid() > THRESHOLD, goals > 0.5, counts).amax(dim=1).argmax() for own, goals, counts in rows]
@@ -275,7 +274,7 @@ def chosen_candidates(
 
 
 def _ious(found: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-    """IoU of every candidate with every mask, bool (N or K, height, width): float64 (N, K)."""
+    """Pairwise IoUs of candidates and masks, bool (N or K, height, width): float64 (N, K)."""
     found, masks = ((part & valid).flatten(1).double() for part in (found, masks))
     both = found @ masks.T
     union = found.sum(1)[:, None] + masks.sum(1) - both

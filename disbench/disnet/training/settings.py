@@ -1,4 +1,4 @@
-"""A training's file: the network, the shards, the schedule; from `baselines/configs/` or the user's own TOML."""
+"""Training settings (network, shards, schedule), from `baselines/configs/` or a user's TOML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from disbench.io.settings import Bounds, Count, settings_from, with_overrides
 
 Selection = Literal["current", "any-gt"]
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
-Size = Annotated[float, Bounds(0, MAX_COUNT)]  # a rate, a number of epochs or a norm
+Size = Annotated[float, Bounds(0, MAX_COUNT)]  # a learning rate, a number of epochs or a norm
 Share = Annotated[float, Bounds(0, 1)]
 Decay = Annotated[float, Bounds(0, 0.999999)]
 
@@ -27,9 +27,9 @@ class Shards:
 
     Attributes:
         folder: a finished folder of shards.
-        images: folder of their images; "" takes the embedded photos.
-        only: pattern of the images' `file_name`s that are trained on, with `*`, `?` and `[...]`.
-        times: how often an epoch has each set.
+        images: folder of their images; "" for the embedded photos.
+        only: pattern of the `file_name`s to train on, with `*`, `?` and `[...]`.
+        times: repetitions of each set in an epoch.
     """
 
     folder: str
@@ -43,11 +43,11 @@ class Augmentation:
     """Distribution of the views of an image; flips are probabilities.
 
     Attributes:
-        smallest_crop: sides of a crop, as a share of the image's, are drawn uniformly from here to 1.
-        brightness: largest change either way, as a share of the full range.
-        contrast: largest change of the factor either way.
-        views: number of fixed views of an image, the first two being the image itself and its mirror; 0 draws a view
-            for each example. Only features of fixed views can be cached.
+        smallest_crop: lower bound of a crop's sides relative to the image's, drawn uniformly up to 1.
+        brightness: maximum change in either direction, as a fraction of the full range.
+        contrast: maximum change of the factor in either direction.
+        views: number of fixed views per image, the first two being the image and its mirror image; 0 draws a view for
+            each example. Only features of fixed views can be cached.
     """
 
     smallest_crop: Annotated[float, Bounds(0.01, 1)] = 0.5
@@ -60,18 +60,18 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class MatchWeights:
-    """Weights of the proposals' losses; the defaults are PiClick's.
+    """Weights of the proposal losses; the defaults are PiClick's.
 
     Attributes:
-        mask: the pixel loss, `mask_loss`: "bce" or "focal" (alpha 0.25, gamma 2).
-        objectness: the loss of "this candidate is an object that the click may mean".
+        mask: weight of the pixel loss, `mask_loss`: "bce" or "focal" (alpha 0.25, gamma 2).
+        objectness: weight of the loss for whether a candidate is an object that the click may mean.
         no_object: weight of an unmatched candidate in the mean of the objectness loss; a matched one has 1.
-        objectness_target: "matched" (the paper): 1 for a matched candidate, 0 for others. Otherwise an IoU of the
-            candidate without a gradient, where every candidate has weight 1: "best-iou" with the best of the set's
-            masks, "own-iou" with the first one, the object that was clicked.
-        redundancy: by how much the IoU that a candidate is to tell is reduced where it repeats one that fits better:
-            this factor at an IoU of 1 with that one, falling to 0 at 0.5.
-        ranking: the loss of pairs of one click whose scores are not in the order of what they are to tell.
+        objectness_target: "matched" (the paper): 1 for matched candidates, 0 for others. Otherwise the candidate's IoU,
+            without gradient and with weight 1 for all: "best-iou" with the best mask of the set, "own-iou" with the
+            first mask, the clicked object.
+        redundancy: reduces the target IoU of a candidate that duplicates a better one: by this fraction if their IoU is
+            1, falling to 0 at 0.5.
+        ranking: weight of the loss of pairs of a click's candidates whose scores are not in the order of their targets.
     """
 
     mask: float = 5.0
@@ -86,7 +86,7 @@ class MatchWeights:
 
 @dataclass(frozen=True, slots=True)
 class RefinementLoss:
-    """Weights of stage 2's losses; the paper has the normalized focal loss alone."""
+    """Weights of stage 2's losses; the paper uses only the normalized focal loss."""
 
     normalized_focal: float = 1.0
     bce: float = 0.0
@@ -95,40 +95,40 @@ class RefinementLoss:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A whole training. The defaults are the paper's (section 4.2).
+    """All settings of a training; the defaults are the paper's (section 4.2).
 
     Attributes:
-        sampling: label for reports: how the shards' sets were made ("hierarchy", "proximity", ...).
+        sampling: label for reports: how the shards' sets were sampled ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
-        allow_measured: train although images are also in what measures or validates (`examples.refuse_measured`).
-        start: checkpoint to start from, "disnet" for the small network of this package; "" starts from the network's
-            own weights (`vit.weights`, or SAM's decoder).
-        start_parts: prefixes of the names of the parameters taken from `start` ("proposal"), whose other parts may be
-            another network's; empty: all, of the same network.
-        trained: prefixes of the names of the parameters to train ("refinement", "proposal.objectness"); empty: all.
-            A stage without any is computed only as far as the other needs it.
+        allow_measured: allow images that are also used for benchmarks or validation (`examples.refuse_measured`).
+        start: checkpoint to start from, "disnet" for the small network shipped with disbench; "" for the network's own
+            initial weights (`vit.weights`, or SAM's decoder).
+        start_parts: name prefixes of the parameters to load from `start` ("proposal"), whose other parts may differ;
+            empty: all parameters, of the same network.
+        trained: name prefixes of the parameters to train ("refinement", "proposal.objectness"); empty: all. A stage
+            without any is computed only if the other stage needs it.
         epochs: passes over all diverse sets.
-        steps: optimiser steps, in place of `epochs`; 0 for none.
-        batch: examples in a forward pass of each process.
-        accumulate: batches in an optimiser step.
+        steps: optimiser steps instead of `epochs`; 0 for none.
+        batch: examples per forward pass and process.
+        accumulate: batches per optimiser step.
         proposal_rate: learning rate of stage 1; `refinement_rate` is that of stage 2.
-        new_layers_factor: multiplies the rate of stage 2's layers that start without weights.
+        new_layers_factor: multiplies the learning rate of stage 2's layers without initial weights.
         first_rate: learning rate at the start of the warm-up.
-        warmup_epochs: length of the warm-up; `warmup_steps` where `steps` is given.
-        betas: Adam's two.
-        clip: largest norm of the gradient, 0 for none.
+        warmup_epochs: length of the warm-up; `warmup_steps` if `steps` is given.
+        betas: the two betas of Adam.
+        clip: maximum gradient norm, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
-        selection: which candidate goes on to stage 2; see `losses.chosen_candidates`.
-        chosen_by_score: share of examples where the candidate of the best score goes on instead.
+        selection: which candidate is passed to stage 2; see `losses.chosen_candidates`.
+        chosen_by_score: fraction of examples where the candidate with the best score is passed instead.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
-        later_clicks: "random": random clicks before the corrective ones, and a loss after the last click (the
-            paper's); "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the
-            last mask, the first of them on the candidate's, and a loss after each.
+        later_clicks: "random" (the paper): random clicks before the corrective clicks, and a loss after the last click;
+            "protocol": 1 to `corrective_clicks` clicks as in the protocol, each on the largest error of the last mask
+            (first of the candidate), and a loss after each.
         ema: decay of the averaged weights, 0 for none.
-        workers: loader processes.
+        workers: number of data loader workers.
         features: cache folder for a frozen encoder's features, "" for none; needs `augmentation.views`.
         validate_every: steps between benchmark runs, 0 for none, on the dataset `validation` (a card's name or path)
-            with `validation_options` (`option=value`), of `validation_samples` spread over it, 0 for all.
+            with `validation_options` (`option=value`), on `validation_samples` samples spread over it, 0 for all.
     """
 
     name: str
@@ -174,25 +174,25 @@ class Training:
 
     def __post_init__(self) -> None:
         if len(self.betas) != 2:
-            raise InputError(f"betas = {self.betas}; give Adam's two")
+            raise InputError(f"betas = {self.betas}; give two values")
         if self.features and not self.augmentation.views:
-            raise InputError("features are cached for fixed views only; set augmentation.views, or leave features out")
+            raise InputError("features are cached only for fixed views; set augmentation.views, or remove features")
         if not self.epochs and not self.steps:
-            raise InputError("no epochs and no steps; give one of them")
+            raise InputError("epochs and steps are both 0; set one of them")
         if self.validate_every and not self.validation:
             raise InputError("validate_every needs validation, the name of a dataset card")
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, for a checkpoint; `settings_from` reads them again."""
+        """All settings, for a checkpoint; `settings_from` reads them back."""
         return dataclasses.asdict(self)
 
 
 def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
-    """The training of a name in `baselines/configs/`, or of the user's own TOML file, with overrides applied.
+    """Load a training from `baselines/configs/` or a user's TOML file, and apply overrides.
 
     Args:
-        name: a name, or a path that ends in `.toml`. Its key `base` names another training that it changes.
-        overrides: `option=value`, with `table.option=value` for nested tables.
+        name: a name, or a `.toml` path. The file's key `base` names another training that it modifies.
+        overrides: `option=value`, or `table.option=value` for nested tables.
     """
     path = definitions.find("baselines/configs", name)
     content = {"name": path.stem, **definitions.load(path)}
@@ -208,7 +208,7 @@ def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def resolved(training: Training, root: Path | None) -> Training:
-    """The training with relative folders found here or below `root`, the root of the datasets."""
+    """Resolve relative folders against the working directory or `root`, the root of the datasets."""
     shards = tuple(
         dataclasses.replace(
             source,
@@ -229,5 +229,5 @@ def _found(folder: str, root: Path | None, what: str) -> str:
     if root is not None and addresses.here(root / folder, optional=True).is_dir():
         return str(root / folder)
     below = f" nor below {root}" if root is not None else ""
-    fix = "make them with disbench sample" if what == "shards" else "name the folder, or give --data"
+    fix = "create them with disbench sample" if what == "shards" else "name the folder, or give --data"
     raise InputError(f"{folder}: no such folder of {what} here{below}; {fix}")

@@ -44,18 +44,18 @@ from disbench.io.files import file_sha256
 from disbench.shards.manifest import read_manifest
 from disbench.workers import processes, threads
 
-Benchmark = Callable[[DisnetMethod], Mapping[str, float]]  # evaluates the network in training: figures by name
+Benchmark = Callable[[DisnetMethod], Mapping[str, float]]  # evaluates the network during training: figures by name
 Report = Callable[[int, int, Mapping[str, float]], None]
-"""Receives each line of the log: the step, the number of steps, the figures."""
+"""Receives each log line: the step, the number of steps, and the figures."""
 STATE = "checkpoint"
 TRAINED = "disnet.safetensors"
 _NEW = ("blocks", "kept_", "corrected_", "token_norm", "features_norm")
-"""Prefixes of the names of stage 2's parameters that start without weights."""
+"""Name prefixes of stage 2's parameters without initial weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """The result of a call of `train`: finished steps of all calls, seconds of this one, the log's last line."""
+    """Result of `train`: finished steps over all calls, seconds of this call, and the log's last line."""
 
     checkpoint: Path
     steps: int
@@ -72,30 +72,30 @@ def train(
     device: str = "",
     until: int = 0,
 ) -> TrainingResult:
-    """Train a network, or resume an interrupted training; on a CPU the losses are those of an uninterrupted one.
+    """Train a network, or resume an interrupted training; on a CPU, resuming gives the same losses.
 
-    With several processes (`accelerate launch`) each takes its share of the examples, and the first writes.
+    With several processes (`accelerate launch`), each takes its share of the examples, and the first writes.
 
     Args:
-        training: the settings, its folders resolved (`settings.resolved`).
-        out: folder of the result: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
+        training: the settings, with resolved folders (`settings.resolved`).
+        out: output folder: `disnet.safetensors`, `log.csv`, `checkpoint/`, `tensorboard/`.
         benchmark: called every `validate_every` steps, with the averaged weights if there are any.
-        report: called with each line of the log.
-        device: "cpu", "cuda", or "" for accelerate's choice. One process can train in one precision only.
+        report: called with each log line.
+        device: "cpu", "cuda", or "" for accelerate's choice. A process can train in only one precision.
         until: stop after this step, with a checkpoint; 0 trains to the end.
 
     Raises:
         InputError: data, weights or the device are missing or damaged, memory runs out, a loss is not finite, or the
-            folder has a training with other settings.
+            folder contains a training with other settings.
     """
     with _fast_products(training.network):
         return _Run(training, out, device).go(benchmark, report, until)
 
 
 def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float | str]:
-    """Check a training in seconds: its data, a checkpoint in `out`, a batch, one step's losses and gradients.
+    """Check a training in seconds: its data, any checkpoint in `out`, a batch, and one step's losses and gradients.
 
-    Nothing is written except cached features. Figures by name; arguments and errors are those of `train`.
+    Writes nothing except cached features. Returns figures by name; arguments and errors are those of `train`.
     """
     began = time.monotonic()
     run = _Run(replace(training, workers=0), out, device)
@@ -105,7 +105,7 @@ def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float 
 
 
 def begin(out: Path, existing: str) -> None:
-    """Deal with an earlier training in a folder: "resume" keeps it, "overwrite" removes it, "fail" refuses it."""
+    """Handle an earlier training in a folder: "resume" keeps it, "overwrite" removes it, "fail" raises `InputError`."""
     names = (STATE, f"{STATE}{OLD}", TRAINED, "log.csv", "validation.csv", "tensorboard")
     found = [out / name for name in names if (out / name).exists()]
     if found and existing == "fail":
@@ -211,7 +211,7 @@ class _Run:
         return parts
 
     def _drawn_rounds(self, batch: Batch, part: int) -> list[int]:
-        """The number of corrective clicks of each example; seeds torch's own draws (`drop_path`) for the step, too."""
+        """The number of corrective clicks of each example; also seeds torch for the step (`drop_path`)."""
         seed = (self.training.seed, self.step, part, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         least = int(self.training.later_clicks == "protocol")
@@ -254,7 +254,7 @@ class _Run:
 
     @property
     def _result(self) -> Disnet:
-        """The network as it would be stored now: with averaged weights if there are any."""
+        """The network to store: with averaged weights if there are any."""
         averages: Any = self.averages
         return self.network if averages is None else averages.module
 
@@ -286,7 +286,7 @@ class _Run:
         return facts
 
     def _resumed(self) -> int:
-        """The number of finished steps, after the state of the last checkpoint is restored."""
+        """Restore the last checkpoint, if any; returns the number of finished steps."""
         folder = latest_state(self.out / STATE)
         if folder is None:
             return 0
@@ -297,7 +297,7 @@ class _Run:
 
 
 def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]]:
-    """Adam's groups, each with its rate: stage 1, stage 2, and what starts without weights in stage 2 or a design."""
+    """Adam's parameter groups with their learning rates: stage 1, stage 2, and new layers of stage 2 or a design."""
     groups: dict[str, tuple[float, list[nn.Parameter]]] = {
         "proposal": (training.proposal_rate, []),
         "refinement": (training.refinement_rate, []),
@@ -311,28 +311,28 @@ def parameter_groups(network: Disnet, training: Training) -> list[dict[str, Any]
 
 
 def total_steps(training: Training, examples: int, processes: int = 1) -> int:
-    """Optimiser steps of a training."""
+    """Number of optimiser steps of a training."""
     if training.steps:
         return training.steps
     return math.ceil(training.epochs * examples / (training.batch * training.accumulate * processes))
 
 
 def warmup_steps(training: Training, steps: int) -> int:
-    """Steps of the warm-up, of a training of `steps` steps."""
+    """Number of warm-up steps in a training of `steps` steps."""
     return training.warmup_steps if training.steps else round(steps * training.warmup_epochs / training.epochs)
 
 
 def learning_rate(step: int, steps: int, warmup: int, rate: float, first: float) -> float:
-    """The rate of a step, from 0: a linear warm-up from `first` to `rate`, then half a cosine (paper, section 4.2)."""
+    """Learning rate at a step, from 0: linear warm-up from `first` to `rate`, half a cosine (paper, section 4.2)."""
     if step < warmup:
         return first + (rate - first) * step / warmup
     return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def averaged(network: Disnet, decay: float) -> AveragedModel:
-    """A copy of a network whose parameters are an exponential moving average from here on.
+    """A copy of a network that tracks the exponential moving average of its parameters.
 
-    Update n has the decay (1 + n) / (10 + n) if that is smaller, so that the initial weights soon lose their influence.
+    Update n uses the decay (1 + n) / (10 + n) if smaller, so that the initial weights soon lose their influence.
     """
 
     def average(averages: Any, current: Any, updates: Tensor | int) -> None:
@@ -359,7 +359,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
             network = found.network.train()
         else:
             raise InputError(
-                f"{training.start}: holds another network; set the table network as in its training, or start_parts"
+                f"{training.start}: another network; set the table network as in its training, or start_parts"
             )
         start = {"sha256": file_sha256(path), "training": found.training.as_dict(), **found.facts}
     train_only(network, training.trained)
@@ -371,19 +371,19 @@ def _take_parts(network: Disnet, other: Disnet, prefixes: tuple[str, ...], where
     taken = {name: theirs.get(name) for name in network.state_dict() if name.startswith(prefixes)}
     for name, value in taken.items():
         if value is None or value.shape != network.state_dict()[name].shape:
-            raise InputError(f"{where}: its {name} does not fit; name parts in start_parts that both networks have")
+            raise InputError(f"{where}: its {name} does not fit; start_parts must name parts that both networks have")
     network.load_state_dict(taken, strict=False)
 
 
 def _weights_of(training: Training) -> NetworkSettings:
-    """The settings that decide which weights a network has, and how they work together."""
+    """The settings that determine a network's weights and architecture."""
     settings = training.network
     vit = replace(settings.vit, weights=None, revision="", drop_path=0.0)
     return replace(settings, vit=vit, weights="")
 
 
 def _next(batches: Iterator[Batch]) -> Batch:
-    """The next batch; an error in a loader process without the traceback that DataLoader puts before it."""
+    """The next batch; removes the traceback that DataLoader prepends to a worker's error message."""
     try:
         return next(batches)
     except InputError as error:
@@ -391,7 +391,7 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 def _start_worker(_: int) -> None:
-    processes.die_with_parent()  # torch's own watch misses a parent that is killed while a worker starts
+    processes.die_with_parent()  # torch misses a parent that is killed while a worker starts
     threads.limit(1)
     torch.set_num_threads(1)
 
@@ -402,7 +402,7 @@ def _accelerator(training: Training, device: str) -> Any:
         raise unknown_name("device", device, ("cpu", "cuda"))
     try:
         made = accelerate.Accelerator(mixed_precision=training.precision, cpu=device == "cpu")
-    except ValueError as error:  # accelerate keeps one state in a process
+    except ValueError as error:  # accelerate has one state per process
         raise InputError(
             f"precision = {training.precision}, device = {device!r}: not possible here, or not after another "
             f"training in the same process ({error})"
@@ -413,7 +413,7 @@ def _accelerator(training: Training, device: str) -> Any:
 
 
 def _keep_memory() -> None:
-    """Let glibc keep freed memory for the next step: clearing new pages costs more than most operations on them."""
+    """Make glibc keep freed memory for the next step: clearing new pages costs more than most operations on them."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for parameter in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             libc.mallopt(parameter, 2**31 - 1)
@@ -421,10 +421,10 @@ def _keep_memory() -> None:
 
 @contextmanager
 def _fast_products(settings: NetworkSettings) -> Iterator[None]:
-    """Use oneDNN for the small network's float32 matrix products, on AMD twice as fast as MKL.
+    """Use oneDNN for the small network's float32 matrix products, which is twice as fast as MKL on AMD CPUs.
 
-    torch uses it only where bfloat16 is allowed. oneDNN computes in bfloat16 on CPUs with AMX alone, where this does
-    nothing. Nor does it for the ViT, whose attention becomes slower.
+    torch uses oneDNN only if bfloat16 is allowed. Does nothing on CPUs with AMX, where oneDNN would really compute in
+    bfloat16, or for the ViT, whose attention becomes slower.
     """
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)()

@@ -18,12 +18,12 @@ from disbench.disnet.training.examples import Batch, refinement_clicks
 from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, chosen_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
-Parts = dict[str, Tensor]  # summands of a loss and figures of a step, by name
+Parts = dict[str, Tensor]  # summands of the loss and figures of a step, by name
 Clicks = list[list[Click]]
 
 
 class TwoStageLoss(nn.Module):
-    """The loss of a batch as one module, which distributed training wraps as a whole.
+    """The loss of a batch as one module, to be wrapped by distributed training.
 
     `clickers` is the number of threads that simulate clicks (OpenCV releases Python's lock).
     """
@@ -35,7 +35,7 @@ class TwoStageLoss(nn.Module):
         self._map = ThreadPoolExecutor(clickers).map if clickers > 1 else map
 
     def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
-        """The loss and its summands; rounds: the number of corrective clicks of each example."""
+        """The loss and its summands; `rounds` is the number of corrective clicks of each example."""
         if self.network.design is not None:
             return self._designed(batch, rounds)
         if self.network.options.first_click:
@@ -61,7 +61,7 @@ class TwoStageLoss(nn.Module):
         return loss + second, parts | more | {"iou2": _mean_iou(last, batch)}
 
     def _followed(self, kept: Kept, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Answers to all corrective clicks, made as the protocol makes them; the last of them; their rows."""
+        """Answers to all corrective clicks, placed as in the protocol; the last answers; rows of all answers."""
         clicks: Clicks = [list(given[:1]) for given in batch.clicks]
         targets, last = batch.signed_targets(), kept.logits
         answers, places = [], []
@@ -75,7 +75,7 @@ class TwoStageLoss(nn.Module):
         return torch.cat(answers), last, torch.cat(places)
 
     def _click(self, clicks: Clicks, targets: npt.NDArray[np.int8], logits: Tensor, rows: Sequence[int]) -> None:
-        """Add the next click to those of some rows of the batch, whose current logits are given."""
+        """Append the next click of some rows of the batch, from their current logits."""
         found = (logits.sigmoid() > THRESHOLD).cpu().numpy()
         given = [clicks[row] for row in rows]
         for row, click in zip(rows, list(self._map(next_click, targets[rows], found, given)), strict=True):
@@ -83,7 +83,7 @@ class TwoStageLoss(nn.Module):
                 clicks[row].append(click)
 
     def _one_stage(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
-        """With `first_click` off: the answer to the first click, and the answer to all clicks."""
+        """With `first_click` off: the loss of the answers to the first click and to all clicks."""
         matching = self.settings.matching
         proposals = self.network.propose(batch.inputs, batch.first)
         loss, parts = proposal_loss(proposals, batch.masks, batch.valid, matching)
@@ -104,7 +104,7 @@ class TwoStageLoss(nn.Module):
         return loss + second, parts | {"iou2": _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)}
 
     def _designed(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
-        """A design's loss of the first answer, and the mean of those of its later answers (see `later_clicks`)."""
+        """A design's loss of the first answer plus the mean loss of its later answers (see `later_clicks`)."""
         clicks: Clicks = [list(given[:1]) for given in batch.clicks]
         loss, parts, last = self._answered(batch, batch.first, clicks, None)
         parts["iou1"] = _mean_iou(last, batch)
@@ -135,7 +135,7 @@ class TwoStageLoss(nn.Module):
     def _answered(
         self, batch: Batch, given: ClickBatch, clicks: Sequence[Sequence[Click]], last: Tensor | None
     ) -> tuple[Tensor, Parts, Tensor]:
-        """A design's loss of its answers to some clicks, its summands, and the masks that go on, without gradients."""
+        """A design's loss of its answers to some clicks, its summands, and the kept masks without gradients."""
         assert self.network.design is not None
         proposals = self.network.propose(batch.inputs, given, last)
         loss, parts = self.network.design.loss(proposals, goal_of(batch, clicks), self.settings)
@@ -153,9 +153,9 @@ class TwoStageLoss(nn.Module):
     def _clicked(
         self, batch: Batch, rounds: Sequence[int], answer: Callable[[ClickBatch, Tensor], Tensor]
     ) -> ClickBatch:
-        """All clicks of stage 2: the first, the random ones, then corrective ones on the current answer.
+        """All clicks of stage 2: the first click, random clicks, then corrective clicks on the current answer.
 
-        `answer` makes the current masks' logits of the clicks so far and their rows of the batch.
+        `answer` computes mask logits from the clicks so far and their rows in the batch.
         """
         clicks: Clicks = [list(given) for given in batch.clicks]
         targets = batch.signed_targets()
@@ -163,17 +163,17 @@ class TwoStageLoss(nn.Module):
             index = torch.tensor(rows, device=batch.inputs.device)
             given = refinement_clicks(batch.first.rows(index), [clicks[row] for row in rows])
             self._click(clicks, targets, answer(given, index), rows)
-        torch.clear_autocast_cache()  # older torch caches weights cast here, without gradients
+        torch.clear_autocast_cache()  # older torch caches the weights cast here without gradients
         return refinement_clicks(batch.first, clicks)
 
 
 def _turns(rounds: Sequence[int]) -> list[list[int]]:
-    """For each corrective click in turn, the rows of the batch that get it."""
+    """For each corrective click, the rows of the batch that get it."""
     return [[row for row, count in enumerate(rounds) if count > number] for number in range(max(rounds, default=0))]
 
 
 def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
-    """The masks that clicks, in cells, may mean; any mask of a set agrees with the first click."""
+    """The masks that clicks, in cells, may mean; all masks of a set agree with the first click."""
     sets = []
     for masks, target, own in zip(batch.masks, batch.targets, clicks, strict=True):
         x, y = (torch.tensor([getattr(click, axis) for click in own[1:]], dtype=torch.long) for axis in "xy")
@@ -186,7 +186,7 @@ def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
 def refinement_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, weights: RefinementLoss
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Stage 2's loss, the mean over the batch of the weighted losses, and its summands; tensors are (batch, h, w)."""
+    """Stage 2's loss, the batch mean of the weighted losses, and its summands; tensors are (batch, h, w)."""
     parts = {
         f"refined_{name}": getattr(weights, name) * loss(logits, targets, valid).mean()
         for name, loss in MASK_LOSSES.items()
@@ -197,7 +197,7 @@ def refinement_loss(
 
 
 def draw_rounds(count: int, most: int, seed: Sequence[int], least: int = 0) -> list[int]:
-    """The number of corrective clicks of each example: `least` to `most`, uniform."""
+    """Draw the number of corrective clicks of each example, uniform from `least` to `most`."""
     generator = np.random.default_rng(list(seed))
     return [int(number) for number in generator.integers(least, most + 1, size=count)]
 

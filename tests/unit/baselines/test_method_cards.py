@@ -170,7 +170,7 @@ WEIGHT = "[[weights]]\nfile = 'a'\nsha256 = 'x'\nbytes = 1\n"
 VARIANT = "[[variants]]\nbackbone = 'B'\ntraining_data = ['S']\n"
 BAD_CARDS = {
     "status = 'native'": "'title' is missing",
-    "title = 'T'\nstatus = 'published-only'": "says why not: reason",
+    "title = 'T'\nstatus = 'published-only'": "says why it cannot be run: reason",
     "title = 'T'\nstatus = 'bridge'": "names its adapter",
     "title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'": "'entry' goes with",
     f"{SMALL}threshold = 'high'": "threshold is a number",
@@ -178,7 +178,7 @@ BAD_CARDS = {
     f"{SMALL}[options.size]\nhelp = 'no default'": "no default",
     f"{SMALL}{VARIANT}file = '../a'": "plain file name",
     f"{SMALL}{WEIGHT}npm = 'p@1'\nmember = 'a'".replace("file = 'a'", "file = '../a'"): "plain file name",
-    f"{SMALL}{WEIGHT}npm = './folder'\nmember = 'a'": "not a package and its version",
+    f"{SMALL}{WEIGHT}npm = './folder'\nmember = 'a'": "not a package with a version",
 }
 
 

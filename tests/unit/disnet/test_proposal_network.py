@@ -153,9 +153,9 @@ LOST = "vit.encoder.layer.1.intermediate.dense.bias"
         ({}, None, {}, "config.json and model.safetensors"),
         ({}, b"damaged", {}, "config.json and model.safetensors"),
         ({}, LOST, {}, LOST.removeprefix("vit.")),
-        ({}, "", {"hidden": 64}, "hidden_size = 32, the network 64"),
-        ({}, "", {"layers": 3}, "num_hidden_layers = 2, the network 3"),
-        ({"model_type": "vit"}, "", {}, "a model of type 'vit', not 'vit_mae'"),
+        ({}, "", {"hidden": 64}, "hidden_size = 32, the network has 64"),
+        ({}, "", {"layers": 3}, "num_hidden_layers = 2, the network has 3"),
+        ({"model_type": "vit"}, "", {}, "model type is 'vit', not 'vit_mae'"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(

@@ -146,7 +146,7 @@ def test_a_value_out_of_range_is_named(override: str) -> None:
         ("disnet-small", ["augmentation.views=0"], "augmentation.views"),
         ("disnet-small", ["network.architecture=cnn"], "architecture 'cnn'"),
         ("disnet-small", ["stepps=1"], "'stepps'; did you mean 'steps'"),
-        ("disnet-small", ["epochs=0", "steps=0"], "no epochs and no steps"),
+        ("disnet-small", ["epochs=0", "steps=0"], "epochs and steps are both 0"),
         ("disnet-smal", [], "'disnet-smal'; did you mean 'disnet-small'"),
         ("none.toml", [], "none.toml"),
     ],

@@ -1,8 +1,8 @@
-"""What the code of its years needs from today's packages, for a bridged system's Python (docs/bridge.md).
+"""Compatibility shims for older bridged systems on current packages (docs/bridge.md).
 
-Python runs this file at its start if its folder is on PYTHONPATH. It names again what NumPy and torch dropped, keeps
-torch's former defaults, whose warnings would bury an error, and stands in for the modules in DISBENCH_EMPTY (names with
-commas between) that cannot be found. Python 3.7 or later, without disbench.
+Python runs this file at startup if its folder is on PYTHONPATH. It restores names removed from NumPy and defaults
+changed in torch, and provides empty modules for those in DISBENCH_EMPTY (comma-separated) that are not installed.
+Needs Python 3.7 or later, but not disbench.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ EMPTY = [name for name in os.environ.get("DISBENCH_EMPTY", "").split(",") if nam
 
 
 class Nothing:
-    """Can be made, called, subclassed and used as a decorator; does nothing."""
+    """Can be instantiated, called, subclassed and used as a decorator; does nothing."""
 
     def __init__(self, *args: object, **options: object) -> None:
         self.arguments = args
 
     def __call__(self, *args: object, **options: object) -> object:
-        """What was handed in first, as a decorator would."""
+        """Return the first argument, as a decorator would."""
         return args[0] if args else self
 
     def __getattr__(self, name: str) -> object:
@@ -40,7 +40,7 @@ class Nothing:
 class EmptyModule(types.ModuleType):
     """A module in which every name is a class that does nothing."""
 
-    __version__ = "999"  # as new as anybody asks for
+    __version__ = "999"  # passes any minimum-version check
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -49,12 +49,12 @@ class EmptyModule(types.ModuleType):
 
 
 class EmptyFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of EMPTY, and any module below one that it found, where nothing else did."""
+    """Finds the modules in EMPTY and their submodules if no other finder does."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec of an empty module, or None: what is installed is never completed."""
+        """The spec of an empty module, or None; submodules of installed packages are never added."""
         parent = sys.modules.get(name.rpartition(".")[0])
         if name in EMPTY or isinstance(parent, EmptyModule):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
@@ -65,16 +65,16 @@ class EmptyFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return EmptyModule(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """There is nothing to run."""
+        """Do nothing."""
 
 
 class AfterImport(importlib.abc.MetaPathFinder):
-    """Completes `numpy` and `torch` when they have been imported; nothing is imported for it."""
+    """Patches `numpy` and `torch` after they are imported, without importing them itself."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec that the others find, whose loader calls our function at its end."""
+        """The spec from the other finders, with a loader that calls our patch at the end."""
         if name not in COMPLETIONS:
             return None
         complete = COMPLETIONS.pop(name)
@@ -91,7 +91,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
 
 
 def complete_numpy(np: Any) -> None:
-    """Names that NumPy 1.24 and 2.0 dropped."""
+    """Restore names removed in NumPy 1.24 and 2.0."""
     names: dict[str, Any] = {"int": int, "float": float, "bool": bool, "object": object, "str": str, "complex": complex}
     known = vars(np)
     names.update(mat=known["asmatrix"], float_=known["float64"], Inf=known["inf"], NaN=known["nan"])
@@ -100,7 +100,7 @@ def complete_numpy(np: Any) -> None:
 
 
 def complete_torch(torch: Any) -> None:
-    """Its defaults before 2.6: checkpoints hold classes, and indices of meshgrid are those of matrices."""
+    """Restore defaults of older torch: `load` accepts pickled classes, `meshgrid` uses matrix ("ij") indexing."""
     for name, argument, value in (("load", "weights_only", False), ("meshgrid", "indexing", "ij")):
         function = getattr(torch, name, None)
         if function is not None and argument in inspect.signature(function).parameters:
