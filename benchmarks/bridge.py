@@ -1,9 +1,9 @@
-"""What a method in a child process costs a click beyond its model.
+"""Overhead per click of a method in a child process, beyond its model.
 
     python benchmarks/bridge.py
 
-A model that answers at once, so all that passes is the bridge's. The processor's time (of both processes, for a predict
-and its keep) and the least time are what a machine says that has other work; the median is what a quiet one says.
+The model answers immediately, so all time is the bridge's. On a busy machine use the CPU time (of both processes, for a
+predict and its keep) and the minimum, on a quiet machine the median.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Session:
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """Of one call."""
+    """Wall time of one call."""
     begun = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - begun)
 
 
 def processor_seconds(session: BridgeSession, clicks: list[Click]) -> float:
-    """That both processes have used so far."""
+    """CPU time used so far by both processes."""
     scores = session.predict(clicks).scores
     assert scores is not None
     return time.process_time() + float(scores[0])
 
 
 def times_of(method: Bridge, image: np.ndarray, repeats: int) -> tuple[dict[str, list[float]], float]:
-    """Milliseconds of each call, by its name; and of the processor for a predict and a keep."""
+    """Milliseconds of each call by its name, and CPU milliseconds of a predict with its keep."""
     clicks = [Click(n, n, n % 2 == 0) for n in range(20)]
     times: dict[str, list[float]] = {"predict": [], "keep (a round trip alone)": [], "open": []}
     predicted, kept, opened = times.values()

@@ -1,17 +1,16 @@
-"""The simulated click against the literal restatement of the protocol, on the predictions of stored runs.
+"""Speed of the simulated click compared with the literal restatement of the protocol, on predictions of stored runs.
 
     python benchmarks/clicks.py RUN... --data DIR
     python benchmarks/clicks.py --stand-in --data DIR
 
-A run must have been stored with its kept masks (`disbench run ... --store kept`): click k of a sample sees the
-mask that was kept after click k - 1, and the clicks before. `--stand-in` makes ragged predictions out of the
-masks of GrabCut and DAVIS instead. Targets and predictions are taken to each of three sizes (nearest pixel,
-turned where the image stands upright); those of that very size stay as they are.
+Runs must be stored with their kept masks (`disbench run ... --store kept`): click k of a sample sees the mask kept
+after click k - 1 and the earlier clicks. `--stand-in` instead makes ragged predictions from the masks of GrabCut and
+DAVIS. Targets and predictions are resized to each of three sizes (nearest pixel, transposed for portrait images)
+unless they have that size already.
 
-Each click is timed on both sides by turns, best of `--repeats` (of five times as many where ours is not twice as
-fast, so that no interruption decides); a ratio is one click's, above 1 where ours is faster. Both sides must
-give the same click. Both use OpenCV's own transform: it is the faster one, and the only one whose ties are
-always the same (see docs/clicks.md).
+Both sides are timed alternately for each click, best of `--repeats` (up to five times as many if ours is not twice as
+fast, to exclude interruptions). Ratios are per click, above 1 if ours is faster. Both sides must give the same click.
+Both use OpenCV's own distance transform, which is faster and the only one with deterministic ties (see docs/clicks.md).
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SIZES = ((375, 500), (480, 854), (1080, 1920))
 
 
 class Timed(NamedTuple):
-    """Seconds of one click on both sides; `first` is the sample's first click."""
+    """Seconds of one click on both sides; `first` is True for a sample's first click."""
 
     first: bool
     ours: float
@@ -50,7 +49,7 @@ class Timed(NamedTuple):
 
 
 def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
-    """All that the clicks of a stored run saw, sample by sample."""
+    """The situations before all clicks of a stored run, sample by sample."""
     run = read_run(run_folder)
     source = open_dataset(run.dataset, data)
     index = {sample: number for number, sample in enumerate(source.ids)}
@@ -70,7 +69,7 @@ def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
 
 
 def targets(source: SampleSource, every: int) -> Iterator[Array]:
-    """Of every n-th sample of a dataset."""
+    """Targets of every n-th sample of a dataset."""
     return (source.read(index).target for index in range(0, len(source.ids), every))
 
 
@@ -99,13 +98,13 @@ def line(size: tuple[int, int], what: str, results: Sequence[Timed]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The simulated click against the literal restatement.")
+    parser = argparse.ArgumentParser(description="Speed of the simulated click against the literal restatement.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--data", type=Path, default=os.environ.get("DISBENCH_DATA"))
-    parser.add_argument("--stand-in", action="store_true", help="ragged predictions instead of a run's")
-    parser.add_argument("--every", type=int, default=1, help="every n-th sample only")
+    parser.add_argument("--stand-in", action="store_true", help="use ragged predictions instead of a run's")
+    parser.add_argument("--every", type=int, default=1, help="use every n-th sample only")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of OpenCV; its own choice by default")
+    parser.add_argument("--threads", type=int, help="OpenCV threads; OpenCV's own choice by default")
     arguments = parser.parse_args()
     if bool(arguments.runs) == arguments.stand_in or not arguments.data:
         parser.error("name stored runs or --stand-in, and the datasets by --data or DISBENCH_DATA")

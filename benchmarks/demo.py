@@ -1,4 +1,4 @@
-"""A person's path through the demo, in a real browser: the pictures of docs/demo.md, and the files that it saves.
+"""Walk through the demo in a real browser: makes the screenshots of docs/demo.md and the files that the demo saves.
 
 python benchmarks/demo.py --out demo-path --pictures docs
 """
@@ -27,11 +27,11 @@ FIRST = (172, 336, "left")
 REFINING = ((237, 219, "left"), (228, 86, "right"))
 SAMPLE, CHOICE = "astronaut/2", "2"
 COLOURS = 256
-"""Of a picture: a small file, and no difference to see."""
+"""Colours of a screenshot: small files without a visible difference."""
 
 
 def copied_photos(folder: Path) -> list[str]:
-    """The embedded photos, copied to a folder: a command then names a file, and not where Python lies."""
+    """Copy the embedded photos to a folder, so that commands show a file name and not an installation path."""
     names = [image.file_name for image in open_photos().images.values()]
     for name in names:
         shutil.copy(photo_path(name), folder / name)
@@ -40,7 +40,7 @@ def copied_photos(folder: Path) -> list[str]:
 
 @contextmanager
 def demo(folder: Path, *arguments: str) -> Iterator[str]:
-    """The address of a demo that runs in a folder, in a process of its own."""
+    """Run the demo in a folder, in a separate process; yields its URL."""
     command = [sys.executable, "-m", "disbench", "demo", "--no-browser", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     try:
@@ -52,26 +52,26 @@ def demo(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 class Person:
-    """What a person does on the page."""
+    """Actions of a user on the page."""
 
     def __init__(self, page: Any, pictures: Path) -> None:
         self.page, self.pictures = page, pictures
 
     def wait(self) -> None:
-        """Until the method has answered."""
+        """Wait until the method has answered."""
         self.page.wait_for_selector("#stage:not([aria-busy])", timeout=300_000)
         self.page.mouse.move(2, 2)
         self.page.wait_for_timeout(200)
 
     def click(self, x: int, y: int, button: str) -> None:
-        """On a pixel of the photo."""
+        """Click a pixel of the photo."""
         box = self.page.locator("#photo").bounding_box()
         scale = box["width"] / self.page.evaluate("document.getElementById('photo').naturalWidth")
         self.page.mouse.click(box["x"] + (x + 0.5) * scale, box["y"] + (y + 0.5) * scale, button=button)
         self.wait()
 
     def picture(self, name: str) -> None:
-        """Save what the page looks like."""
+        """Save a screenshot."""
         taken = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         path = self.pictures / f"demo-{name}.png"
         taken.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -80,7 +80,7 @@ class Person:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-path"), help="folder that the page saves into")
+    parser.add_argument("--out", type=Path, default=Path("demo-path"), help="folder that the page saves to")
     parser.add_argument("--pictures", type=Path, default=Path("demo-path"), help="folder of the screenshots")
     parser.add_argument("--method", default="mobilesam")
     parser.add_argument("--set", nargs="*", default=["later=1"], help="options of the method")

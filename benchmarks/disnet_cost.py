@@ -1,9 +1,8 @@
-"""What a later click costs beside the first one: FLOPs and CPU time of DISNet on ViT-B, by part, random weights.
+"""Cost of later clicks compared with the first: FLOPs and CPU time of DISNet on ViT-B by part, with random weights.
 
     python benchmarks/disnet_cost.py [--side 448] [--later 2 5] [--repeats 5]
 
-One thread, one image; the median of the repeats after a warm-up run, for each part. A part's time
-excludes the parts that it calls.
+One thread, one image; the median of the repeats after a warm-up run. A part's time excludes the parts that it calls.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from disbench.reports.render import as_text
 
 @contextmanager
 def milliseconds() -> Iterator[Callable[[], float]]:
-    """The meter of the process's CPU time, that is of its one thread."""
+    """A meter of the process's CPU time (one thread)."""
     yield lambda: time.process_time() * 1e3
 
 

@@ -1,9 +1,9 @@
-"""`disbench sample` on one engine and another: wall time, memory, and whether the bytes are the same.
+"""`disbench sample` on different engines: wall time, memory, and whether the output is identical.
 
-Makes an LVIS file of many copies of a real one (as `throughput.py`), samples it with each recipe on each engine, every
-time in a process of its own, and compares the folders. The efficiency of two workers is the time of one, less that of
-reading the JSON, over twice that of the two, less the same. `ray` begins a cluster for the command and ends it;
-`cluster` is Ray on a cluster of this machine that stands before and after (`--address auto`).
+Makes an LVIS file of many copies of a real one (as in `throughput.py`), samples it with each recipe on each engine in a
+new process, and compares the folders. The efficiency of n workers is the time of one worker over n times that of n
+workers, both without the time to read the JSON. `ray` starts and stops a cluster for the command; `cluster` uses a Ray
+cluster that is already running on this machine (`--address auto`).
 
     python benchmarks/engines.py [LVIS.json] [--copies 1000] [--recipes lvis-hierarchy coco-lvis-proximity]
                                  [--engines local:1 local:2 ray:2 cluster:2]
@@ -31,7 +31,7 @@ from disbench.datasets.instances import open_annotations
 
 
 def content(folder: Path) -> str:
-    """One hash of all files of a folder, their names included."""
+    """A hash of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -40,7 +40,7 @@ def content(folder: Path) -> str:
 
 @contextlib.contextmanager
 def standing_cluster(workers: int) -> Iterator[None]:
-    """A Ray cluster of this machine, with a core for each worker; at the end all Ray on this machine is ended."""
+    """A Ray cluster on this machine with one core per worker; stops all Ray processes on this machine at the end."""
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     start = [*ray, "start", "--head", "--num-cpus", str(workers), "--include-dashboard", "false"]
     subprocess.run([*start, "--disable-usage-stats"], check=True, stdout=subprocess.DEVNULL)
@@ -51,7 +51,7 @@ def standing_cluster(workers: int) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Engines on the same work.")
+    parser = argparse.ArgumentParser(description="Compare engines on the same work.")
     parser.add_argument("annotations", nargs="?", type=Path, default=default_annotations())
     parser.add_argument("--copies", type=int, default=1000)
     parser.add_argument("--recipes", nargs="+", default=["lvis-hierarchy", "coco-lvis-proximity"])

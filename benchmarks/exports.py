@@ -1,14 +1,13 @@
-# ruff: noqa: PLC0415  (each part runs where its own libraries are)
-"""Annotations exported by the tools' own libraries: does disbench sample and benchmark them, with pycocotools' masks?
+# ruff: noqa: PLC0415  (each part runs in the environment with its own libraries)
+"""Check that disbench samples and benchmarks annotations exported by other tools, with the same masks as pycocotools.
 
-    python benchmarks/exports.py make DIR     # with the Python of an environment that has some of the tools
-    python benchmarks/exports.py check DIR    # with the Python of disbench
+    python benchmarks/exports.py make DIR     # in an environment with some of the tools
+    python benchmarks/exports.py check DIR    # in the environment of disbench
 
-`make` takes six photographs of COCO from $DISBENCH_DATA (one with a crowd region) and exports them with every library
-that it finds, so it can be repeated with several environments: datumaro (CVAT's exporter), supervision, sahi and
-labelme2coco; fiftyone; label-studio-sdk, imantics, pylabel and globox. `check` runs `disbench sample` and
-`disbench run` on each export and prints one row of a table; areas are compared with those of pycocotools' `annToMask`
-on the same file.
+`make` takes six COCO photographs from $DISBENCH_DATA (one with a crowd region) and exports them with every installed
+library; repeat it in several environments: datumaro (CVAT's exporter), supervision, sahi and labelme2coco; fiftyone;
+label-studio-sdk, imantics, pylabel and globox. `check` runs `disbench sample` and `disbench run` on each export,
+compares areas with pycocotools' `annToMask` on the same file, and prints one table row per export.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Json = dict[str, Any]
 Maker = Callable[[Path, Path], None]
 PICTURES = 6
 MAKERS: dict[str, tuple[str, Maker]] = {}
-"""Name of an export -> its library and what makes it from the source's folder in a new folder."""
+"""Name of an export -> its library, and the function that exports from the source folder to a new folder."""
 
 
 def maker(name: str, library: str) -> Callable[[Maker], Maker]:
@@ -47,7 +46,7 @@ def maker(name: str, library: str) -> Callable[[Maker], Maker]:
 
 
 def write_source(folder: Path) -> None:
-    """Photographs with three to eight objects and one with a crowd region, as COCO writes them."""
+    """Write photographs with three to eight objects and one with a crowd region, in COCO's layout."""
     root = Path(os.environ["DISBENCH_DATA"]) / "coco"
     coco = json.loads((root / "instances_val.json").read_text())
     objects = Counter(annotation["image_id"] for annotation in coco["annotations"])
@@ -66,7 +65,7 @@ def write_source(folder: Path) -> None:
 
 
 def describe(out: Path, **options: str) -> None:
-    """Leave beside an export how disbench is told to read it; paths relative to its folder."""
+    """Write the dataset options with which disbench reads an export; paths are relative to its folder."""
     (out / "read.json").write_text(json.dumps(options))
 
 
@@ -161,7 +160,7 @@ def _(source: Path, out: Path) -> None:
     describe(out, annotations="dataset.json", images="labels")
 
 
-# --- fiftyone, whose exporters work without its database
+# --- fiftyone; its exporters work without its database
 
 
 def fiftyone(source: Path, exporter: Any, label: Callable[[Json, list[tuple[str, Any]]], Any]) -> None:
@@ -317,7 +316,7 @@ def _(source: Path, out: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Write every export whose library is here."""
+    """Write every export whose library is installed."""
     source = folder / "source"
     if not source.exists():
         write_source(source)
@@ -339,7 +338,7 @@ def make(folder: Path) -> None:
 
 
 def command(*words: object) -> str:
-    """Run a disbench command; its summary with what was left out, or its error."""
+    """Run a disbench command; returns its summary, including what was skipped, or its error."""
     done = subprocess.run(
         [sys.executable, "-m", "disbench", *map(str, words)], check=False, capture_output=True, text=True
     )
@@ -349,14 +348,14 @@ def command(*words: object) -> str:
 
 
 def compared(folder: Path, annotations: str, samples: list[Any]) -> str:
-    """How many samples have the area of pycocotools' mask."""
+    """How many samples have the same area as pycocotools' mask."""
     from pycocotools.coco import COCO
 
     sys.stdout, shown = open(os.devnull, "w"), sys.stdout  # noqa: SIM115, PTH123  (COCO prints)
     coco = COCO(str(folder / annotations))
     sys.stdout = shown
     for each in coco.dataset["annotations"]:
-        if isinstance(each["segmentation"], list):  # pycocotools stops where the first ring has fewer than three points
+        if isinstance(each["segmentation"], list):  # pycocotools fails if the first ring has fewer than three points
             each["segmentation"] = [ring for ring in each["segmentation"] if len(ring) >= 6]
     theirs = Counter(int(coco.annToMask(each).sum()) for each in coco.dataset["annotations"] if each["segmentation"])
     ours = Counter(int((sample.target == 1).sum()) for sample in samples)
@@ -364,7 +363,7 @@ def compared(folder: Path, annotations: str, samples: list[Any]) -> str:
 
 
 def check(folder: Path) -> None:
-    """Print a table: each export sampled and benchmarked, and its areas beside pycocotools'."""
+    """Sample and benchmark each export, and print a table with its areas compared with pycocotools'."""
     from disbench.datasets.cards import open_dataset
 
     print("| export | tool | sample | run | areas as pycocotools |\n| --- | --- | --- | --- | --- |")

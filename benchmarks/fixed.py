@@ -1,22 +1,22 @@
-"""What must not change when code is moved or shortened: run the commands again, compare hashes with fixed.json.
+"""Regression check for refactoring: rerun commands and compare hashes of their output with fixed.json.
 
     python benchmarks/fixed.py [--only PREFIX] [--record]
 
-It prints "same" or "DIFFERS" for each entry, and exits with 1 if one differs; `--record` writes fixed.json anew.
-Commands of the checkout that this file lies in; they need `DISBENCH_DATA` and `disbench methods fetch mobilesam`.
+Prints "same" or "DIFFERS" for each entry, and exits with 1 if any differs; `--record` rewrites fixed.json. Runs the
+commands of this checkout, which need `DISBENCH_DATA` and `disbench methods fetch mobilesam`.
 
-- `recipes`: the names that `disbench sample --list` prints.
-- `shards/RECIPE/SOURCE/bytes`: the shard files; `/rows`: their rows alone; `/manifest`: without what carries versions
-  (`VERSIONED`; of each file `VERSIONED_OF_A_FILE`). The bytes hold a fingerprint of the recipe, description and all,
-  and of the versions of Python and libraries; with others, go by the rows. `/exit`: a refusal's exit code, no hash.
-- `clicks/METHOD`: the rows of a run on GrabCut's first 5 images (DISNet: 2), without the columns of seconds.
-- `reports/...`: numbers of reports made anew from the packed runs. `committed/...`: those of the committed files,
-  the same where both are there; the runs of `reports/ambiguity` and `reports/ablations` are not committed.
+- `recipes`: the names printed by `disbench sample --list`.
+- `shards/RECIPE/SOURCE/bytes`: the shard files; `/rows`: only their rows; `/manifest`: the manifest without versions
+  (`VERSIONED`; per file `VERSIONED_OF_A_FILE`). The bytes include a fingerprint of the recipe, its description, and
+  the versions of Python and libraries; with other versions compare the rows. `/exit`: the exit code of an error.
+- `clicks/METHOD`: the rows of a run on GrabCut's first 5 images (DISNet: 2), without columns of seconds.
+- `reports/...`: numbers of reports regenerated from the packed runs. `committed/...`: numbers of the committed files,
+  the same if both exist; the runs of `reports/ambiguity` and `reports/ablations` are not committed.
 
-Numbers depend neither on what a report's rows are called nor on their order. CSV: each row's fields that are a number
-as a whole, and those of the columns `CONTEXT`; rows sorted. Tables in Markdown and LaTeX: the numbers in each
-right-aligned column (names stand on the left) without marks of footnotes; cells sorted, and those without a number
-left out, so that two rows may become one. The page: the values that its tables sort by, sorted.
+Hashes do not depend on the names or the order of a report's rows. CSV: each row's fields that are numbers, and the
+columns `CONTEXT`; rows sorted. Markdown and LaTeX tables: the numbers in each right-aligned column (names are
+left-aligned) without footnote marks, sorted; cells without a number are ignored. Page: the sort values of its tables,
+sorted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SOURCES = {  # options, recipes
     "photos": ("--photos", f"{ANY} coco-hierarchy coco-proximity {BOTH} lvis-hierarchy"),
 }
 NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-TABLES = {  # the table (how columns are aligned; the rows), what ends a row, what parts its cells
+TABLES = {  # regex of a table (alignment; rows), end of a row, separator of cells
     ".md": (r"^(\|(?: ---:? \|)+)\n((?:\|[^\n]*\n?)*)", "\n", r"(?<!\\)\|"),
     ".tex": (r"\\begin\{tabular\}\{(\w+)\}.*?\\midrule(.*?)\\bottomrule", r"\\", r"(?<!\\)&"),
 }
@@ -119,7 +119,7 @@ def reports(name: str, folder: Path) -> Entries:
 
 
 def entries(place: Path, only: str) -> Entries:
-    """All whose name begins with `only`, and some of their neighbours."""
+    """All entries whose name starts with `only`, and some others."""
     if "recipes".startswith(only):
         yield "recipes", hashed(sorted(re.findall(r"^\S+", disbench("sample --list").stdout, re.MULTILINE)))
     for source, (options, recipes) in SOURCES.items():
@@ -142,8 +142,8 @@ def entries(place: Path, only: str) -> Entries:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write the record anew")
-    parser.add_argument("--only", default="", metavar="PREFIX", help="entries whose name begins so")
+    parser.add_argument("--record", action="store_true", help="rewrite the record")
+    parser.add_argument("--only", default="", metavar="PREFIX", help="only entries whose name starts with PREFIX")
     asked = parser.parse_args()
     before: dict[str, str] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     now = {name: value for name, value in before.items() if not name.startswith(asked.only)}

@@ -1,9 +1,9 @@
-"""Polygons to tree, on one core: our run lengths against full frames and the literal rule in NumPy.
+"""From polygons to a tree, on one core: our run-length encoding against full frames and the literal rule in NumPy.
 
-Both sides start from the same polygons and must give the same parents. The full-frame side rasterises every
-mask to the size of its image, computes all pairwise intersections with NumPy and then applies the same
-tree rule, in two variants: boolean frames and sums, or one float32 matrix product (the fastest way to do it
-in NumPy). Ratios are medians over rounds in which both sides run one after the other.
+Both sides start from the same polygons and must give the same parents. The full-frame side rasterises each mask to the
+size of its image, computes all pairwise intersections with NumPy and applies the same tree rule, in two variants:
+boolean frames and sums, or one float32 matrix product (the fastest way in NumPy). Ratios are medians over rounds in
+which both sides run one after the other.
 
     python benchmarks/hierarchy.py [LVIS.json] [--rounds 5]
 
@@ -85,7 +85,7 @@ def seconds(run: Callable[[Image], Parents], images: list[Image]) -> tuple[float
 
 
 def main() -> None:
-    file, rounds = annotations_and_rounds("Polygons to tree, ours against full frames.")
+    file, rounds = annotations_and_rounds("From polygons to a tree, ours against full frames.")
     images = images_of(file)
     count = sum(len(objects) for *_, objects in images)
     print(f"{file.path.name}: {len(images)} images, {count} objects, {rounds} rounds, one core")

@@ -1,4 +1,4 @@
-"""The history of the speed suite: one line of JSON a run, never rewritten; and what became slower since."""
+"""History of the speed suite: an append-only file with one line of JSON per run, and detection of slowdowns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Record = dict[str, Any]
 
 
 class Change(NamedTuple):
-    """A ratio beside the last one that was measured on the same processor with the same data.
+    """A ratio and the last one measured on the same processor with the same data.
 
     Attributes:
-        now: of this run.
-        before: of that one; None where there is none.
-        commit: that it was measured at.
+        now: ratio of this run.
+        before: ratio of the earlier run, or None.
+        commit: commit of the earlier run.
     """
 
     now: Ratio
@@ -28,23 +28,23 @@ class Change(NamedTuple):
 
     @property
     def slower(self) -> bool:
-        """Beyond both spreads: this run's lowest is above that run's highest."""
+        """Whether the spreads do not overlap: this run's lowest ratio is above the earlier run's highest."""
         return self.before is not None and self.now.low > self.before.high
 
 
 def appended(path: Path, record: Record) -> None:
-    """Add a record as one line."""
-    with path.open("ab", buffering=0) as file:  # one write, so that no other line comes between
+    """Append a record as one line."""
+    with path.open("ab", buffering=0) as file:  # a single write, so that lines never interleave
         file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
 
 
 def read_history(path: Path) -> list[Record]:
-    """The records of a file, oldest first; none where there is no file."""
+    """The records of a file, oldest first; empty if there is no file."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def changes(now: Record, records: list[Record]) -> dict[str, Change]:
-    """Each ratio of a run beside the last one of the same name, processor and data."""
+    """Each ratio of a run with the last one of the same name, processor and data."""
     alike = [record for record in records if all(record[key] == now[key] for key in ("processor", "data"))]
     found = {}
     for name, values in now["ratios"].items():
@@ -55,7 +55,7 @@ def changes(now: Record, records: list[Record]) -> dict[str, Change]:
 
 
 def as_ratios(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
-    """Ratios as a record holds them: four digits."""
+    """Ratios as stored in a record: four significant digits."""
     return {
         name: {key: float(f"{value:.4g}") for key, value in asdict(ratio).items()} for name, ratio in ratios.items()
     }

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: real files or embedded photos, stand-ins for predictions, large files."""
+"""Inputs of the benchmarks: real files or embedded photos, stand-ins for predictions, and large files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Array = npt.NDArray[Any]
 
 
 def default_annotations() -> Path:
-    """The real LVIS file that is there if DISBENCH_DATA is set."""
+    """The real LVIS file below DISBENCH_DATA."""
     return Path(os.environ.get("DISBENCH_DATA", "")) / "lvis" / "lvis_val_100.json"
 
 
 def annotations_and_rounds(description: str) -> tuple[AnnotationFile, int]:
-    """An LVIS file named on the command line, the default one, or the embedded photos; and --rounds."""
+    """The LVIS file named on the command line, the default file, or the embedded photos; and --rounds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("annotations", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
@@ -35,14 +35,14 @@ def annotations_and_rounds(description: str) -> tuple[AnnotationFile, int]:
 
 
 class Situation(NamedTuple):
-    """What a simulated user sees before a click."""
+    """The input of a simulated user before a click."""
 
     target: Array
     prediction: Array
     clicks: list[ours.Click]
 
     def at(self, size: tuple[int, int]) -> Situation:
-        """The same at one of the sizes; itself where it has that size already."""
+        """The situation resized to `size` (transposed for portrait images); itself if it has that size already."""
         height, width = self.target.shape
         new_height, new_width = size if height <= width else size[::-1]
         if (new_height, new_width) == (height, width):
@@ -57,7 +57,7 @@ class Situation(NamedTuple):
 
 
 def stand_ins(targets: Iterable[Array], seed: int = 0) -> Iterator[Situation]:
-    """Ragged predictions around targets, 20 clicks each, the better the later the click."""
+    """Ragged predictions around targets, 20 clicks each, improving with each click."""
     noise = np.random.default_rng(seed)
     for target in targets:
         prediction, made = np.zeros(target.shape, dtype=bool), []
@@ -68,8 +68,8 @@ def stand_ins(targets: Iterable[Array], seed: int = 0) -> Iterator[Situation]:
 
 
 def ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
-    """A mask with an uneven outline, and holes and islands, the fewer the higher the number of the click."""
-    import cv2  # noqa: PLC0415  (threads are limited before it is loaded)
+    """A mask with an uneven outline, and holes and islands that become fewer with the number of the click."""
+    import cv2  # noqa: PLC0415  (loaded after threads are limited)
 
     def field(scale: float) -> Array:
         height, width = mask.shape
@@ -88,7 +88,7 @@ def ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
 
 
 def write_scaled(source: Path, copies: int, out: Path) -> None:
-    """Repeat an LVIS file; memory stays that of the source."""
+    """Write an LVIS file of `copies` of another, with the memory of one copy."""
     data = orjson.loads(source.read_bytes())
     images, annotations = data["images"], data["annotations"]
     image_step = max(image["id"] for image in images) + 1

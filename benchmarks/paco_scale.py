@@ -1,8 +1,8 @@
-"""The whole command `disbench sample paco-parts` on a file of the size of PACO-LVIS's training split.
+"""`disbench sample paco-parts` on a file of the size of PACO-LVIS's training split.
 
 Makes a file of 45,790 images with 612,188 annotations (about 500 MB) from a smaller one in PACO's layout: images are
-repeated under new ids, each with its object and parts, and with as many of them again as the total needs. Runs the
-command on it with its workers, and reports wall time, processor time and the sum of all processes' peak memory.
+repeated with new ids, each with its object and parts, which are repeated until the total is reached. Runs the command
+on it and reports wall time, CPU time and the sum of all processes' peak memory.
 
     python benchmarks/paco_scale.py [PACO.json] [--workers 2]
 
@@ -28,12 +28,12 @@ IMAGES, ANNOTATIONS = 45_790, 612_188
 
 
 def annotations(records: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The annotations of all images, of each repeated image a round with new ids after the other."""
+    """The annotations of all images; each image's annotations are repeated with new ids."""
     written = 0
     for image, own in zip(range(IMAGES), cycle(records)):
         target = (image + 1) * ANNOTATIONS // IMAGES
         for number, record in islice(enumerate(cycle(own)), target - written):
-            # Of each round the object comes first, so that what is cut off are parts.
+            # The object comes first in each repetition, so that only parts are cut off.
             first = written + number - number % len(own) + 1
             yield {**record, "id": written + number + 1, "image_id": image + 1, "obj_ann_id": first}
         written = target

@@ -1,10 +1,10 @@
-"""How often the paired tests find a difference where there is none, and what the same tests cost with scipy.stats.
+"""False positive rate of the paired tests, and their cost compared with scipy.stats.
 
     python benchmarks/paired_tests.py
     python benchmarks/paired_tests.py --scipy
 
-Clicks of both methods are drawn from one skewed distribution, 1 to 20, so that every "p <= 0.05" is an error.
-`--scipy` prints p-values, interval and CPU seconds of `disbench.core.statistics` beside those of `scipy.stats`.
+Clicks of both methods are drawn from the same skewed distribution, 1 to 20, so every "p <= 0.05" is a false positive.
+`--scipy` prints p-values, interval and CPU seconds of `disbench.core.statistics` and of `scipy.stats`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from disbench.core.statistics import RESAMPLES, bootstrap_interval, bootstrap_p,
 
 EXPERIMENTS, FEW_RESAMPLES = 2000, 999
 AT_ONCE = 1 << 22
-"""Drawn numbers that scipy may hold at a time, as many as disbench does."""
+"""Random numbers that scipy may hold at a time, the same as disbench."""
 
 
 def print_errors() -> None:
-    """Print the share of errors by the number of samples."""
+    """Print the false positive rate by number of samples."""
     print("samples  bootstrap  signs")
     for samples in (10, 20, 50, 100):
         noise = np.random.default_rng(samples)
@@ -41,7 +41,7 @@ def print_errors() -> None:
 
 
 def print_scipy() -> None:
-    """Print what both libraries find, and their seconds."""
+    """Print the results and CPU seconds of both libraries."""
     for module in ("disbench.core.statistics", "scipy.stats"):
         code = f"import time; begun = time.process_time(); import {module}; print(time.process_time() - begun)"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -64,7 +64,7 @@ def print_scipy() -> None:
 
 
 def timed(function: Callable[[FloatArray], Any], differences: FloatArray) -> str:
-    """The result and its CPU seconds, the best of three calls."""
+    """The result and the CPU seconds, best of three calls."""
     seconds = []
     for _ in range(3):
         begun = time.process_time()
@@ -94,7 +94,7 @@ def scipy_bootstrap_p(differences: FloatArray) -> float:
 
 
 def scipy_sign_flip_p(differences: FloatArray) -> float:
-    """`scipy.stats.permutation_test` with paired samples, which flips signs."""
+    """`scipy.stats.permutation_test` for paired samples, which flips signs."""
     found = stats.permutation_test(
         (differences,),
         np.mean,
@@ -107,13 +107,13 @@ def scipy_sign_flip_p(differences: FloatArray) -> float:
 
 
 def generator() -> np.random.Generator:
-    """As disbench draws."""
+    """The generator that disbench uses."""
     return np.random.Generator(np.random.PCG64(0))
 
 
 def main() -> None:
-    """Print one of the two."""
-    parser = argparse.ArgumentParser(description="The paired tests: their errors, or their cost beside scipy's.")
+    """Print the false positive rates or the comparison."""
+    parser = argparse.ArgumentParser(description="Paired tests: false positive rate, or cost compared with scipy.")
     parser.add_argument("--scipy", action="store_true", help="compare with scipy.stats")
     if parser.parse_args().scipy:
         print_scipy()

@@ -1,7 +1,7 @@
-"""Ours against a reference, measured by turns in one run: ratios, which other work on the machine hardly changes.
+"""Time ours against a reference, alternating in one run: other load on the machine hardly affects the ratios.
 
-A round takes both sides by turns a few times and keeps the best of each; the figure is the median of the rounds'
-ratios, and its spread their lowest and highest.
+A round runs both sides alternately a few times and keeps the best of each; the result is the median of the rounds'
+ratios, and its spread their minimum and maximum.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Side = Callable[[], float | None]
-"""Does the work once. What times itself gives its seconds; of the rest the clock tells."""
+"""Does the work once; returns its seconds if it times itself, otherwise None."""
 Clock = Callable[[], float]
 
 ROUNDS = 7
 TURNS = 2
 SLICE = 0.01
-"""Seconds that a side is repeated for at a time, at least."""
+"""Minimum seconds for which a side is repeated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,17 @@ class Pair:
     """Two sides to compare.
 
     Attributes:
-        name: of the figure.
+        name: name of the figure.
         ours: what disbench does.
         reference: the bare work.
         against: the reference in a few words.
-        items: how many things `ours` handles in one call, for the time of one.
-        item: what those things are called.
-        clock: of the process's own time, which other work on the machine hardly lengthens.
-        rounds: how many.
-        turns: of each side in a round.
-        slice_seconds: that a side is repeated for at a time, at least.
-        share: of the reference's work, what counts: where it does more than ours.
+        items: number of items that one call of `ours` handles.
+        item: what the items are called.
+        clock: CPU time by default, which other load on the machine hardly affects.
+        rounds: number of rounds.
+        turns: runs of each side per round.
+        slice_seconds: minimum seconds for which a side is repeated at a time.
+        share: fraction of the reference's work to count, if it does more than ours.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Ours over the reference; below 1 ours is faster.
+    """Time of ours over the reference; below 1 if ours is faster.
 
     Attributes:
-        median: of the rounds.
-        low: the lowest of them.
-        high: the highest.
-        seconds: of ours for one item, the best of the run: what it costs here, and no verdict.
+        median: median over the rounds.
+        low: minimum over the rounds.
+        high: maximum over the rounds.
+        seconds: best time of ours per item on this machine, for information only.
     """
 
     median: float
@@ -71,7 +71,7 @@ class Ratio:
 
 
 def measured(pair: Pair) -> Ratio:
-    """The ratio of a pair, after one call of each side to warm up."""
+    """Measure the ratio of a pair, after one warm-up call of each side."""
     sides = (pair.ours, pair.reference)
     once = [_seconds(side, pair.clock, 1) for side in sides]
     repeats = [max(1, math.ceil(pair.slice_seconds / max(seconds, 1e-7))) for seconds in once]
@@ -87,7 +87,7 @@ def measured(pair: Pair) -> Ratio:
 
 
 def _seconds(side: Side, clock: Clock, repeats: int) -> float:
-    """Of one call: the mean of a few."""
+    """Mean seconds per call."""
     told = 0.0
     begun = clock()
     for _ in range(repeats):

@@ -1,12 +1,12 @@
-"""A plan on paper: nodes, minutes and bytes for whole datasets, from what scenes cost on this machine.
+"""Estimate nodes, minutes and bytes for whole datasets from the cost of scenes on this machine.
 
     python benchmarks/plan.py [--repeats 3] [--cores 8] [--nodes 1 4 16]
 
-Measures, on the real files under DISBENCH_DATA: reading and sampling a scene of n objects (`scene_cost.py`), what the
-one process that writes spends on a scene, the shards' bytes (a scene and an object), and reading JSON (bytes a second,
-bytes an annotation). Then computes, for each dataset and recipe: JSON and shards in bytes, core minutes of the workers,
-minutes of the driver, and minutes of the whole job on nodes of so many cores, with what is its limit: sampling while
-the workers take longest, writing where the one driver does, reading where the JSON takes longer than either.
+Measures, on the real files under DISBENCH_DATA: reading and sampling a scene of n objects (`scene_cost.py`), the time
+of the single writing process per scene, the shards' bytes (per scene and per object), and reading JSON (bytes per
+second, bytes per annotation). Then computes, for each dataset and recipe: bytes of JSON and shards, core minutes of the
+workers, minutes of the driver, and minutes of the whole job on a number of nodes with the given cores, with its
+bottleneck: sampling (workers), writing (driver) or reading (JSON).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from disbench.shards.rows import ShardWriter
 DATASETS = (("COCO with LVIS", 100_000, 1_500_000), ("of Open Images' size", 944_000, 2_690_000))
 """Name, images, masks: the datasets' own numbers."""
 COPIES = 30
-"""Of an LVIS file, to measure reading."""
+"""Copies of an LVIS file to measure reading."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a recipe costs here.
+    """Cost of a recipe on this machine.
 
     Attributes:
         scene: milliseconds of a worker, terms of 1 and n objects.
-        writing: milliseconds of the driver a scene.
+        writing: milliseconds of the driver per scene.
         written: bytes of shards, terms of 1 and n objects.
     """
 
@@ -66,7 +66,7 @@ def measured(name: str, repeats: int) -> Measured:
             write_chunks(writer, chunks, tqdm(disable=True))
             best = min(best, time.process_time() - begun)
             whole = sum(path.stat().st_size for path in Path(folder).iterdir())
-    # Uncompressed rows tell how bytes grow with objects; the shards' own size, by how much they are compressed.
+    # Uncompressed rows give the growth with the number of objects; the shards' size gives the compression.
     sizes = np.array([size for chunk in chunks for size in chunk.sizes])
     stored = np.concatenate([pc.list_value_length(chunk.batch["objects"]).to_numpy() for chunk in chunks])
     terms, _ = fit(stored, sizes)
@@ -74,7 +74,7 @@ def measured(name: str, repeats: int) -> Measured:
 
 
 def reading() -> tuple[float, float]:
-    """Bytes of JSON a second, and bytes an annotation."""
+    """Bytes of JSON per second, and bytes per annotation."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lvis.json")
         write_scaled(default_annotations(), COPIES, path)
@@ -90,9 +90,9 @@ def minutes(milliseconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A plan for whole datasets.")
+    parser = argparse.ArgumentParser(description="Estimate the cost of whole datasets.")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=8, help="of a node")
+    parser.add_argument("--cores", type=int, default=8, help="cores per node")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 4, 16])
     chosen = parser.parse_args()
     rate, annotation_bytes = reading()

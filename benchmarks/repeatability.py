@@ -1,9 +1,9 @@
-"""The same run made in several ways: one worker, two, killed and resumed, in batches. Which rows differ?
+"""Compare the rows of the same run made in several ways: one worker, two, killed and resumed, in batches.
 
     python benchmarks/repeatability.py --method mobilesam --dataset grabcut --every 5 --data DIR
 
-The first way, one worker, is what the others are compared with: every column but the seconds. `killed` is ended
-by SIGKILL, workers and all, after each third of the time that the first way took, and resumed, until it is done.
+The others are compared with the first way, one worker, in all columns but the seconds. `killed` is ended by SIGKILL,
+including its workers, after a third of the first way's time, and resumed, until it finishes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ways = dict[str, tuple[str, ...]]
 
 
 def run(arguments: list[str], seconds: float | None) -> int:
-    """Run the command, and kill all of its processes after some time; its exit code."""
+    """Run the command and kill all its processes after `seconds`; returns the exit code."""
     process = subprocess.Popen(
         [sys.executable, "-m", "disbench", "run", *arguments],
         stdout=subprocess.DEVNULL,
@@ -42,7 +42,7 @@ def run(arguments: list[str], seconds: float | None) -> int:
 
 
 def compared(first: StoredRun, other: StoredRun) -> str:
-    """In a row of the table: how many clicks, IoUs and rows differ, and NoC@90 of both."""
+    """A table row: the number of clicks, IoUs and rows that differ, and NoC@90 of both."""
     tables = [run.rows() for run in (first, other)]
     if tables[0].num_rows != tables[1].num_rows:
         return f"| {tables[0].num_rows} and {tables[1].num_rows} rows | | | | |"
@@ -57,19 +57,19 @@ def compared(first: StoredRun, other: StoredRun) -> str:
 
 
 def differing(tables: list[pa.Table], columns: tuple[str, ...]) -> int:
-    """How many rows differ in some column."""
+    """Number of rows that differ in any of the columns."""
     rows = [table.select(columns).to_pylist() for table in tables]
     return sum(one != other for one, other in zip(*rows, strict=True))
 
 
 def main() -> None:
     """Make the runs and print the table."""
-    parser = argparse.ArgumentParser(description="The same run made in several ways.")
+    parser = argparse.ArgumentParser(description="Compare the same run made in several ways.")
     parser.add_argument("--method", required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--every", default="1")
     parser.add_argument("--data", default=os.environ.get("DISBENCH_DATA", ""))
-    parser.add_argument("--batch", help="also in batches of so many, for a method with predict_batch")
+    parser.add_argument("--batch", help="also run in batches of this size, for a method with predict_batch")
     given = parser.parse_args()
     job = ["--method", given.method, "--dataset", given.dataset, "--every", given.every]
     job += ["--data", given.data] if given.data else []

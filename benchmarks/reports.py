@@ -1,9 +1,9 @@
-"""Time and memory of a report on many stored runs, made of drawn numbers.
+"""Time and memory of a report on many stored runs of random numbers.
 
     python benchmarks/reports.py --runs 200 --samples 1000 --page
 
-Each run has 20 clicks a sample, as `disbench run` stores them; runs are spread over five datasets. Making them
-is not counted. The report is made in a process of its own, whose CPU time and peak memory are printed.
+Each run has 20 clicks per sample, stored as by `disbench run`; runs are spread over five datasets. Making them is not
+counted. The report is made in a separate process, whose CPU time and peak memory are printed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLICKS_A_SAMPLE = 20
 
 
 def write_run(folder: Path, samples: int, number: int) -> None:
-    """One finished run of drawn numbers."""
+    """Write a finished run of random numbers."""
     noise = np.random.default_rng(number)
     goal, start = noise.uniform(0.85, 0.99, (samples, 1)), noise.uniform(0.1, 0.8, (samples, 1))
     speed = noise.uniform(0.1, 0.6) * noise.uniform(0.3, 2.0, (samples, 1))
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of a report on many stored runs.")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--keep", type=Path, help="make the runs in this folder, or use those that are there")
+    parser.add_argument("--keep", type=Path, help="make the runs in this folder, or use existing ones")
     parser.add_argument("--page", action="store_true", help="also make the leaderboard page")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

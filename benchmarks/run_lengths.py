@@ -1,9 +1,9 @@
-"""pycocotools against rlemasklib for the operations that `disbench.core.masks` needs, on real or embedded masks.
+"""pycocotools against rlemasklib for the operations used in `disbench.core.masks`, on real or embedded masks.
 
     python benchmarks/run_lengths.py [LVIS.json] [--rounds 5]
 
-Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA, otherwise the embedded photos. Results are checked
-to be equal. A ratio above 1 means that rlemasklib is faster.
+Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA, otherwise the embedded photos. Results must be equal. A
+ratio above 1 means that rlemasklib is faster.
 """
 
 from __future__ import annotations

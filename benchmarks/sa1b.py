@@ -1,10 +1,10 @@
-"""Sampling of SA-1B's layout at two sizes: files/s, masks/s and peak memory, which must grow by bytes a file only.
+"""Sampling SA-1B's layout at two sizes: files/s, masks/s and peak memory, which may grow only by bytes per file.
 
     python benchmarks/sa1b.py [--files 2000] [--times 10] [--masks 100] [--workers 1] [--folder DIR]
 
-Files are made in a temporary folder: `sa_N.json` with small masks on images of 1500 x 2250, 1,000 files a subfolder,
-beside empty images (sampling opens none). Small masks take little disk, about 20 KB a file; real ones have many more
-runs and cost more. Each size is sampled by `disbench sample sa1b-hierarchy` in a process of its own.
+Files are made in a temporary folder: `sa_N.json` with small masks on images of 1500 x 2250, 1,000 files per subfolder,
+and empty image files (sampling does not open them). Small masks take little disk, about 20 KB per file; real masks have
+many more runs and cost more. Each size is sampled by `disbench sample sa1b-hierarchy` in a separate process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from throughput import run_and_watch
 
 HEIGHT, WIDTH = 1500, 2250
 SCENES = 500
-"""Different images; making them takes longer than writing them."""
+"""Number of different images; making them takes longer than writing them."""
 
 
 def rectangle(top: int, left: int, height: int, width: int) -> dict[str, Any]:
-    """The compressed run lengths of a rectangle that touches neither the upper nor the lower border."""
+    """Compressed RLE of a rectangle that touches neither the upper nor the lower border."""
     gap = HEIGHT - height
     runs = [left * HEIGHT + top, *[height, gap] * (width - 1), height]
     runs.append(HEIGHT * WIDTH - sum(runs))
@@ -38,7 +38,7 @@ def rectangle(top: int, left: int, height: int, width: int) -> dict[str, Any]:
 
 @cache
 def annotations(masks: int, seed: int) -> str:
-    """JSON of masks of which every fourth lies in the one before, as parts do."""
+    """JSON of masks; every fourth is inside the one before, like a part."""
     random = np.random.default_rng(seed)
     found = []
     top = left = height = width = 0
@@ -55,7 +55,7 @@ def annotations(masks: int, seed: int) -> str:
 
 
 def make(folder: Path, begin: int, end: int, masks: int) -> None:
-    """Write the files of some numbers, of which those with the same remainder by `SCENES` have the same masks."""
+    """Write files `begin` to `end` - 1; numbers that are equal modulo `SCENES` have the same masks."""
     for number in range(begin, end):
         place = folder / f"sa_{number // 1000:06d}"
         place.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def make(folder: Path, begin: int, end: int, masks: int) -> None:
 
 
 def children_seconds() -> float:
-    """Processor time of all finished processes that this one started."""
+    """CPU time of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--masks", type=int, default=100)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="for the temporary folder")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     chosen = parser.parse_args()
     print(
         f"{'files':>9} {'masks':>11} {'wall s':>7} {'CPU s':>7} {'files/CPU s':>12} {'masks/CPU s':>12} {'peak MiB':>9}"

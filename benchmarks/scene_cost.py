@@ -1,9 +1,9 @@
-"""How the time to read and sample a scene depends on its number of objects: a + b n, by least squares over scenes.
+"""Time to read and sample a scene by its number of objects: a + b n, by least squares over scenes.
 
     python benchmarks/scene_cost.py [--repeats 5]
 
-On all annotated images of lvis_val_100.json and COCO's two files under DISBENCH_DATA. Processor time, the best of the
-repeats for each scene.
+Uses all annotated images of lvis_val_100.json and COCO's two files under DISBENCH_DATA. CPU time, best of the repeats
+for each scene.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from disbench.sampling.sources import SourcePaths, open_source
 
 Array = npt.NDArray[Any]
 RECIPES = ("coco-lvis-hierarchy", "coco-lvis-proximity")
-"""With every image of either dataset."""
+"""Recipes, run on every image of either dataset."""
 
 
 def real_source(recipe: Recipe) -> SceneSource:
@@ -39,7 +39,7 @@ def real_source(recipe: Recipe) -> SceneSource:
 
 
 def costs(source: SceneSource, recipe: Recipe, repeats: int) -> tuple[Array, Array]:
-    """Objects of each scene that has some, and milliseconds of processor time to read and sample it."""
+    """Number of objects of each non-empty scene, and CPU milliseconds to read and sample it."""
     counts, times = [], []
     for index in range(len(source)):
         best = float("inf")
@@ -55,14 +55,14 @@ def costs(source: SceneSource, recipe: Recipe, repeats: int) -> tuple[Array, Arr
 
 
 def fit(counts: Array, values: Array, degree: int = 1) -> tuple[Array, float]:
-    """Terms of a polynomial of the number of objects, and R2."""
+    """Coefficients of a polynomial in the number of objects, and R2."""
     terms = np.polynomial.polynomial.polyfit(counts, values, degree)
     left = values - np.polynomial.polynomial.polyval(counts, terms)
     return terms, float(1 - left.var() / values.var())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The cost of a scene by its number of objects.")
+    parser = argparse.ArgumentParser(description="Cost of a scene by its number of objects.")
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     for name in RECIPES:

@@ -1,10 +1,10 @@
-"""The speed suite: each part of disbench against the bare work under it, as ratios measured by turns in one run.
+"""The speed suite: each part of disbench against the bare work under it, as ratios measured alternately in one run.
 
     python benchmarks/suite.py [--only NAME ...] [--compare] [--fail]
 
-With DISBENCH_DATA on real data, otherwise on the embedded photos. Each run adds a line to `benchmarks/history.jsonl`.
-`--compare` shows the last record of the same processor and data beside each ratio, and marks those that grew beyond
-both spreads; with `--fail` the exit code is then 1. docs/performance.md explains each figure.
+Uses real data if DISBENCH_DATA is set, otherwise the embedded photos. Each run adds a line to
+`benchmarks/history.jsonl`. `--compare` also shows the last record of the same processor and data, and marks ratios that
+grew beyond both spreads; with `--fail` the exit code is then 1. docs/performance.md explains each figure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LIBRARIES += ("rlemasklib", "torch", "typer")
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure, print, keep; the exit code."""
+    """Measure, print and record; returns the exit code."""
     arguments = _parser().parse_args(given)
     threads.limit(1)  # before any numeric library is loaded
     import workloads  # noqa: PLC0415
@@ -55,11 +55,11 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="figures whose names begin so")
-    parser.add_argument("--history", type=Path, default=HISTORY, help="the file of records")
-    parser.add_argument("--no-history", action="store_true", help="keep no record of this run")
-    parser.add_argument("--compare", action="store_true", help="show what became slower since the last record")
-    parser.add_argument("--fail", action="store_true", help="with --compare: exit with 1 if something did")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only figures whose names start with NAME")
+    parser.add_argument("--history", type=Path, default=HISTORY, help="file of records")
+    parser.add_argument("--no-history", action="store_true", help="do not record this run")
+    parser.add_argument("--compare", action="store_true", help="mark what became slower since the last record")
+    parser.add_argument("--fail", action="store_true", help="with --compare: exit with 1 if anything did")
     return parser
 
 
@@ -73,7 +73,7 @@ def _short(value: float) -> str:
 
 
 def _compared(found: dict[str, history.Change]) -> bool:
-    """Print the comparison; whether anything is slower."""
+    """Print the comparison; returns whether anything is slower."""
     print(f"\n{'':<18} {'now':<26} {'before':<26} commit")
     for name, (now, before, commit) in found.items():
         cells = [f"{_short(r.median)} ({_short(r.low)} to {_short(r.high)})" if r else "-" for r in (now, before)]
@@ -109,7 +109,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that is measured, with a + where files differ from it; "" outside of a checkout."""
+    """The measured commit, with a + if files differ from it; "" outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout

@@ -1,14 +1,13 @@
-"""The whole command `disbench sample lvis-hierarchy`: time against size, memory, scenes a second.
+"""`disbench sample lvis-hierarchy`: time by size, memory, and scenes per second.
 
-Makes LVIS files of growing size from a real one (each copy shifted by hundredths of a pixel, so that
-nothing that was computed once helps), runs the command on each in its own process with its workers, and
-reports wall time, the sum of all processes' peak memory, and how time grows with size. Reading the JSON is
-measured apart, in one process.
+Makes LVIS files of growing size from a real one (each copy is shifted by hundredths of a pixel, so that caches do not
+help), runs the command on each in a separate process, and reports wall time, the sum of all processes' peak memory, and
+how time grows with size. Reading the JSON is measured separately, in one process.
 
     python benchmarks/throughput.py [LVIS.json] [--copies 100 300 1000] [--workers 2]
 
-Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA. x 1000 has the size of LVIS v1 train and
-needs 1 GB of disk.
+Without a file: `lvis/lvis_val_100.json` under DISBENCH_DATA. x 1000 has the size of LVIS v1 train and needs 1 GB of
+disk.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def run_and_watch(command: list[str]) -> tuple[float, float]:
             if lines:
                 peaks[member.pid] = int(lines[0].split()[1]) * 1024
         with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(1)  # more often, looking for children takes a good part of a core
+            process.wait(1)  # polling more often would use much of a core
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with code {process.returncode}")
     return time.perf_counter() - begun, sum(peaks.values()) / 2**30

@@ -1,10 +1,10 @@
-"""CPU time of a training step of the small DISNet by part, and sets a second on one core, with features cached.
+"""CPU time of a training step of the small DISNet by part, and sets per second on one core, with cached features.
 
     python benchmarks/training.py [disnet-small] [--data ROOT] [--set OPTION=VALUE ...] [--steps N] [--against CHECKOUT]
 
-Shards and images as for `disbench train`. A pass over the examples encodes their images; then the steps after the
-first are timed. `--against` measures another checkout of disbench by turns with this one; figures are medians of the
-turns, of which each has its own process.
+Shards and images as for `disbench train`. A first pass over the examples encodes their images; then the steps after the
+first are timed. `--against` measures another checkout of disbench alternately with this one; figures are medians over
+turns, each in its own process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PARTS = {
 
 
 class Clock:
-    """Seconds of this process by part; a call within another part's counts as that part's."""
+    """CPU seconds of this process by part; a call nested in another part counts for the outer part."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class Clock:
         self._within = False
 
     def watch(self, owner: Any, name: str, part: str) -> None:
-        """Count a function as a part."""
+        """Count calls of a function for a part."""
         function = getattr(owner, name)
 
         def call(*given: Any, **options: Any) -> Any:
@@ -75,7 +75,7 @@ class Clock:
         setattr(owner, name, call)
 
     def step(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A step of the training; the first one warms up."""
+        """Wrap a training step; the first call is the warm-up."""
 
         def call(*given: Any) -> Any:
             begun = time.process_time()
@@ -89,7 +89,7 @@ class Clock:
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of CPU for a set, by part."""
+    """CPU milliseconds per set, by part."""
     settings = load_training(arguments.training, [*arguments.set, "workers=0", "accumulate=1"])
     training = resolved(settings, arguments.data)
     clock = Clock()

@@ -1,4 +1,4 @@
-"""The figures of the speed suite: what disbench does, and the bare work under it, on the same data."""
+"""The figures of the speed suite: disbench and the bare work under it, on the same data."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ from disbench.shards.rows import ROWS_A_GROUP, Chunk, ShardWriter, row_bytes, to
 SCENES = 64
 """Scenes that are sampled, written and read."""
 TARGETS = 4
-"""Objects that are clicked, 20 times each."""
+"""Objects to click, 20 times each."""
 _SAMPLES, _CLICKS = 1000, 20
 _LOADED = 24
-"""Scenes that a data loader loads."""
+"""Scenes loaded by the data loader."""
 _SLOW_ROUNDS = 5
-"""Rounds where processes are started: each takes a second or so."""
+"""Rounds of figures that start processes, which take about a second each."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What the figures are measured on.
+    """Inputs of the figures.
 
     Attributes:
-        data: root of the real datasets; None takes the embedded photos.
-        folder: for what is written meanwhile.
-        scenes: as `SCENES`; the photos are fewer.
+        data: root of the real datasets; None for the embedded photos.
+        folder: folder for temporary files.
+        scenes: as `SCENES`; there are fewer photos.
         targets: as `TARGETS`.
-        json_bytes: of the JSON file, about.
+        json_bytes: approximate size of the JSON file.
     """
 
     data: Path | None
@@ -76,14 +76,14 @@ class Workload:
 
     @cached_property
     def annotations(self) -> AnnotationFile:
-        """COCO's, whose images are at hand, or the photos'."""
+        """Annotations of COCO, or of the photos."""
         if self.data is None:
             return open_photos()
         return open_annotations(self.data / "coco" / "instances_train.json", "coco")
 
     @cached_property
     def source(self) -> AnnotatedImages:
-        """Their scenes."""
+        """The scenes of the annotations."""
         return AnnotatedImages([self.annotations])
 
     @cached_property
@@ -97,40 +97,40 @@ class Workload:
         return [rle for scene in self.scenes_read for rle in scene.rles]
 
     def recipe(self, name: str) -> Recipe:
-        """A recipe that may be run on these scenes."""
+        """Load a recipe."""
         return load_recipe(name)
 
     @cached_property
     def sampled(self) -> list[SampledScene]:
-        """The scenes with their sets of the proximity method, those without a set left out."""
+        """The scenes with sets from the proximity method; scenes without a set are dropped."""
         found = (sample_scene(scene, self.recipe("coco-proximity")) for scene in self.scenes_read)
         return [scene for scene in found if scene.sets]
 
     @cached_property
     def shards(self) -> Path:
-        """The same as a finished folder of shards."""
+        """The sampled scenes as a finished folder of shards."""
         out = self.folder / "shards"
         make_shards(_InMemory(self.scenes_read), self.recipe("coco-proximity"), out)
         return out
 
     @cached_property
     def table(self) -> pa.Table:
-        """The same as Arrow."""
+        """The sampled scenes as an Arrow table."""
         return pa.Table.from_batches([to_batch(self.sampled)])
 
     def image(self, file_name: str) -> Path | None:
-        """Where an image of the scenes is."""
+        """Path of an image of the scenes."""
         return photo_path(file_name) if self.data is None else ImageFinder([self.data / "coco"])(file_name)
 
     @cached_property
     def images(self) -> list[Path]:
-        """The images of the scenes: JPEG, but for some of the photos."""
+        """Images of the scenes: JPEG, except for some of the photos."""
         found = (self.image(scene.file_name) for scene in self.scenes_read[:24])
         return [path for path in found if path is not None]
 
     @cached_property
     def mask_files(self) -> list[Path]:
-        """PNGs of targets: DAVIS's, or masks of the photos."""
+        """PNG masks: DAVIS's, or masks of the photos."""
         if self.data is not None:
             return sorted((self.data / "DAVIS" / "gt").iterdir())[::60]
         paths = [self.folder / f"mask-{number}.png" for number in range(8)]
@@ -140,14 +140,14 @@ class Workload:
 
     @cached_property
     def situations(self) -> list[Situation]:
-        """What simulated users see: ragged predictions of growing quality."""
+        """Inputs of simulated users: ragged predictions of growing quality."""
         targets = (RULES["any-channel"](path, 0) for path in self.mask_files[: self.targets])
         return list(stand_ins(targets))
 
 
 @dataclass(frozen=True)
 class _InMemory:
-    """Scenes as a source (a `SceneSource`)."""
+    """Scenes in memory as a `SceneSource`."""
 
     scenes: Sequence[Scene]
     name: str = "memory"
@@ -163,7 +163,7 @@ class _InMemory:
 
 
 def pairs(work: Workload, only: Sequence[str] | None = None) -> Iterator[Pair]:
-    """The figures whose names begin with one of `only`, or all; each is made ready when it is asked for.
+    """The figures whose names start with one of `only`, or all; each is prepared lazily.
 
     Raises:
         InputError: no figure has such a name.
@@ -396,7 +396,7 @@ def _each(work: Callable[[object], object], items: object) -> None:
 
 
 def _padded(seen: Situation) -> list[Array]:
-    """The errors of both kinds in a frame of zeros, as the transforms need them."""
+    """Both kinds of errors, padded with zeros for the distance transform."""
     return [np.pad(errors, 1).view(np.uint8) for errors in error_masks(seen.target, seen.prediction)]
 
 
@@ -407,7 +407,7 @@ def _bare_iou(target: Array, prediction: Array) -> float:
 
 
 def _ious() -> Array:
-    """Rising IoUs of drawn samples: float32 (samples, clicks)."""
+    """Random increasing IoUs: float32 (samples, clicks)."""
     noise = np.random.default_rng(0)
     return np.sort(noise.beta(5, 1, (_SAMPLES, _CLICKS)).astype(np.float32), axis=1)
 
@@ -450,7 +450,7 @@ def _parse_and_rasterise(path: Path) -> None:
 
 
 def _write(work: Workload) -> None:
-    """All rows, from scenes to a finished shard."""
+    """Write all scenes to a finished shard."""
     out = work.folder / "written"
     out.mkdir(exist_ok=True)
     writer = ShardWriter(out, work.recipe("coco-proximity").shard_bytes, "speed")
@@ -469,7 +469,7 @@ def _read_raw(folder: Path) -> None:
 
 
 def _large_json(work: Workload) -> Path:
-    """An LVIS file, or one of the photos', repeated to its size."""
+    """An LVIS file, or that of the photos, repeated to `json_bytes`."""
     path = work.folder / "large.json"
     if not path.exists():
         source = ANNOTATIONS if work.data is None else work.data / "lvis" / "lvis_val_100.json"
@@ -490,7 +490,7 @@ def _parsing(path: Path, name: str, ours: Callable[[], object]) -> Pair:
 
 
 def _samples(work: Workload) -> Iterator[tuple[Sample, list[Situation]]]:
-    """Each target as a sample, with the situations of its 20 clicks."""
+    """Each target as a sample, with the inputs of its 20 clicks."""
     seen = iter(work.situations)
     for number in range(len(work.situations) // _CLICKS):
         found = list(islice(seen, _CLICKS))
@@ -499,7 +499,7 @@ def _samples(work: Workload) -> Iterator[tuple[Sample, list[Situation]]]:
 
 
 class _Instant:
-    """A method that answers at once, what was prepared for each click."""
+    """A method that immediately returns a prepared answer for each click."""
 
     def __init__(self, answers: dict[str, list[Array]]) -> None:
         self._answers = iter(answers.values())
@@ -509,7 +509,7 @@ class _Instant:
 
 
 class _InstantSession:
-    """One sample of it."""
+    """One sample of `_Instant`."""
 
     def __init__(self, answers: list[Array]) -> None:
         self._answers = answers
@@ -519,21 +519,21 @@ class _InstantSession:
 
 
 def _run(*arguments: str) -> float:
-    """Processor seconds of a Python process from its start to its end."""
+    """CPU seconds of a Python process from start to exit."""
     begun = _processor_seconds()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return _processor_seconds() - begun
 
 
 def _processor_seconds() -> float:
-    """Of this process, and of those that it started and that have ended."""
+    """CPU seconds of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 def _decoding(name: str, paths: Sequence[Path], read: Callable[[Path], object], item: str) -> Pair:
     if not paths:
-        raise InputError(f"{name}: none of the files is there; look at DISBENCH_DATA")
+        raise InputError(f"{name}: no files found; check DISBENCH_DATA")
     contents = [path.read_bytes() for path in paths]
     return Pair(
         name,

@@ -248,7 +248,7 @@ def test_from_nothing_to_a_report(place: Path, host: Host, methods: Callable[...
     assert methods("remove", card).returncode == 0
     left = {path.name for path in (tmp_path / "methods").rglob("*") if path.is_file()}
     assert left == {".lock", "hashes.json"}
-    refused(methods("remove", card), "nothing of it is installed")
+    refused(methods("remove", card), "not installed")
 
 
 def test_a_file_of_the_users_own(place: Path, seeded: Callable[..., Result], host: Host) -> None:

@@ -154,7 +154,7 @@ NONSENSE = [
     ("printf hi", r"wrote b'hi', and (ended with exit code 0|closed)"),
     ("sh -c 'echo hi; sleep 60'", rf"wrote b'hi\\n', and {SILENT}"),
     ("sh -c 'sleep 60'", SILENT),
-    ("no-such-program-at-all", "no-such-program-at-all: it cannot be started"),
+    ("no-such-program-at-all", "no-such-program-at-all: cannot be started"),
     ("sh -c 'echo broken >&2; exit 7'", "ended with exit code 7; its last words: broken"),
 ]
 
