@@ -1,12 +1,12 @@
-"""Does a peer's method through the bridge give what the peer's own evaluation gives? The IoU after every click.
+"""Compare a peer's method through the bridge with the peer's own evaluation: the IoU after every click.
 
     python benchmarks/peers/compare.py ritm --data DIR [--repo DIR --python DIR/bin/python --checkpoint FILE]
 
-What is not given is the installation's (`disbench methods install`). The first images of GrabCut are evaluated twice:
-by the peer's own code in its own Python (`theirs.py`), and by disbench through the bridge, with the options, threshold,
-candidate selection and clicks of the peer's protocol; before that, both sides are tried on one image. No evaluation
-stops early. Both sides run with one thread and without Intel's part of OpenCV, whose distance transform is not
-repeatable. Prints a row of a table: rows that are equal in every bit, and the largest difference.
+Omitted options come from the installation (`disbench methods install`). The first images of GrabCut are evaluated
+twice: by the peer's code in its own Python (`theirs.py`), and by disbench through the bridge, with the options,
+threshold, candidate selection and clicks of the peer's protocol; both sides are first tried on one image. No evaluation
+stops early. Both sides run with one thread and without OpenCV's Intel IPP, whose distance transform is not
+deterministic. Prints a table row with the number of bitwise equal IoUs and the largest difference.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ WHOLE = ("--checkpoint={checkpoint}", *EVALUATE, *FOLDERS)
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer's own evaluation is started, and which of our settings are the same.
+    """How to start a peer's own evaluation, and the matching settings of disbench.
 
     Attributes:
-        kind: of `theirs.py`.
+        kind: the `KIND` of `theirs.py`.
         more: arguments of the peer's script.
-        settings: options of the method, over those of its card.
-        selection: how a candidate is kept.
-        policy: how clicks are simulated.
+        settings: method options that override the card's.
+        selection: rule for the kept candidate.
+        policy: click policy.
     """
 
     kind: str = "isegm"
@@ -61,7 +61,7 @@ class Peer:
 
 
 class Told:
-    """A method that is told one granularity of everything."""
+    """A method with the same granularity for all images."""
 
     def __init__(self, method: Any, granularity: float) -> None:
         self.method, self.granularity = method, granularity
@@ -107,13 +107,13 @@ PEERS: dict[str, Peer] = {
 
 @dataclass
 class Comparison:
-    """IoUs of both sides, by sample."""
+    """IoUs of both sides by sample."""
 
     ours: Ious
     theirs: Ious
 
     def row(self, peer: str, commit: str) -> str:
-        """In a row of a table."""
+        """A table row."""
         pairs = [
             (np.float32(mine), np.float32(other))
             for sample in self.theirs
@@ -129,7 +129,7 @@ class Comparison:
 
 
 def small_set(data: Path, count: int, folder: Path) -> list[str]:
-    """A GrabCut of the first images; their stems, in order."""
+    """Make a GrabCut dataset of the first images; returns their stems, in order."""
     stems = []
     for kind in ("data_GT", "boundary_GT"):
         (folder / "GrabCut" / kind).mkdir(parents=True)
@@ -146,7 +146,7 @@ def small_set(data: Path, count: int, folder: Path) -> list[str]:
 
 
 def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Iterable[str]) -> Ious:
-    """What the peer's own evaluation gives."""
+    """IoUs from the peer's own evaluation."""
     out = folder / "theirs.json"
     places = {"checkpoint": arguments.checkpoint, "folder": folder, "clicks": arguments.clicks}
     command = [str(arguments.python), str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
@@ -160,7 +160,7 @@ def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Itera
 
 
 def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
-    """What disbench gives through the bridge, and the samples that failed."""
+    """IoUs from disbench through the bridge, and the samples that failed."""
     places = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
     settings = [part.format(checkpoint=arguments.checkpoint) for part in peer.settings]
     spec = method_spec(arguments.peer, [*places, "timeout=600", *settings, *arguments.set])
@@ -187,11 +187,11 @@ def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious,
 
 
 def main() -> None:
-    """Run as a program."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--variant", default="", help="of the installation that gives what the next three do not")
+    parser.add_argument("--variant", default="", help="variant of the installation, for options not given below")
     for name in ("repo", "python", "checkpoint"):
         parser.add_argument("--" + name)
     parser.add_argument("--images", type=int, default=20)

@@ -1,10 +1,10 @@
-"""A peer's own evaluation of a few images, and the adapter with the clicks that it made: is every mask the same?
+"""Compare the masks of a peer's own evaluation of a few images with the adapter's masks for the same clicks.
 
     PYTHON drawn.py focsam|interformer --repo DIR --data DIR [--images 4] [--clicks 4]
 
-Their clicks are drawn at random, so `compare.py` cannot make them; here they are taken down. Runs in the peer's own
-Python (`python` of its installation). The network is of the peer's own class, narrow, with random weights. For FocSAM
-both sides use torchvision's deformable convolution if mmcv was built without its operators.
+These peers place clicks at random, so `compare.py` cannot reproduce them; here they are recorded. Runs in the peer's
+Python (`python` of its installation). The network is a narrow one of the peer's own class with random weights. For
+FocSAM both sides use torchvision's deformable convolution if mmcv was built without its operators.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from networks import settle
 from PIL import Image
 
 Images = list[tuple[str, Any, Any]]
-"""Name, image (RGB) and goal (1, 0, 255 ignored) of each."""
+"""Name, image (RGB) and ground truth (1, 0, 255 ignored) of each."""
 Found = Iterator[tuple[Any, list[tuple[int, int, bool]], list[Any]]]
-"""For each image: the adapter's model, the clicks (x, y, positive), and the peer's mask after each, bool."""
+"""For each image: the adapter's model, the clicks (x, y, positive), and the peer's masks after each click, bool."""
 ADAPTERS = Path(__file__).resolve().parents[2] / "disbench/baselines/bridge/adapters.py"
 
 
 def adapters() -> Any:
-    """The module of the adapters."""
+    """Import the adapters' module."""
     spec = importlib.util.spec_from_file_location("adapters", ADAPTERS)
     assert spec is not None
     assert spec.loader is not None
@@ -44,7 +44,7 @@ def adapters() -> Any:
 
 
 def focsam_network(repo: Path, folder: Path) -> str:
-    """The checkpoint of a narrow network, in a folder with its configuration."""
+    """Write the checkpoint of a narrow network and its configuration to a folder."""
     config = importlib.import_module("mmengine.config").Config.fromfile(
         str(repo / "configs/focsam/focsam_vit_huge_eval.py"), import_custom_modules=False
     )
@@ -62,7 +62,7 @@ def focsam_network(repo: Path, folder: Path) -> str:
 
 
 def focsam_masks(net: Any, image: Any, goal: Any) -> tuple[list[Any], list[Any]]:
-    """Clicks, (y, x, kind) each, and the mask after each, 0 and 1, of its `interact_test`."""
+    """Clicks, (y, x, kind) each, and the mask after each, 0 and 1, from FocSAM's `interact_test`."""
     structures = importlib.import_module("mmseg.structures")
     pixels = importlib.import_module("mmengine.structures").PixelData
     sample = structures.SegDataSample(gt_sem_seg=pixels(data=torch.from_numpy(goal)[None].long()))
@@ -90,7 +90,7 @@ def focsam(repo: Path, folder: Path, images: Images, clicks: int) -> Found:
 
 
 def interformer(repo: Path, folder: Path, images: Images, clicks: int) -> Found:
-    """InterFormer's `tools/clicktest.py`, as one would type it; it clicks and measures on the padded image."""
+    """InterFormer's `tools/clicktest.py`, run as a command; it clicks and evaluates on the padded image."""
     sys.path[:0] = [str(repo), str(repo / "mmsegmentation")]
     mmcv = importlib.import_module("mmcv")
     segmentor = importlib.import_module("interformer.segmentors").ClickSegmentor
@@ -145,7 +145,7 @@ def interformer(repo: Path, folder: Path, images: Images, clicks: int) -> Found:
 
 
 def main() -> None:
-    """Run as a program."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("peer", choices=("focsam", "interformer"))
     parser.add_argument("--repo", type=Path, required=True)

@@ -1,10 +1,10 @@
-"""Random networks in each peer's own checkpoint format, for comparisons where no trained weights can be had.
+"""Random networks in each peer's checkpoint format, for comparisons without trained weights.
 
     PYTHON networks.py CARD --repo DIR --out FILE --images DIR
 
-Runs in the peer's own Python (`python` of its installation); CARD is the name of its card. Statistics of normalisations
-are taken from a few images, and the last layer is turned so that masks are neither empty nor full; they mean nothing
-all the same. The file appears when it is settled.
+Runs in the peer's Python (`python` of its installation); CARD is the name of its card. Normalisation statistics are
+computed from a few images, and the last layer is set so that masks are neither empty nor full; they are still
+meaningless. FILE is written only when the network is complete.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ HRNET: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a peer's network is made.
+    """How to make a peer's network.
 
     Attributes:
-        build: the network, of the peer's own class; it may be smaller than those published.
-        last: name of the layer that gives the logits, or of a normalisation after it; "" leaves the network as it is.
-        options: of the adapter.
-        described: the file holds the network's description (`config`) too, not its weights alone.
-        folder: of the checkout, that holds the package.
-        adapter: its name, where it is not the card's.
-        within: key of the file's table that holds the weights alone.
-        own: parts of the names of weights that go to a second file, OUT.own, the adapter's option `lora`.
-        clicks: how many it is asked with, one time after the other.
+        build: builds the network, of the peer's own class; it may be smaller than the published ones.
+        last: name of the layer that gives the logits, or of a normalisation after it; "" leaves the network unchanged.
+        options: options of the adapter.
+        described: the file also contains the network's description (`config`), not only its weights.
+        folder: folder of the checkout that contains the package.
+        adapter: name of the adapter, if different from the card's.
+        within: key of the weights in the file.
+        own: name parts of the weights that go to a second file, OUT.own, the adapter's option `lora`.
+        clicks: numbers of clicks to predict with, in order.
     """
 
     build: Callable[[], Any]
@@ -70,14 +70,14 @@ def hrnet(**options: Any) -> Any:
 
 
 def refined_hrnet() -> Any:
-    """EMC-Click's."""
+    """EMC-Click's HRNet."""
     module = importlib.import_module("isegm.model.is_refine_model")
     refiner = {"conv_layer": "xconv2", "mid_dims": 64, "corr_channel": 64}
     return module.HRNetRefineModel(small=True, refiner_conf=refiner, only_first_click=True, **HRNET)
 
 
 def plain_vit(module: str = "is_plainvit_model") -> Any:
-    """SimpleClick's or iCMFormer's, with 8 blocks in place of 12 and a quarter of its channels."""
+    """SimpleClick's or iCMFormer's ViT, with 8 blocks instead of 12 and a quarter of the channels."""
     loss = importlib.import_module("isegm.model.modeling.transformer_helper.cross_entropy_loss")
     return importlib.import_module(f"isegm.model.{module}").PlainVitModel(
         use_disks=True,
@@ -114,7 +114,7 @@ def vit(depth: int, width: int) -> dict[str, Any]:
 
 
 def old_hrnet() -> Any:
-    """f-BRS's HRNet, narrower than those published."""
+    """f-BRS's HRNet, narrower than the published ones."""
     module = importlib.import_module("isegm.model.is_hrnet_model")
     return module.get_hrnet_model(width=8, ocr_width=16, small=True)
 
@@ -146,7 +146,7 @@ def focuscut() -> Any:
 
 
 def segnext() -> Any:
-    """SegNext's, with 4 blocks in place of 12, a quarter of its channels, and half its input."""
+    """SegNext's ViT, with 4 blocks instead of 12, a quarter of the channels, and half the input size."""
     return importlib.import_module("isegm.model.is_plainvit_model").PlainVitModel(
         backbone_params={**vit(4, 192), "img_size": (512, 512), "global_atten_freq": 2},
         neck_params={"in_dim": 192, "out_dims": [32, 64, 128, 256]},
@@ -168,7 +168,7 @@ def segnext() -> Any:
 
 
 def piclick() -> Any:
-    """PiClick's, with 8 blocks in place of 12 and a quarter of their channels; its position code has 256."""
+    """PiClick's ViT, with 8 blocks instead of 12 and a quarter of their channels; the position code has 256."""
     return importlib.import_module("isegm.model.is_piclick_model").PiClickModel(
         num_classes=1,
         num_queries=7,
@@ -189,12 +189,12 @@ def piclick() -> Any:
 
 
 def prompted(backbone: str) -> Any:
-    """SAM's or SAM-HQ's."""
+    """SAM or SAM-HQ."""
     return importlib.import_module("segment_anything").sam_model_registry[backbone]()
 
 
 def hiera() -> Any:
-    """SAM 2's smallest."""
+    """The smallest SAM 2."""
     return importlib.import_module("sam2.build_sam").build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
 
 
@@ -262,7 +262,7 @@ RECIPES |= {
 
 
 def graco() -> Any:
-    """GraCo's, as SimpleClick's above, without CLIP, which only its phrases use; its own layers are not 0."""
+    """GraCo's ViT, sized like SimpleClick's above, without CLIP (only used for phrases); its added layers are not 0."""
     module = importlib.import_module("isegm.model.is_plainvit_graco_two_signal_model_lora")
     module.ClipTextEncoder = lambda **_: torch.nn.Identity()
     alike = {name: entry["value"] for name, entry in plain_vit()._config["params"].items() if entry["specified"]}
@@ -278,13 +278,13 @@ RECIPES["graco"] = Recipe(graco, "head.conv_seg", {"flip": True, "crop": 448}, o
 
 
 def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
-    """Take the statistics of normalisations, then let the last layer tell parts of an image from one another.
+    """Compute normalisation statistics, then set the last layer to separate regions within an image.
 
-    A random last layer tells images from one another: its masks are empty or full.
+    A random last layer separates images from each other: its masks are empty or full.
 
     Args:
         net: the network.
-        last: name of the layer.
+        last: name of the last layer.
         ask: predicts on a few images.
     """
     norms = [module for module in net.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
@@ -293,7 +293,7 @@ def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
     for hook in hooks:
         hook.remove()
     for module in net.modules():
-        if type(module).__name__ == "ScaleLayer":  # by which clicks weigh hardly anything at first
+        if type(module).__name__ == "ScaleLayer":  # initially gives clicks almost no weight
             module.scale.data.fill_(1.0)
     layer = net.get_submodule(last)
     if layer in norms:
@@ -305,7 +305,7 @@ def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
     hook.remove()
     direction, shift = within_images([features.flatten(1).T for features in seen])
     kernel = layer.weight[0, 0].numel()
-    with torch.no_grad():  # of two classes the object is the last
+    with torch.no_grad():  # with two classes, the object is the last
         layer.weight.zero_()
         layer.bias.zero_()
         layer.weight[-1].copy_((direction / kernel)[:, None, None].expand_as(layer.weight[-1]))
@@ -316,10 +316,10 @@ def within_images(features: list[Any]) -> tuple[Any, float]:
     """A direction in which features differ within images rather than between them, and its 60th percentile.
 
     Args:
-        features: (pixels, channels) of each image.
+        features: (pixels, channels) per image.
 
     Returns:
-        The direction, such that features have a deviation of 2 along it, and the shift.
+        The direction, scaled so that features have a standard deviation of 2 along it, and the percentile.
     """
     pixels = torch.cat([values[:: max(len(values) // 2000, 1)] for values in features]).double()
     means = torch.stack([values.double().mean(0) for values in features])
@@ -334,7 +334,7 @@ def within_images(features: list[Any]) -> tuple[Any, float]:
 
 
 def follow(norm: Any, given: tuple[Any, ...]) -> None:
-    """Move a normalisation's statistics to those of what it is given, half the way; all the way at first."""
+    """Move a normalisation's statistics halfway to those of its input; all the way the first time."""
     values = given[0].detach().transpose(0, 1).flatten(1)
     if values.shape[1] < 16:
         return
@@ -345,12 +345,12 @@ def follow(norm: Any, given: tuple[Any, ...]) -> None:
 
 
 def main() -> None:
-    """Run as a program."""
+    """Write a random network."""
     parser = argparse.ArgumentParser()
     parser.add_argument("peer", choices=RECIPES)
     for name in ("repo", "out", "images"):
         parser.add_argument("--" + name, required=True)
-    parser.add_argument("--count", type=int, default=4, help="images to look at")
+    parser.add_argument("--count", type=int, default=4, help="number of images to use")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     recipe = RECIPES[arguments.peer]
@@ -361,7 +361,7 @@ def main() -> None:
     if not recipe.last:
         write(recipe, net, arguments.out)
         return
-    write(recipe, net, unsettled)  # as the adapter reads it; OUT appears when it is of use
+    write(recipe, net, unsettled)  # for the adapter to read; OUT is written when complete
     options = {**recipe.options, "lora": str(Path(f"{unsettled}.own").resolve())} if recipe.own else recipe.options
     model = child().adapter_load(recipe.adapter or arguments.peer)(arguments.repo, unsettled, options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
@@ -387,7 +387,7 @@ def main() -> None:
 
 
 def write(recipe: Recipe, net: Any, out: str) -> None:
-    """The checkpoint."""
+    """Write the checkpoint."""
     weights = net.state_dict()
     own = {name: weights.pop(name) for name in list(weights) if any(part in name for part in recipe.own)}
     if own:
@@ -397,7 +397,7 @@ def write(recipe: Recipe, net: Any, out: str) -> None:
 
 
 def child() -> Any:
-    """The module that runs adapters."""
+    """Import the module that runs adapters."""
     spec = importlib.util.spec_from_file_location("child", CHILD)
     assert spec is not None
     assert spec.loader is not None

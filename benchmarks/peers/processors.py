@@ -1,9 +1,9 @@
-"""SlimSAM and SAM 3's tracker against the library's own processor and model: the same logits, scores and masks?
+"""Compare logits, scores and masks of SlimSAM and SAM 3's tracker with transformers' own processor and model.
 
     python benchmarks/peers/processors.py --data DIR [--images 5]
 
-Needs disbench[models], and torchvision, which the library's processors use. Tiny models of random weights; three clicks
-on each image of GrabCut, with the logits of the best mask fed back.
+Needs disbench[models], and torchvision for the library's processors. Uses tiny models with random weights, and three
+clicks on each image of GrabCut, with the logits of the best mask fed back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENCODER = {**SMALL, "image_size": SIDE, "patch_size": 14, "window_size": 4, "glo
 
 
 def slimsam() -> tuple[Any, Any]:
-    """A model and its processor."""
+    """A tiny model and its processor."""
     vision = {**ENCODER, "output_channels": 32, "num_pos_feats": 16, "mlp_dim": 64}
     config = transformers.SamConfig(vision_config=vision, prompt_encoder_config=PROMPTS, mask_decoder_config=DECODER)
     image = transformers.SamImageProcessorPil(
@@ -43,7 +43,7 @@ def slimsam() -> tuple[Any, Any]:
 
 
 def sam3() -> tuple[Any, Any]:
-    """A model and its processor."""
+    """A tiny model and its processor."""
     backbone = {**ENCODER, "model_type": "sam3_vit_model", "intermediate_size": 64, "pretrain_image_size": SIDE}
     vision = {"model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": 32}
     vision |= {"backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "scale_factors": [4.0, 2.0, 1.0]}
@@ -55,7 +55,7 @@ def sam3() -> tuple[Any, Any]:
 
 
 def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> str:
-    """A line: answers that are equal in every bit, and the largest differences."""
+    """A line with the number of bitwise equal answers and the largest differences."""
     for values in model.parameters():
         if values.ndim > 1:
             torch.nn.init.normal_(values, std=0.2)
@@ -100,7 +100,7 @@ def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> s
 
 
 def main() -> None:
-    """Run as a program."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=5)

@@ -1,9 +1,9 @@
-"""Run a peer's own evaluation, in the peer's own Python, and write down the IoU after every click.
+"""Run a peer's own evaluation in the peer's Python, and record the IoU after every click.
 
     PYTHON theirs.py KIND --repo DIR --checkpoint FILE --data DIR --clicks N --out FILE -- ARGUMENTS
 
-`compare.py` starts this. What evaluates is the peer's script or function, unchanged; only what it returns is
-taken down, since the scripts themselves print means.
+Started by `compare.py`. The peer's script or function runs unchanged; only its results are recorded, since the scripts
+print only means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 
 
 def isegm(arguments: argparse.Namespace, name: str = "scripts/evaluate_model.py") -> list[list[float]]:
-    """`scripts/evaluate_model.py` of RITM and those that began from it, on GrabCut, as one would type it."""
+    """`scripts/evaluate_model.py` of RITM and systems built on it, on GrabCut, run as a command."""
     (script,) = [path.resolve() for path in Path().rglob(name)]
     sys.path.insert(0, str(script).removesuffix(f"/{name}"))
     evaluation = importlib.import_module("isegm.inference.evaluation")
@@ -32,7 +32,7 @@ def isegm(arguments: argparse.Namespace, name: str = "scripts/evaluate_model.py"
     def recorded(*given: Any, **options: Any) -> Any:
         outcome = evaluate(*given, **options)
         found.extend([float(iou) for iou in ious] for ious in outcome[0])
-        raise SystemExit  # what follows only averages and prints
+        raise SystemExit  # the rest only averages and prints
 
     evaluation.evaluate_dataset = recorded
     sys.argv = [str(script), *arguments.more]
@@ -45,10 +45,10 @@ def isegm(arguments: argparse.Namespace, name: str = "scripts/evaluate_model.py"
 
 
 def graco(arguments: argparse.Namespace) -> list[list[float]]:
-    """GraCo's `evaluate.py`, without CLIP, which only its phrases use and which would be downloaded.
+    """GraCo's `evaluate.py`, without CLIP, which is only used for phrases and would be downloaded.
 
-    Over the ten granularities (`--graco`) its predictor keeps the zoom-in of one for the first click of the next; here
-    each granularity begins with the image.
+    Over the ten granularities (`--graco`), its predictor carries the zoom-in over to the first click of the next; here
+    each granularity starts from the whole image.
     """
     torch = importlib.import_module("torch")
     phrases = importlib.import_module("isegm.model.is_plainvit_graco_two_signal_model_lora")
@@ -71,7 +71,7 @@ def graco(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def fcfi(arguments: argparse.Namespace) -> list[list[float]]:
-    """FCFI's script, whose configuration names a folder of its authors: the place of GrabCut is put right."""
+    """FCFI's script, with GrabCut's path corrected: its configuration names a folder of its authors."""
     experiments = importlib.import_module("isegm.utils.exp")
     read = experiments.load_config_file
 
@@ -85,9 +85,9 @@ def fcfi(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
-    """`validation_robot` of FocusCut's `main.py`; its dataset's layout is made from GrabCut's files.
+    """`validation_robot` of FocusCut's `main.py`, with GrabCut's files in its dataset layout.
 
-    It asks for the GPU everywhere; on the processor that is left unheard.
+    Its code calls `.cuda()` everywhere, which is ignored here.
     """
     torch = importlib.import_module("torch")
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
@@ -125,9 +125,9 @@ def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def sam(arguments: argparse.Namespace) -> list[list[float]]:
-    """A plain loop around SAM's own predictor, which has no evaluation by clicks: written here.
+    """A plain loop around SAM's own predictor, since SAM has no click-based evaluation.
 
-    Three masks at each click, the one of the best score is kept and its logits go back; RITM's clicks.
+    Three masks at each click; the one with the best score is kept and its logits are fed back; RITM's clicks.
     """
     peer = importlib.import_module("segment_anything")
     net = peer.sam_model_registry[arguments.more[0]](checkpoint=arguments.checkpoint)
@@ -136,7 +136,7 @@ def sam(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def sam2(arguments: argparse.Namespace) -> list[list[float]]:
-    """The same loop around SAM 2's predictor of images."""
+    """The same loop around SAM 2's image predictor."""
     build = importlib.import_module("sam2.build_sam").build_sam2
     predictors = importlib.import_module("sam2.sam2_image_predictor")
     net = build(arguments.more[0], arguments.checkpoint, device="cpu")
@@ -144,12 +144,12 @@ def sam2(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def of_predictor(predictor: Any, arguments: argparse.Namespace) -> list[list[float]]:
-    """IoUs of SAM's or SAM 2's predictor."""
+    """IoUs from SAM's or SAM 2's predictor."""
     return [sam_sample(predictor, *pair, arguments.clicks) for pair in grabcut(Path(arguments.data))]
 
 
 def sam_sample(predictor: Any, image: Any, goal: Any, clicks: int) -> list[float]:
-    """IoU after each click on one image; the goal is 1, 0, and 255 where it is ignored."""
+    """IoU after each click on one image; `goal` is the ground truth: 1, 0, and 255 for ignored pixels."""
     predictor.set_image(image)
     points: list[list[int]] = []
     labels: list[int] = []
@@ -166,7 +166,7 @@ def sam_sample(predictor: Any, image: Any, goal: Any, clicks: int) -> list[float
 
 
 def center(goal: Any, mask: Any, points: list[list[int]]) -> tuple[int, int, int]:
-    """The next click (x, y, label): the middle of the deeper error, by OpenCV's exact distances."""
+    """The next click (x, y, label): the deepest point of the errors, by OpenCV's exact distances."""
     cv2 = importlib.import_module("cv2")
     depths = []
     for error in ((goal == 1) & ~mask, (goal == 0) & mask):
@@ -181,7 +181,7 @@ def center(goal: Any, mask: Any, points: list[list[int]]) -> tuple[int, int, int
 
 
 def grabcut(folder: Path) -> list[tuple[Any, Any]]:
-    """Images (RGB) and goals (1, 0, 255 ignored) of GrabCut, by name."""
+    """Images (RGB) and ground truth (1, 0, 255 ignored) of GrabCut, sorted by name."""
     cv2 = importlib.import_module("cv2")
     pairs = []
     for path in sorted((folder / "data_GT").iterdir()):
@@ -193,7 +193,7 @@ def grabcut(folder: Path) -> list[tuple[Any, Any]]:
 
 
 def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
-    """`eval_dataset` of FCANet's `evaluate.py`; the masks that it measures are taken down and measured alike."""
+    """`eval_dataset` of FCANet's `evaluate.py`; records its masks and computes their IoUs the same way."""
     evaluate = importlib.import_module("evaluate")
     evaluate.datasets_kwargs["GrabCut"]["dataset_path"] = arguments.data
     masks: list[Any] = []
@@ -216,9 +216,9 @@ def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def iog(arguments: argparse.Namespace) -> list[list[float]]:
-    """The steps of IOG's `test.py`, by its own transforms and network.
+    """The steps of IOG's `test.py`, with its own transforms and network.
 
-    Its point inside is the deepest of the stretched mask, which no click tells; here it is the first click.
+    Its inside point is the deepest point of the resized mask, which no click gives; here it is the first click.
     """
     torch, cv2 = importlib.import_module("torch"), importlib.import_module("cv2")
     steps, helpers = (importlib.import_module(f"dataloaders.{name}") for name in ("custom_transforms", "helpers"))
@@ -255,7 +255,7 @@ def iog(arguments: argparse.Namespace) -> list[list[float]]:
 
 
 def _iou(mask: Any, goal: Any) -> float:
-    """IoU of a mask of 0 and 1 with a goal whose 255 are ignored."""
+    """IoU of a mask of 0 and 1 with the ground truth, ignoring 255."""
     counted = goal != 255
     object_, guess = (goal == 1) & counted, (mask == 1) & counted
     return float((object_ & guess).sum() / (object_ | guess).sum())
@@ -268,7 +268,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Run as a program."""
+    """Run a peer's evaluation."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=KINDS)
     for name in ("repo", "checkpoint", "data", "out"):

@@ -83,7 +83,7 @@ def _fetch_hub(repository: str) -> str:
         place = hub.snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except (OSError, ValueError) as error:
         words = one_line(str(error))
-        raise InputError(f"{repository}: cannot be had from Hugging Face ({words}); check the network") from error
+        raise InputError(f"{repository}: cannot be fetched from Hugging Face ({words}); check the network") from error
     return f"{repository}: in {place}"
 
 

@@ -109,7 +109,7 @@ def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError("no way\nout")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(InputError, match=r"some-model: cannot be had .*no way out"):
+    with pytest.raises(InputError, match=r"some-model: cannot be fetched .*no way out"):
         weights.fetch(card)
 
 
