@@ -271,7 +271,7 @@ class MethodCard:
             raise InputError('a native method names its class: entry = "package.module:Name"')
         if self.status == "bridge" and not self.adapter and "command" not in self.options:
             raise InputError(
-                'a method of the bridge names its adapter (adapter = "ritm", or a file of yours) or has an '
+                'a bridged method names its adapter (adapter = "ritm", or your own file) or has an '
                 "[options.command] that starts it"
             )
         if self.status == "published-only" and not self.reason:

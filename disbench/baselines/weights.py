@@ -42,7 +42,7 @@ def locate(card: str, folder: str = "") -> dict[str, Path]:
     for weight in read.weights:
         path = place / weight.file
         if not is_right(path, weight):
-            what = "not the weights that the card names (size or SHA-256)" if path.is_file() else "no such file"
+            what = "does not match the card (size or SHA-256)" if path.is_file() else "no such file"
             raise InputError(f"{path}: weights of {card}: {what}; run: {fix}")
     return {weight.file: place / weight.file for weight in read.weights}
 

@@ -55,7 +55,7 @@ class Geodesic(SeededMethod):
             if edges is not None:
                 return nearness(edges + self.step, seeds)
             ratio = log_likelihood_ratio(bins, seeds, self.bandwidth)
-            object_share = 1 / (1 + np.exp(-ratio))  # Pr(colour | object) / (that + Pr(colour | background))
+            object_share = 1 / (1 + np.exp(-ratio))  # posterior of the object for equal priors
             return nearness(gradient(object_share[..., None]) + self.step, seeds)
 
         return compare

@@ -408,7 +408,7 @@ def _accelerator(training: Training, device: str) -> Any:
             f"training in the same process ({error})"
         ) from error
     if device and made.device.type != device:
-        raise InputError(f"no device {device!r} on this machine; use cpu, or leave --device out")
+        raise InputError(f"no device {device!r} on this machine; use cpu, or omit --device")
     return made
 
 

@@ -122,7 +122,7 @@ def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pyt
         weights.locate(str(path))
     place.parent.mkdir(parents=True)
     place.write_bytes(b"wrights")
-    with pytest.raises(InputError, match=f"{place}: weights of .*: not the weights"):
+    with pytest.raises(InputError, match=f"{place}: weights of .*: does not match the card"):
         weights.locate(str(path))
     place.write_bytes(fake_npm.WEIGHTS)
     assert weights.locate(str(path)) == {"w.onnx": place}
