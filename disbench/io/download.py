@@ -107,7 +107,7 @@ def head(url: str, timeout: float = _TIMEOUT) -> Answer:
                 return Answer(True, f"{response.status} {response.reason}", size)
         except urllib.error.HTTPError as error:
             error.close()
-            status = f"{error.code} {error.reason}"
+            status = f"{error.code} {one_line(str(error.reason))}"
             if error.code not in _NO_HEAD:
                 break
         except (InputError, ValueError, OSError, http.client.HTTPException) as error:
@@ -218,7 +218,7 @@ def _answer(part: _Part, held: int, version: str) -> Any:
         return _OPENER.open(urllib.request.Request(part.url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        said = f"the server answers {error.code} {error.reason}"
+        said = f"the server answers {error.code} {one_line(str(error.reason))}"
         if error.code == _RANGE_NOT_SATISFIABLE and held:
             if error.headers.get("Content-Range") == f"bytes */{held}":
                 return None

@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def json_bound(size: int) -> int:
 
 
 def pickle_bound(size: int) -> int:
-    """Bytes of memory for a pickle."""
     return 8 * MIB + 128 * size
 
 
@@ -69,18 +67,11 @@ def mat(labels: Any = None, numbers: Any = ((3,), (15,), (7,)), *, compressed: b
 MAT_HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
 
 
-def squeezed(data: bytes) -> bytes:
-    """A MATLAB file with one compressed element."""
-    return MAT_HEAD + struct.pack("<II", 15, len(packed := zlib.compress(data, 9))) + packed
-
-
 def element(kind: int, body: bytes) -> bytes:
-    """An element of a MATLAB file."""
     return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
 
 
 def matrix(kind: int, sides: tuple[int, ...], body: bytes = b"", name: bytes = b"GTinst") -> bytes:
-    """An array of a MATLAB file."""
     head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
     return element(14, head + element(1, name) + body)
 
@@ -103,7 +94,6 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (13, 17, 4)).astype(np.uint8
 
 
 def picture(mode: str, kind: str, size: tuple[int, int] = (17, 13), **options: Any) -> bytes:
-    """An image file of noise."""
     out = io.BytesIO()
     noise = Image.fromarray(PICTURE, "RGBA").resize(size, Image.Resampling.NEAREST)
     if mode in ("I;16", "I"):
@@ -115,7 +105,6 @@ def picture(mode: str, kind: str, size: tuple[int, int] = (17, 13), **options: A
 
 
 def animation(kind: str) -> bytes:
-    """An animated image file."""
     frames = [Image.fromarray(np.roll(PICTURE[..., :3], k, axis=1)) for k in range(3)]
     out = io.BytesIO()
     frames[0].save(out, kind, save_all=True, append_images=frames[1:])
@@ -158,14 +147,12 @@ SPIN_JSON = {**COCO, "categories": [{"id": 1, "name": "Car-Tire-Rim"}, {"id": 2,
 
 
 def class_png(values: tuple[int, ...], mode: str = "L") -> bytes:
-    """A map of classes, of 6 x 7 pixels, as PartImageNet has them."""
     out = io.BytesIO()
     Image.fromarray(np.array(values, dtype=np.uint8)[np.arange(42).reshape(6, 7) // 9], mode).save(out, "PNG")
     return out.getvalue()
 
 
 def ade_png(number: int, **options: Any) -> bytes:
-    """An instance PNG of 6 x 7 pixels."""
     out = io.BytesIO()
     values = np.array([0, 128, 255], dtype=np.uint8)[np.arange(42).reshape(6, 7) // (number + 1) % 3]
     Image.fromarray(values).save(out, "PNG", **options)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -16,7 +21,6 @@ from tests.forked import output_of
 from tests.fuzz import tools
 
 Result = TypeVar("Result")
-MIB = 1 << 20
 
 
 def result_or_refusal(call: Callable[[], Result], *names: object) -> Result | None:
@@ -36,7 +40,6 @@ def result_or_refusal(call: Callable[[], Result], *names: object) -> Result | No
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
-    """Bytes after one to five accidents."""
     return tools.damaged([content])
 
 
@@ -78,7 +81,6 @@ nasty_values = st.recursive(
 
 
 def nested(depth: int) -> Any:
-    """Lists in each other."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -115,38 +117,65 @@ def changed(draw: st.DrawFn, value: Any, values: st.SearchStrategy[Any] = nasty_
     return found
 
 
-INTEGERS = st.sampled_from((-(2**15), -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 2**15 - 1))
 FLOATS = st.sampled_from((0.0, -0.0, 0.5, 1.0, 1.5, -1.0, 1e30, float("inf"), float("nan"), float("-inf")))
 TEXTS = st.sampled_from([text for text in NASTY_TEXTS if text != "\ud800"] + ["s0", "s1"])
 BYTES = st.one_of(st.sampled_from((b"", b"X2", b"\xff\xff", b"oooooooooo0")), st.binary(max_size=9))
 
 
+PLAIN = (
+    *((pa.types.is_string, TEXTS), (pa.types.is_binary, BYTES)),
+    *((pa.types.is_boolean, st.booleans()), (pa.types.is_floating, FLOATS)),
+)
+
+
 def strange(kind: pa.DataType) -> st.SearchStrategy[Any]:
-    """Values of a type that a run would not have."""
+    """Values of a type that a run or a shard would not have."""
     if pa.types.is_list(kind):
         return st.lists(st.one_of(st.none(), strange(kind.value_type)), max_size=4)
-    if pa.types.is_string(kind):
-        return TEXTS
-    if pa.types.is_boolean(kind):
-        return st.booleans()
-    if pa.types.is_binary(kind):
-        return BYTES
-    return FLOATS if pa.types.is_floating(kind) else INTEGERS
+    if pa.types.is_fixed_size_list(kind):
+        return st.lists(strange(kind.value_type), min_size=kind.list_size, max_size=kind.list_size)
+    if pa.types.is_struct(kind):
+        return st.fixed_dictionaries({field.name: strange(field.type) for field in kind})
+    for fits, values in PLAIN:
+        if fits(kind):
+            return values
+    most = 2 ** (kind.bit_width - 1) - 1
+    return st.sampled_from((-most - 1, -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 11, most))
+
+
+def changed_field(draw: st.DrawFn, value: Any, field: pa.Field) -> Any:
+    """A field's value with another one in one of its places; from a list an item may be taken away."""
+    kind = field.type
+    if pa.types.is_struct(kind) and value:
+        part = draw(st.sampled_from(list(kind)))
+        return value | {part.name: changed_field(draw, value[part.name], part)}
+    if isinstance(value, list) and value and draw(st.integers(0, 2)):
+        place = draw(st.integers(0, len(value) - 1))
+        item = [changed_field(draw, value[place], kind.value_field)] if draw(st.integers(0, 4)) else []
+        return [*value[:place], *item, *value[place + 1 :]]
+    return None if field.nullable and draw(st.booleans()) else draw(strange(kind))
 
 
 @st.composite
-def strange_rows(draw: st.DrawFn, table: pa.Table) -> pa.Table:
-    """A table with values that a run would not have, or with rows missing or there twice."""
+def strange_rows(draw: st.DrawFn, table: pa.Table) -> bytes:
+    """A Parquet file with values that a run or a shard would not have, or with rows missing or there twice."""
     rows = table.to_pylist()
     for _ in range(draw(st.integers(1, 3))):
-        row = draw(st.sampled_from(rows)) if rows else {}
-        field = draw(st.sampled_from(list(table.schema)))
-        if row and draw(st.booleans()):
-            empty = field.nullable and draw(st.booleans())
-            row[field.name] = None if empty else draw(strange(field.type))
-        elif row:
-            rows.remove(row) if draw(st.booleans()) else rows.insert(0, row)
-    return pa.Table.from_pylist(rows, table.schema)
+        if not rows:
+            break
+        place = draw(st.integers(0, len(rows) - 1))
+        how = draw(st.sampled_from(("change", "change", "remove", "repeat")))
+        if how == "change":
+            field = draw(st.sampled_from(list(table.schema)))
+            rows[place] |= {field.name: changed_field(draw, rows[place][field.name], field)}
+        elif how == "remove":
+            del rows[place]
+        else:
+            rows.insert(0, rows[place])
+    try:
+        return parquet_bytes(pa.Table.from_pylist(rows, table.schema))
+    except (pa.ArrowException, TypeError):  # a box of another length, or null where Parquet has none
+        return parquet_bytes(table)
 
 
 @st.composite
@@ -158,10 +187,48 @@ def damaged_parquet(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return bytes(sink.getvalue().to_pybytes())
+
+
+VALUED = (pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.binary(), pa.bool_(), pa.list_(pa.int32()))
+EMPTY = (pa.null(), pa.large_string(), pa.date32(), pa.struct([pa.field("x", pa.string())]))
+KINDS = st.sampled_from((*VALUED, *EMPTY, pa.dictionary(pa.int32(), pa.string())))
+
+
+@st.composite
+def other_columns(draw: st.DrawFn, schema: pa.Schema) -> bytes:
+    """A Parquet file of columns of any types, most of them of a schema's names."""
+    names = draw(st.lists(st.sampled_from((*schema.names, "other")), max_size=20))
+    columns = []
+    for _ in names:
+        kind = draw(KINDS)
+        valued = kind in VALUED and draw(st.booleans())
+        columns.append(pa.array([draw(strange(kind)) for _ in range(3)], kind) if valued else pa.nulls(3, kind))
+    return parquet_bytes(pa.table(columns, names=names) if names else pa.table({}))
+
+
+def spoilt(path: Path) -> st.SearchStrategy[bytes]:
+    """What a stored file may hold instead: damaged bytes, or other values, rows and columns as its kind has them."""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        return st.one_of(damaged(content), changed(json.loads(content)).map(lambda value: json.dumps(value).encode()))
+    if path.suffix != ".parquet":
+        return damaged(content)
+    table = pq.read_table(path)
+    return st.one_of(damaged_parquet(content), strange_rows(table), other_columns(table.schema))
+
+
+@contextmanager
+def copied(folder: Path, **changes: Any) -> Iterator[Path]:
+    """A copy of a folder, in a folder of its own; the files of some stems hold other bytes."""
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(shutil.copytree(folder, Path(place) / folder.name))
+        for stem, content in changes.items():
+            (path,) = copy.glob(f"{stem}.*")
+            path.write_bytes(content)
+        yield copy
 
 
 _CHILD = """

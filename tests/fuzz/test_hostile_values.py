@@ -8,29 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.annotations import CATEGORIES, annotation, image
-from tests.fuzz.dataset_files import COCO, MIB, PACKED, TREE, json_bound, layer, pickle_bound, write_all
-from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
+from tests.fuzz.dataset_files import COCO, MIB, PACKED, TREE, json_bound, layer, pickle_bound
+from tests.fuzz.tools import Reader, examples, nest, pytestmark_linux, written
 
 pytestmark = pytestmark_linux
 JSON_READERS = ("lvis", "lvis, dropped", "sampled", "coco", "annotated")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_all(tmp_path)
-
-
 def check(read: Reader, name: str, root: Path, data: bytes) -> None:
     read(name, written(root / "a.json", data), root=root, allowed=json_bound(len(data)))
-
-
-def nest(depth: int) -> bytes:
-    return b"[" * depth + b"]" * depth
 
 
 def rle(counts: bytes, size: bytes = b"[40,60]") -> bytes:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +19,7 @@ from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import Choice
 from disbench.harness.set_source import SetSource
 from disbench.harness.set_task import ANSWERS, SETS, SetTask, StoredAnswers, read_answers
+from disbench.harness.store import RUN
 from disbench.io import recorded_clicks
 from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
 from disbench.reports.ambiguity.numbers import read_numbers
@@ -29,15 +27,7 @@ from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
 from disbench.reports.ambiguity.report import csv_rows, tables_of
 from disbench.reports.render import latex, markdown
 from tests import toy_methods
-from tests.fuzz.stored_forms import (
-    changed,
-    damaged_parquet,
-    in_a_child,
-    parquet_bytes,
-    result_or_refusal,
-    strange,
-    strange_rows,
-)
+from tests.fuzz.stored_forms import copied, in_a_child, result_or_refusal, spoilt
 from tests.fuzz.tools import examples
 
 FILES = (SETS, ANSWERS)
@@ -50,16 +40,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, photo_shards: Path) -> StoredA
     out = tmp_path_factory.mktemp("runs") / "run"
     method = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=2"])
     return run_diverse(method, source, out, SetTask(SetProtocol(), store="all"))
-
-
-@contextmanager
-def stored(whole: StoredAnswers, **changes: bytes) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
-        shutil.copytree(whole.folder, folder)
-        for name, content in changes.items():
-            (folder / f"{name}.{'json' if name == 'run' else 'parquet'}").write_bytes(content)
-        yield folder
 
 
 def read_everything(folder: Path, shards: Path, *, drawn: bool = True) -> None:
@@ -78,28 +58,11 @@ def read_everything(folder: Path, shards: Path, *, drawn: bool = True) -> None:
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-@examples(20)
-@given(data=st.data())
-def test_descriptions(run: StoredAnswers, photo_shards: Path, data: st.DataObject) -> None:
-    description = json.dumps(data.draw(changed(run.record.as_json()))).encode()
-    with stored(run, run=description) as folder:
-        read_everything(folder, photo_shards)
-
-
-@examples(30)
-@given(name=st.sampled_from(FILES), data=st.data())
-def test_bytes(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
-    content = data.draw(damaged_parquet((run.folder / name).read_bytes()))
-    with stored(run, **{name.partition(".")[0]: content}) as folder:
-        read_everything(folder, photo_shards)
-
-
-@examples(30)
-@given(name=st.sampled_from(FILES), data=st.data())
-def test_values(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
-    drawn = data.draw(st.integers(0, 7)) == 7
-    content = parquet_bytes(data.draw(strange_rows(pq.read_table(run.folder / name))))
-    with stored(run, **{name.partition(".")[0]: content}) as folder:
+@examples(80)
+@given(name=st.sampled_from((RUN, *FILES)), data=st.data())
+def test_spoilt_files(run: StoredAnswers, photo_shards: Path, name: str, data: st.DataObject) -> None:
+    drawn = data.draw(st.integers(0, 3)) == 3
+    with copied(run.folder, **{name.partition(".")[0]: data.draw(spoilt(run.folder / name))}) as folder:
         read_everything(folder, photo_shards, drawn=drawn)
 
 
@@ -113,29 +76,15 @@ CLICKS = as_parquet(
 )
 
 
-def read_clicks(content: bytes) -> None:
+@examples(140)
+@given(data=st.data())
+def test_spoilt_recorded_clicks(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "clicks.parquet"
-        path.write_bytes(content)
+        path.write_bytes(CLICKS)
+        path.write_bytes(data.draw(spoilt(path)))
         for read in (read_sequences, read_recording):
             result_or_refusal(lambda read=read: read(path), path)  # type: ignore[misc]
-
-
-@examples(80)
-@given(data=st.data())
-def test_bytes_of_recorded_clicks(data: st.DataObject) -> None:
-    read_clicks(data.draw(damaged_parquet(CLICKS)))
-
-
-@examples(60)
-@given(data=st.data())
-def test_values_of_recorded_clicks(data: st.DataObject) -> None:
-    schema = recorded_clicks.SCHEMA
-    columns = {}
-    for field in schema:
-        kind = data.draw(st.sampled_from((field.type, field.type, pa.string(), pa.binary(), pa.float64(), pa.int64())))
-        columns[field.name] = pa.array([data.draw(strange(kind)) for _ in range(2)], kind)
-    read_clicks(parquet_bytes(pa.table(columns)))
 
 
 def test_a_bomb_of_recorded_clicks(tmp_path: Path) -> None:

@@ -21,26 +21,12 @@ from hypothesis import strategies as st
 from disbench.baselines.cards import Weight
 from disbench.baselines.weights import _take
 from disbench.io.archives import unpack
+from tests.archives import archive_bytes
 from tests.fuzz.stored_forms import NASTY_TEXTS, damaged, in_a_child, result_or_refusal
 from tests.fuzz.tools import examples
 
 MODES = ("zip", "w", "w:gz", "w:bz2", "w:xz")
 CONTENT = {"images/a.jpg": b"a" * 700, "images/b.jpg": b"", "masks/a.png": bytes(range(256)) * 3}
-
-
-def archive_bytes(mode: str, content: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
-    sink = io.BytesIO()
-    if mode == "zip":
-        with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, data in content.items():
-                packed.writestr(name, data)
-        return sink.getvalue()
-    with tarfile.open(fileobj=sink, mode=mode, format=form) as opened:  # type: ignore[call-overload]
-        for name, data in content.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            opened.addfile(member, io.BytesIO(data))
-    return sink.getvalue()
 
 
 @contextmanager
@@ -65,7 +51,7 @@ def strays(place: Path) -> list[Path]:
 @examples(40)
 @given(data=st.data())
 def test_damaged_archives(mode: str, data: st.DataObject) -> None:
-    with unpacked(data.draw(damaged(archive_bytes(mode, CONTENT)))) as place:
+    with unpacked(data.draw(damaged(archive_bytes(mode, CONTENT.items())))) as place:
         assert strays(place) == []
 
 
@@ -78,7 +64,7 @@ def test_damaged_archives(mode: str, data: st.DataObject) -> None:
 )
 def test_names(mode: str, names: list[str]) -> None:
     try:
-        content = archive_bytes(mode, dict.fromkeys(names, b"x"))
+        content = archive_bytes(mode, [(name, b"x") for name in dict.fromkeys(names)])
     except (ValueError, LookupError, struct.error):
         return
     with unpacked(content) as place:
@@ -145,7 +131,7 @@ def test_bombs(content: Any, tmp_path: Path) -> None:
 @examples(40)
 @given(data=st.data())
 def test_packages_of_weights(data: st.DataObject) -> None:
-    content = data.draw(damaged(archive_bytes("w:gz", {"package/w.onnx": b"weights"})))
+    content = data.draw(damaged(archive_bytes("w:gz", [("package/w.onnx", b"weights")])))
     weight = Weight("w.onnx", "0" * 64, 7, npm="toy@1.0.0", member="package/w.onnx")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "x.tgz").write_bytes(content)

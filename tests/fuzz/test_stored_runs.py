@@ -7,10 +7,9 @@ import csv
 import io
 import json
 import re
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -42,17 +41,7 @@ from disbench.reports.render import latex, markdown
 from disbench.reports.report import make_report
 from disbench.reports.samples import hard_samples
 from disbench.reports.tables import budget_table, clicks_table, curves_csv, overview_table, quality_table, results_csv
-from tests.fuzz.stored_forms import (
-    NASTY_TEXTS,
-    changed,
-    damaged,
-    damaged_parquet,
-    in_a_child,
-    nasty_texts,
-    parquet_bytes,
-    result_or_refusal,
-    strange_rows,
-)
+from tests.fuzz import stored_forms as forms
 from tests.fuzz.tools import examples
 from tests.unit.run_tools import draw_ious, write_run
 
@@ -78,22 +67,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     return read_run(folder)
 
 
-@contextmanager
-def stored(description: Any, clicks: bytes) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
-        folder.mkdir()
-        content = description if isinstance(description, bytes) else json.dumps(description).encode()
-        (folder / RUN).write_bytes(content)
-        (folder / CLICKS).write_bytes(clicks)
-        yield folder
-
-
 def read_everything(place: Path) -> None:
     """Each reader of runs on its own; what a report takes, each of its forms shows."""
 
     def report() -> None:
-        found = result_or_refusal(lambda: read_run(place) if place.is_dir() else read_packed(place).run, place)
+        found = forms.result_or_refusal(lambda: read_run(place) if place.is_dir() else read_packed(place).run, place)
         if found is None:
             return
         entries = read_entries([found])
@@ -105,49 +83,26 @@ def read_everything(place: Path) -> None:
             text.encode()
         hard_samples(entries[0])
 
-    result_or_refusal(report, place.name)
-    result_or_refusal(lambda: "\n".join(verify_run(place).lines()).encode("utf-8", "replace"), place.name)
+    forms.result_or_refusal(report, place.name)
+    forms.result_or_refusal(lambda: "\n".join(verify_run(place).lines()).encode("utf-8", "replace"), place.name)
     if place.is_dir():
-        result_or_refusal(lambda: pack(place, place.parent / "packed.zip"), place.name)
+        forms.result_or_refusal(lambda: pack(place, place.parent / "packed.zip"), place.name)
     assert {path.name for path in place.parent.iterdir()} <= {place.name, "packed.zip"}
 
 
-@examples(50)
-@given(data=st.data())
-def test_descriptions(run: StoredRun, data: st.DataObject) -> None:
-    with stored(data.draw(changed(run.record.as_json())), (run.folder / CLICKS).read_bytes()) as folder:
-        read_everything(folder)
-
-
-@examples(40)
-@given(data=st.data())
-def test_bytes_of_rows(run: StoredRun, data: st.DataObject) -> None:
-    with stored(run.record.as_json(), data.draw(damaged_parquet((run.folder / CLICKS).read_bytes()))) as folder:
-        read_everything(folder)
-
-
-@examples(40)
-@given(data=st.data())
-def test_rows(run: StoredRun, data: st.DataObject) -> None:
+@examples(150)
+@given(name=st.sampled_from((RUN, CLICKS, CLICKS)), store=st.sampled_from(("none", "kept", "all")), data=st.data())
+def test_spoilt_files(run: StoredRun, name: str, store: str, data: st.DataObject) -> None:
     description = copy.deepcopy(run.record.as_json())
-    description["execution"]["store"] = data.draw(st.sampled_from(("none", "none", "kept", "all")))
-    with stored(description, parquet_bytes(data.draw(strange_rows(run.rows().cast(SCHEMA))))) as folder:
+    description["execution"]["store"] = store
+    spoiling = {
+        "run": json.dumps(description).encode(),
+        name.partition(".")[0]: data.draw(forms.spoilt(run.folder / name)),
+    }
+    with forms.copied(run.folder, **spoiling) as folder:
+        forms.result_or_refusal(lambda: read_run(folder).rows(), folder)
         read_everything(folder)
 
-
-KINDS = st.sampled_from([pa.int8(), pa.string(), pa.binary(), pa.null(), pa.list_(pa.float32()), pa.float64()])
-
-
-@examples(30)
-@given(names=st.lists(st.sampled_from((*SCHEMA.names, "other")), max_size=20), data=st.data())
-def test_other_columns(run: StoredRun, names: list[str], data: st.DataObject) -> None:
-    table = pa.table([pa.nulls(3, data.draw(KINDS)) for _ in names], names=names) if names else pa.table({})
-    with stored(run.record.as_json(), parquet_bytes(table)) as folder:
-        result_or_refusal(lambda: read_run(folder).rows(), folder)
-        read_everything(folder)
-
-
-# ---------------------------------------------------------------------------------------------------- journals
 
 ROW = ClickRow("s", 1, 1, 2, True, 0.5, 0.5, 0, 1, (0.5,), None, 0.1, 0.1, 9, 8)
 
@@ -166,7 +121,7 @@ def read_journal(folder: Path) -> None:
     journal = Journal(folder)
     try:
         for read in (journal.job, journal.finished, journal.notes, lambda: list(journal.tables(journal.finished()))):
-            result_or_refusal(read, folder)
+            forms.result_or_refusal(read, folder)
     finally:
         journal.close()
 
@@ -176,8 +131,8 @@ def read_journal(folder: Path) -> None:
 def test_bytes_of_journals(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = journal_of(Path(place))
-        path.write_bytes(data.draw(damaged(path.read_bytes())))
-        result_or_refusal(lambda: read_journal(Path(place)), place)
+        path.write_bytes(data.draw(forms.damaged(path.read_bytes())))
+        forms.result_or_refusal(lambda: read_journal(Path(place)), place)
 
 
 # ------------------------------------------------------------------------------------------- texts in reports
@@ -208,7 +163,7 @@ def structure(page: str) -> _Structure:
     return found
 
 
-def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
+def with_texts(description: dict[str, Any], text: str) -> bytes:
     """A description that says one thing wherever a person could have written something."""
     found = copy.deepcopy(description)
     found["method"] |= {"name": text, "entry": text, "options": {text: text}}
@@ -219,19 +174,18 @@ def with_texts(description: dict[str, Any], text: str) -> dict[str, Any]:
     found["protocol"] |= {"preset": text}
     found["versions"] = {"disbench": text, "opencv": text, text or "x": text}
     found["machine"] |= {"system": text, "processor": text}
-    return found | {"command": text}
+    return json.dumps(found | {"command": text}).encode()
 
 
-texts_from_outside = nasty_texts.filter(lambda text: "\ud800" not in text)
+texts_from_outside = forms.nasty_texts.filter(lambda text: "\ud800" not in text)
 
 
 @examples(20)
 @given(text=texts_from_outside)
 def test_no_text_is_markup_or_a_formula(run: StoredRun, text: str) -> None:
-    clicks = (run.folder / CLICKS).read_bytes()
-    with stored(with_texts(run.record.as_json(), "harmless"), clicks) as folder:
+    with forms.copied(run.folder, run=with_texts(run.record.as_json(), "harmless")) as folder:
         plain = structure(page_html(read_entries([read_run(folder)])))
-    with stored(with_texts(run.record.as_json(), text), clicks) as folder:
+    with forms.copied(run.folder, run=with_texts(run.record.as_json(), text)) as folder:
         entries = read_entries([read_run(folder)])
         found = structure(page_html(entries))
         assert set(found.elements) <= set(plain.elements)
@@ -271,12 +225,9 @@ def _check_latex(table: str, text: str) -> None:
 
 
 def test_a_whole_report_of_nasty_texts(run: StoredRun, tmp_path: Path) -> None:
-    clicks = (run.folder / CLICKS).read_bytes()
-    for number, text in enumerate(NASTY_TEXTS[:-2:3]):
-        folder = tmp_path / "runs" / f"{number}"
-        folder.mkdir(parents=True)
-        (folder / RUN).write_text(json.dumps(with_texts(run.record.as_json(), text)))
-        (folder / CLICKS).write_bytes(clicks)
+    for number, text in enumerate(forms.NASTY_TEXTS[:-2:3]):
+        folder = shutil.copytree(run.folder, tmp_path / "runs" / f"{number}")
+        (folder / RUN).write_bytes(with_texts(run.record.as_json(), text))
     report = make_report([tmp_path / "runs"], tmp_path / "out", page=True)
     assert {path.parent for path in report.paths} == {tmp_path / "out"}
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"}
@@ -313,34 +264,20 @@ def attempt():
 
 def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
     description, rows = copy.deepcopy(run.record.as_json()), run.rows().to_pylist()
-    if what == "clicks":  # each failed sample is filled up
-        description["protocol"]["max_clicks"] = 2**15 - 1
-        row = next(row for row in rows if row["failure"])
-        rows = [row | {"sample": f"s{number}", "click": 1} for number in range(10_000)]
-        description["dataset"]["samples"] = description["result"]["samples"] = 10_000
-        return description, parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))
-    if what == "a name many times":
-        rows[0]["sample"] = rows[0]["failure"] = "x" * 1_000_000
-    table = pa.Table.from_pylist(rows[:1], SCHEMA)
     if what == "rows":
-        return description, parquet_bytes(table.take(np.zeros(2_000_000, np.int64)))
-    texts = {}
-    for name in ("sample", "failure"):
-        texts[name] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20_000, np.int32)), table[name].combine_chunks())
-    others = table.drop_columns(["sample", "failure"]).take(np.zeros(20_000, np.int64))
-    columns = [texts.get(name, others[name] if name in others.schema.names else None) for name in SCHEMA.names]
-    fields = [SCHEMA.field(name).with_type(columns[i].type) for i, name in enumerate(SCHEMA.names)]
-    sink, schema = pa.BufferOutputStream(), pa.schema(fields)
-    with pq.ParquetWriter(sink, schema, store_schema=False) as writer:  # the types that the file states are plain ones
-        writer.add_key_value_metadata(SCHEMA.metadata)
-        writer.write_table(pa.table(columns, schema=schema))
-    return description, bytes(sink.getvalue())
+        one = pa.Table.from_pylist(rows[:1], SCHEMA)
+        return description, forms.parquet_bytes(one.take(np.zeros(2_000_000, np.int64)))
+    description["protocol"]["max_clicks"] = 2**15 - 1  # each failed sample is filled up
+    row = next(row for row in rows if row["failure"])
+    rows = [row | {"sample": f"s{number}", "click": 1} for number in range(10_000)]
+    description["dataset"]["samples"] = description["result"]["samples"] = 10_000
+    return description, forms.parquet_bytes(pa.Table.from_pylist(rows, SCHEMA))
 
 
-@pytest.mark.parametrize("what", ["clicks", "a name many times", "rows"])
+@pytest.mark.parametrize("what", ["clicks", "rows"])
 def test_bombs(run: StoredRun, what: str) -> None:
     description, clicks = bomb(run, what)
-    with stored(description, clicks) as folder:
-        words, grown = in_a_child(BOMB, folder)
+    with forms.copied(run.folder, run=json.dumps(description).encode(), clicks=clicks) as folder:
+        words, grown = forms.in_a_child(BOMB, folder)
         assert words.startswith("refused"), words[-500:]
         assert grown < 800, (what, grown)

@@ -6,7 +6,7 @@ import os
 import struct
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -80,12 +80,6 @@ class Reader:
             self._process.kill()
 
 
-def reader_of_a_module() -> Iterator[Reader]:
-    reader = Reader()
-    yield reader
-    reader.close()
-
-
 _WORDS = (b"", b"\0", b"\xff" * 4, b"[" * 40, b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-", b"e9", b"NaN")
 _WORDS += (b"9" * 30, b"\xed\xa0\x80", b"../", b"null", b"\x80\x05", b"1e999", b"-Infinity", b"true")
 _NUMBERS = (0, 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -124,3 +118,7 @@ def damaged(draw: st.DrawFn, whole: Sequence[bytes]) -> bytes:
 def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def nest(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth

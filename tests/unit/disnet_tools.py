@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -53,6 +54,17 @@ def photo_batch(shards: Path, numbers: Sequence[int] = (0, 40, 200), epoch: int 
     training = tiny_training(shards, **more)
     examples = Examples(training, Frame("stretched", SIDE), input_of(training.network))
     return collate([examples[epoch, number] for number in numbers])
+
+
+def above(logits: torch.Tensor) -> Any:
+    """The masks of probabilities above 0.49."""
+    return (logits.detach().double().sigmoid() > 0.49).numpy()
+
+
+def valid_iou(found: Any, mask: Any, valid: Any) -> float:
+    """Pixel by pixel; an empty union is 0."""
+    both = np.count_nonzero(found & mask & valid)
+    return both / max(np.count_nonzero((found | mask) & valid), 1)
 
 
 def without_padding(clicks: ClickBatch, row: int) -> ClickBatch:

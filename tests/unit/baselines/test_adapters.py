@@ -262,7 +262,6 @@ class Peer:
         self.begun = 0
 
     def begin(self) -> None:
-        """Forget what was noted so far."""
         self.begun = len(self._lines())
 
     def notes(self, key: str, start: bool = False) -> list[Any]:
@@ -319,15 +318,14 @@ def test_sessions_keep_their_own_state(card: str, peers: Any) -> None:
 
 
 def brs(zoom: Any, flip: bool = True, **predictor: Any) -> dict[str, Any]:
-    """The options of a predictor of the f-BRS family."""
     return {"with_flip": flip, "zoom_in_params": zoom, "predictor_params": predictor}
 
 
 def fixed(side: int) -> dict[str, Any]:
-    """The zoom of a network whose input has a fixed size."""
     return {"skip_clicks": -1, "target_size": [side, side]}
 
 
+Options = dict[str, Any]
 ZOOM = {"target_size": 400}
 FOCAL_ZOOM = {"expansion_ratio": 1.4, "target_size": 400}
 CASCADE = {"cascade_step": 5, "cascade_adaptive": True, "cascade_clicks": 1}
@@ -347,9 +345,7 @@ MADE: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("card", "settings", "mode", "options"), MADE)
-def test_predictors_are_made_as_in_the_published_evaluations(
-    card: str, settings: dict[str, Any], mode: str, options: dict[str, Any], peers: Any
-) -> None:
+def test_predictors_are_as_published(card: str, settings: Options, mode: str, options: Options, peers: Any) -> None:
     peer = peers(card, **settings)
     peer.method.open(IMAGE)
     assert peer.notes("mode") == [mode]
@@ -401,8 +397,8 @@ TOLD: list[tuple[str, dict[str, Any], list[int], int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("card", "settings", "offered", "keep", "told"), TOLD)
-def test_a_peer_is_told_the_clicks_and_what_was_kept(
-    card: str, settings: dict[str, Any], offered: list[int], keep: int, told: dict[str, Any], peers: Any
+def test_a_peer_is_told_clicks_and_what_was_kept(
+    card: str, settings: Options, offered: list[int], keep: int, told: Options, peers: Any
 ) -> None:
     peer = peers(card, **settings)
     session = peer.method.open(IMAGE)

@@ -60,9 +60,7 @@ def test_a_message_comes_back_as_it_was_sent(header: dict[str, Any], more: list[
 
 @settings(max_examples=80)
 @given(headers, st.lists(arrays, max_size=2), st.data())
-def test_what_is_cut_or_changed_is_no_other_message(
-    header: dict[str, Any], more: list[np.ndarray], data: st.DataObject
-) -> None:
+def test_cut_or_changed_is_no_message(header: dict[str, Any], more: list[np.ndarray], data: st.DataObject) -> None:
     """It ends, says so, or is a message within the bounds; it never does anything else."""
     whole = bytearray(sent({**header, "type": "test"}, more))
     cut = data.draw(st.integers(0, len(whole) - 1))

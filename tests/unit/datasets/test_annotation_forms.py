@@ -23,7 +23,6 @@ from disbench.sampling.sources import SourcePaths, open_source
 from tests.annotations import CATEGORIES, HEIGHT, WIDTH, annotation, image, square
 
 Content = dict[str, Any]
-PLAIN = [square(3, 4, 10)]
 RUNS = [3 * HEIGHT + 4, *[10, HEIGHT - 10] * 9, 10, WIDTH * HEIGHT - 12 * HEIGHT - 14]
 """The same square as run lengths."""
 
@@ -91,20 +90,13 @@ FORMS: dict[str, Callable[[Content], object]] = {
     "one id a text, its reference a number": lambda found: found["images"][0].update(id="1"),
     "one id a number, its reference a float": of_first(image_id=1.0),
     "ids as pandas writes floats to text": of_images("id", lambda value: f"{value}.0"),
-    "float sizes": of_images("height", float),
-    "text sizes": of_images("width", str),
     "category ids as texts": of_categories,
     "annotation id as text": of_first(id="7"),
-    "annotation id as float": of_first(id=7.0),
     **{f"iscrowd {flag!r}": of_first(iscrowd=flag) for flag in (False, "0", 0.0, "0.0", "false", "False", None, "")},
     "iscrowd NaN": of_first(iscrowd=float("nan")),
-    "one flat ring": of_first(segmentation=square(3, 4, 10)[0]),
-    "coordinates as texts": of_first(segmentation=[list(map(str, square(3, 4, 10)[0]))]),
-    "runs": of_first(segmentation={"size": [HEIGHT, WIDTH], "counts": RUNS}),
     "runs as floats, sizes as texts": of_first(
         segmentation={"size": [str(HEIGHT), f"{WIDTH}.0"], "counts": list(map(float, RUNS))}
     ),
-    "runs in a list": of_first(segmentation=[{"size": [HEIGHT, WIDTH], "counts": RUNS}]),
     "two parts as runs and a ring": of_first(
         segmentation=[{"size": [HEIGHT, WIDTH], "counts": RUNS}, *square(5, 6, 2)]
     ),

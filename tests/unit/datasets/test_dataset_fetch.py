@@ -23,11 +23,14 @@ from disbench.datasets import fetch as fetching
 from disbench.datasets.cards import open_dataset
 from disbench.datasets.fetch import check_links, fetch
 from disbench.io.download import ATTEMPTS, _Redirects, download
+from tests.archives import archive_bytes
+from tests.refusals import refuses
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 Get = Callable[..., bytes]
+Options = dict[str, Any]
 
 
 class Server:
@@ -121,9 +124,7 @@ def get(server: Server, tmp_path: Path, pauses: list[float]) -> Get:
 
 
 class TestDownload:
-    def test_what_is_there_is_not_fetched_again(
-        self, get: Get, server: Server, tmp_path: Path, pauses: list[float]
-    ) -> None:
+    def test_what_is_there_is_not_fetched(self, get: Get, server: Server, tmp_path: Path, pauses: list[float]) -> None:
         for _ in range(2):
             assert get(sha256=SHA256.upper(), size=len(CONTENT)) == CONTENT
         assert (server.seen, pauses) == ([("/a.bin", None)], [])
@@ -142,7 +143,7 @@ class TestDownload:
         ids=["resumes", "resumes while something arrives", "no ranges", "no versions", "no length"],
     )
     def test_a_transfer_that_breaks_off_goes_on(
-        self, get: Get, server: Server, pauses: list[float], how: dict[str, Any], cuts: list[int], asked: list[Any]
+        self, get: Get, server: Server, pauses: list[float], how: Options, cuts: list[int], asked: list[Any]
     ) -> None:
         vars(server).update(how, cuts=list(cuts))
         assert get(sha256=SHA256) == CONTENT
@@ -151,8 +152,7 @@ class TestDownload:
 
     def test_resumed_by_a_later_call(self, get: Get, server: Server, tmp_path: Path) -> None:
         server.cuts = [100_000, *[0] * ATTEMPTS]
-        with pytest.raises(InputError, match=r"a\.bin: .* 100000 of 300000 bytes"):
-            get()
+        refuses(r"a\.bin: .* 100000 of 300000 bytes", get)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin.part", "a.bin.part.json"]
         server.seen.clear()
         assert get(sha256=SHA256) == CONTENT
@@ -178,8 +178,7 @@ class TestDownload:
     @pytest.mark.parametrize("size", [150_000, 300_000, 400_000])
     def test_a_file_that_changed_meanwhile(self, get: Get, server: Server, if_range: bool, size: int) -> None:
         server.cuts = [200_000, *[0] * ATTEMPTS]
-        with pytest.raises(InputError):
-            get()
+        refuses("", get)
         other = np.random.default_rng(1).bytes(size)
         server.files["/a.bin"], server.etag, server.if_range = other, '"2"', if_range
         assert get() == other
@@ -193,18 +192,16 @@ class TestDownload:
         ],
     )
     def test_a_wrong_hash_or_size_leaves_nothing(
-        self, get: Get, server: Server, tmp_path: Path, how: dict[str, Any], options: dict[str, Any], named: str
+        self, get: Get, server: Server, tmp_path: Path, how: Options, options: Options, named: str
     ) -> None:
         vars(server).update(how)
-        with pytest.raises(InputError, match=named):
-            get(**options)
+        refuses(named, get, **options)
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
     def test_answers_that_stay(self, get: Get, server: Server, status: int) -> None:
         server.statuses = [status]
-        with pytest.raises(InputError, match=rf"a\.bin: .*{status} "):
-            get()
+        refuses(rf"a\.bin: .*{status} ", get)
         assert len(server.seen) == 1
 
     @pytest.mark.parametrize("status", [429, 500, 503])
@@ -213,43 +210,36 @@ class TestDownload:
         assert get() == CONTENT
         assert pauses == [2.0, 4.0, 8.0, 16.0]
         server.statuses = [status] * ATTEMPTS
-        with pytest.raises(InputError, match=rf"b\.bin: .*{status} "):
-            get("b.bin")
+        refuses(rf"b\.bin: .*{status} ", get, "b.bin")
 
     @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "/b.bin", "", "/etc/passwd"])
-    def test_redirects_to_elsewhere_and_other_kinds_of_addresses(
-        self, get: Get, server: Server, tmp_path: Path, to: str
-    ) -> None:
+    def test_redirects_and_other_kinds_of_addresses(self, get: Get, server: Server, tmp_path: Path, to: str) -> None:
         server.redirects = {"/b.bin": to}
-        with pytest.raises(InputError):
-            get("b.bin")
-        with pytest.raises(InputError):
-            download(to, tmp_path / "x")
+        refuses("", get, "b.bin")
+        refuses("", download, to, tmp_path / "x")
         assert not (tmp_path / "b.bin").exists()
         assert not (tmp_path / "x").exists()
+
+    @pytest.mark.parametrize("url", ["http://[", "http://a\nb/", f"http://{'a' * 300}/"])
+    def test_addresses_that_are_none(self, tmp_path: Path, url: str) -> None:
+        refuses("", download, url, tmp_path / "x", pause=lambda seconds: None)
 
     def test_redirects_never_leave_https(self) -> None:
         request, handler = Request("https://127.0.0.1/a"), _Redirects()
         followed = handler.redirect_request(request, None, 302, "", {}, "https://127.0.0.1/b")
         assert followed is not None
         assert followed.full_url == "https://127.0.0.1/b"
-        with pytest.raises(InputError, match="http://127"):
-            handler.redirect_request(request, None, 302, "", {}, "http://127.0.0.1/b")
+        refuses("http://127", handler.redirect_request, request, None, 302, "", {}, "http://127.0.0.1/b")
 
 
-def dataset_zip(prefix: str = "", shade: int = 9) -> bytes:
-    """A dataset of two images in an archive."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for stem in ("a", "b"):
-            for part, pixels in (("img", np.full((3, 4, 3), shade)), ("gt", np.eye(3, 4) * 255)):
-                data = io.BytesIO()
-                Image.fromarray(pixels.astype(np.uint8)).save(data, "PNG")
-                archive.writestr(f"{prefix}{part}/{stem}.png", data.getvalue())
-        archive.writestr("__MACOSX/img/._a.png", b"")
-        archive.writestr("__MACOSX/gt/._a.png", b"")
-        archive.writestr(f"{prefix}readme.txt", b"not wanted")
-    return out.getvalue()
+def dataset_zip(prefix: str = "", shade: int = 9, names: tuple[str, str] = ("img", "gt")) -> bytes:
+    """A dataset of two images, beside what nobody wants."""
+    content = {"__MACOSX/img/._a.png": b"", "__MACOSX/gt/._a.png": b"", f"{prefix}readme.txt": b"not wanted"}
+    for part, pixels in zip(names, (np.full((3, 4, 3), shade), np.eye(3, 4) * 255), strict=True):
+        data = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(data, "PNG")
+        content |= {f"{prefix}{part}/{stem}.png": data.getvalue() for stem in "ab"}
+    return archive_bytes("zip", content.items())
 
 
 class TestFetch:
@@ -273,12 +263,7 @@ title = "Mine"
 loader = "pairs"
 folder = "mine"
 marker = ["img", "gt"]
-[options.images]
-default = "img"
-[options.masks]
-default = "gt"
-[options.rule]
-default = "any-channel"
+options = {{ images.default = "img", masks.default = "gt", rule.default = "any-channel" }}
 [[files]]
 url = "{server.url}/d.zip"
 file = "d.zip"
@@ -313,16 +298,14 @@ url = "{server.url}/list.txt"
 file = "lists/val.txt"
 to = "more"
 unpack = false
-sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
+sha256 = "{hashlib.sha256(server.files["/list.txt"]).hexdigest()}"
 """
         self.write(card, server, more=more)
         list(fetch(str(card), data))
         assert self.tree(data) == [*self.FILES, "mine/more/lists/val.txt"]
         assert (data / "mine/more/lists/val.txt").read_bytes() == b"a\n"
 
-    def test_an_interrupted_unpacking(
-        self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_killed_unpacking(self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(archive: Path, folder: Path) -> None:
             (folder / "img").mkdir()
             (folder / "img" / "a.png").write_bytes(b"half")
@@ -347,17 +330,14 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
         (data / "mine" / "notes.txt").write_text("mine")
         server.files["/d.zip"] = dataset_zip(shade=200)
         self.write(card, server)
-        with pytest.raises(InputError, match="mine/img: it is there already"):
-            list(fetch(str(card), data, existing="fail"))
+        refuses("mine/img: it is there already", lambda: list(fetch(str(card), data, existing="fail")))
         list(fetch(str(card), data))
         assert (data / "mine/img/a.png").read_bytes() == old
         list(fetch(str(card), data, existing="overwrite"))
         assert (data / "mine/img/a.png").read_bytes() != old
         assert self.tree(data) == [*self.FILES, "mine/notes.txt"]
 
-    def test_overwriting_that_fails_leaves_the_old(
-        self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_failed_overwriting(self, card: Path, data: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         list(fetch(str(card), data))
         old = {path: (data / path).read_bytes() for path in self.FILES}
         server.files["/d.zip"] = dataset_zip("new/", shade=200)
@@ -377,51 +357,37 @@ sha256 = "{hashlib.sha256(b"a" + bytes([10])).hexdigest()}"
 
     def test_what_has_no_hash_no_address_or_no_place(self, card: Path, data: Path, server: Server) -> None:
         self.write(card, server, sha256="")
-        with pytest.raises(InputError, match=r"no SHA-256 .*d\.zip.*--no-hash"):
-            list(fetch(str(card), data))
+        refuses(r"no SHA-256 .*d\.zip.*--no-hash", lambda: list(fetch(str(card), data)))
         assert not server.seen
-        with pytest.raises(InputError, match="davis-585: "):
-            list(fetch("davis-585", data))
-        with pytest.raises(InputError, match="where to"):
-            list(fetch(str(card), None))
-        with pytest.raises(InputError, match="unknown dataset 'grabcat'"):
-            list(fetch("grabcat", data))
+        refuses("davis-585: ", lambda: list(fetch("davis-585", data)))
+        refuses("where to", lambda: list(fetch(str(card), None)))
+        refuses("unknown dataset 'grabcat'", lambda: list(fetch("grabcat", data)))
 
 
 class TestAddresses:
     """Several addresses of a file: tried in order, and the content decides where the card has its hash."""
 
-    LAYOUT = (("img", "images"), ("gt", "masks"))
-
     @pytest.fixture
     def data(self, server: Server, tmp_path: Path) -> Path:
-        renamed = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(dataset_zip())) as ours, zipfile.ZipFile(renamed, "w") as theirs:
-            for name in ours.namelist():
-                folder, _, rest = name.partition("/")
-                theirs.writestr(f"release/{dict(self.LAYOUT).get(folder, folder)}/{rest}", ours.read(name))
-        server.files |= {"/d.zip": dataset_zip(), "/renamed.zip": renamed.getvalue(), "/other.zip": dataset_zip("", 99)}
+        renamed = dataset_zip("release/", names=("images", "masks"))
+        server.files |= {"/d.zip": dataset_zip(), "/renamed.zip": renamed, "/other.zip": dataset_zip(shade=99)}
         return tmp_path / "data"
 
-    def card(self, server: Server, tmp_path: Path, *urls: str, content_hash: bool = True) -> Path:
+    def card(self, server: Server, tmp_path: Path, *urls: str) -> Path:
         path = tmp_path / "mine.toml"
-        TestFetch.write(path, server, sha256="0" * 64 if content_hash else None)
+        TestFetch.write(path, server, sha256="0" * 64)
         text = path.read_text().replace("/d.zip", urls[0], 1)
         for url in urls[1:]:
             holds = 'holds = ["images", "masks"]' if "renamed" in url else ""
             text += f'[[files.copies]]\nurl = "{server.url}{url}"\n{holds}\n'
-        if content_hash:
-            with zipfile.ZipFile(io.BytesIO(dataset_zip())) as archive:
-                archive.extractall(tmp_path / "here/mine")
-            path.write_text(text)
-            found = open_dataset(str(path), tmp_path / "here").content_hash()
-            text = f'content_hash = "{found}"\n{text}'
+        with zipfile.ZipFile(io.BytesIO(dataset_zip())) as archive:
+            archive.extractall(tmp_path / "here/mine")
         path.write_text(text)
+        found = open_dataset(str(path), tmp_path / "here").content_hash()
+        path.write_text(f'content_hash = "{found}"\n{text}')
         return path
 
-    def test_the_first_is_dead_and_the_second_has_another_layout(
-        self, server: Server, data: Path, tmp_path: Path
-    ) -> None:
+    def test_the_first_is_dead_the_second_of_another_layout(self, server: Server, data: Path, tmp_path: Path) -> None:
         card = self.card(server, tmp_path, "/gone.zip", "/renamed.zip", "/d.zip")
         lines = list(fetch(str(card), data))
         assert TestFetch.tree(data) == list(TestFetch.FILES)
@@ -435,9 +401,8 @@ class TestAddresses:
     @pytest.mark.parametrize("urls", [("/gone.zip", "/lost.zip"), ("/other.zip", "/gone.zip"), ("/other.zip",)])
     def test_none_serves(self, server: Server, data: Path, tmp_path: Path, urls: tuple[str, ...]) -> None:
         card = self.card(server, tmp_path, *urls)
-        with pytest.raises(InputError) as error:
-            list(fetch(str(card), data))
-        assert all(part in str(error.value) for part in ("404" if "/gone.zip" in urls else "content hash", "mine"))
+        said = refuses("", lambda: list(fetch(str(card), data)))
+        assert all(part in said for part in ("404" if "/gone.zip" in urls else "content hash", "mine"))
         assert not TestFetch.tree(data)
         assert not (data / "mine").exists()
 
@@ -474,12 +439,10 @@ class TestAddresses:
             assert download(f"{base}/{url}", tmp_path / str(number), sha256=SHA256) == SHA256
         assert asked == ["a_-1"] * 4
         for url, sha256 in (("open?id=gone", ""), ("open?id=x", "1" * 64)):
-            with pytest.raises(InputError, match=r"drive\.google\.com"):
-                download(f"{base}/{url}", tmp_path / "no", sha256=sha256)
+            refuses(r"drive\.google\.com", download, f"{base}/{url}", tmp_path / "no", sha256=sha256)
         assert len(list(tmp_path.iterdir())) == 4
         monkeypatch.setitem(sys.modules, "gdown", None)
-        with pytest.raises(InputError, match=r"disbench\[drives\]"):
-            download(f"{base}/open?id=x", tmp_path / "no")
+        refuses(r"disbench\[drives\]", download, f"{base}/open?id=x", tmp_path / "no")
 
 
 def test_links(server: Server, tmp_path: Path) -> None:

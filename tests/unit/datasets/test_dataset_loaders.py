@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
-from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource
 from disbench.datasets.cards import open_dataset
 from disbench.datasets.layouts import HQSEG_SETS
 from tests.annotations import HEIGHT, WIDTH, annotation, image, square, write_annotations
+from tests.refusals import refuses
 
 Pixels = npt.NDArray[np.uint8]
 MASK: Pixels = np.array([[0, 0, 0], [0, 255, 255]], dtype=np.uint8)
@@ -46,7 +45,6 @@ def cut_off(path: Path) -> None:
 
 
 def everything(source: SampleSource) -> list[object]:
-    """Everything that a source says."""
     samples = [source.read(index) for index in range(len(source.ids))]
     for sample, name in zip(samples, source.ids, strict=True):
         assert sample.id == name
@@ -60,15 +58,6 @@ def everything(source: SampleSource) -> list[object]:
 
 
 class TestPairs:
-    def test_coco_mval(self, tmp_path: Path) -> None:
-        pair(tmp_path / "COCO_MVal", "img", "gt", ["b", "a"])
-        source = open_dataset("coco-mval", tmp_path)
-        assert list(source.ids) == ["a", "b"]
-        assert source.read(1).target.tolist() == [[0, 0, 0], [0, 1, 1]]
-        assert source.read(1).image[0, 0, 0] == pytest.approx(50, abs=2)
-        assert source.facts()["images"] == 2
-        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
-
     @pytest.mark.parametrize(
         ("spoil", "named"),
         [
@@ -83,8 +72,7 @@ class TestPairs:
     def test_bad_files_are_named(self, tmp_path: Path, spoil: Callable[[Path], object], named: str) -> None:
         pair(tmp_path, "img", "gt", ["a", "b", "c"])
         spoil(tmp_path)
-        with pytest.raises(InputError, match=named):
-            everything(open_dataset("davis", tmp_path))
+        refuses(named, lambda: everything(open_dataset("davis", tmp_path)))
 
 
 class TestContentHash:
@@ -163,44 +151,7 @@ class TestHqSeg:
         assert source.read(0).target.tolist() == [[0, 0, 0], [0, 0, 1]]
         shutil.rmtree(root / "HQSeg-44K/thin_object_detection/COIFT")
         assert list(open_dataset("hqseg-44k", root, ["sets=HRSOD,DIS"]).ids) == ["HRSOD/a", "HRSOD/b", "DIS/a", "DIS/b"]
-        with pytest.raises(InputError, match=r"COIFT.images: "):
-            open_dataset("hqseg-44k", root)
-
-
-class TestSbdAndVoc:
-    def test_sbd(self, tmp_path: Path) -> None:
-        folder = tmp_path / "SBD"
-        labels = {"b": [[0, 2, 2], [3, 3, 0]], "a": [[1, 1, 1], [1, 1, 1]]}  # b has no pixel of number 1
-        for name, pixels in labels.items():
-            photo(folder / "img" / f"{name}.jpg")
-            (folder / "inst").mkdir(exist_ok=True)
-            truth = {"Segmentation": np.array(pixels, dtype=np.uint8), "Categories": np.array([[1], [2], [3]])}
-            savemat(folder / "inst" / f"{name}.mat", {"GTinst": truth})
-        (folder / "val.txt").write_text("b\na\n")
-        source = open_dataset("sbd-val", tmp_path)
-        assert list(source.ids) == ["b/2", "b/3", "a/1"]
-        assert source.read(1).target.tolist() == [[0, 0, 0], [1, 1, 0]]
-        assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
-        with pytest.raises(InputError, match=r"sbd-train: .*train\.txt"):
-            open_dataset("sbd-train", tmp_path)
-
-    def test_voc_of_another_split(self, tmp_path: Path) -> None:
-        folder = tmp_path / "VOC2012"
-        lists = folder / "ImageSets" / "Segmentation"
-        lists.mkdir(parents=True)
-        (lists / "val.txt").write_text("a\n")
-        (lists / "mine.txt").write_text("b\n")
-        for name, pixels in (("a", [[0, 1, 255], [9, 24, 1]]), ("b", [[2, 0, 0], [0, 0, 0]])):
-            photo(folder / "JPEGImages" / f"{name}.jpg")
-            label = Image.fromarray(np.array(pixels, dtype=np.uint8), mode="L").convert("L")
-            label.putpalette([value for index in range(256) for value in (index % 24, 0, 0)])
-            (folder / "SegmentationObject").mkdir(exist_ok=True)
-            label.save(folder / "SegmentationObject" / f"{name}.png")
-        source = open_dataset("pascalvoc", tmp_path)
-        assert list(source.ids) == ["a/1", "a/9", "a/24"]
-        assert source.read(0).target.tolist() == [[0, 1, -1], [0, 0, 1]]
-        assert list(open_dataset("pascalvoc", tmp_path, ["split=mine"]).ids) == ["b/2"]
-        assert source.content_hash() != open_dataset("pascalvoc", tmp_path, ["ids=gray"]).content_hash()
+        refuses(r"COIFT.images: ", open_dataset, "hqseg-44k", root)
 
 
 class TestAnnotated:
@@ -248,14 +199,10 @@ class TestAnnotated:
         photo(root / "coco/val2017/000000000002.jpg", size=(HEIGHT, WIDTH), shade=200)
         assert open_dataset("coco", root).content_hash() not in (before, after)
 
-    def test_an_image_that_is_missing_or_of_another_size(self, root: Path) -> None:
+    def test_an_image_of_another_size(self, root: Path) -> None:
         source = open_dataset("coco", root)
         photo(root / "coco/val2017/000000000001.jpg", size=(5, 5))
-        with pytest.raises(InputError, match="000000000001/3"):
-            source.read(0)
-        (root / "coco/val2017/000000000001.jpg").unlink()
-        with pytest.raises(InputError, match=r"instances_val2017\.json: image 1: .*000000000001\.jpg"):
-            source.read(0)
+        refuses("000000000001/3", source.read, 0)
         assert source.read(2).id == "000000000002/7"
 
 
@@ -313,5 +260,4 @@ class TestFolder:
         ],
     )
     def test_bad_options_are_refused(self, tmp_path: Path, options: list[str], named: str) -> None:
-        with pytest.raises(InputError, match=named):
-            open_dataset(str(tmp_path), None, options)
+        refuses(named, lambda: open_dataset(str(tmp_path), None, options))

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError
 from disbench.core.scenes import SampledScene
 from disbench.datasets.cards import open_dataset
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.sampling.sources import SourcePaths, open_source
 from tests.part_pictures import HEIGHT, SIZE, WIDTH, mask, photo, polygon, rle, sets_of
+from tests.refusals import refuses
 
 FISH = "n01440764"
 HEAD, BODY, TIRE = "Quadruped Head", "Car Body", "Car Tier"
@@ -102,8 +102,7 @@ class TestPartImageNetMaps:
     )
     def test_classes_that_there_are_not(self, parts: ByteArray, wholes: Any, file: str, tmp_path: Path) -> None:
         write_maps(tmp_path, parts, wholes)
-        with pytest.raises(InputError, match=rf"{file}{FISH}_1\.png: .*bad_annotations=drop"):
-            sampled("partimagenet-parts", tmp_path)
+        refuses(rf"{file}{FISH}_1\.png: .*bad_annotations=drop", sampled, "partimagenet-parts", tmp_path)
         (found,) = sampled("partimagenet-parts", tmp_path, "bad_annotations=drop")
         assert found.scene.dropped["invalid annotation"] == 1
         assert areas(found) == (AREAS if wholes is not None else {})
@@ -206,8 +205,7 @@ class TestSpin:
         ],
     )
     def test_files_that_do_not_fit(self, changes: Any, words: str, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=words):
-            sampled("spin-parts", write_spin(tmp_path, **changes), "bad_annotations=drop")
+        refuses(words, lambda: sampled("spin-parts", write_spin(tmp_path, **changes), "bad_annotations=drop"))
 
     def test_ids_that_repeat_between_files_are_told_apart(self, tmp_path: Path) -> None:
         write_spin(tmp_path / "SPIN")

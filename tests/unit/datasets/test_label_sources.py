@@ -15,7 +15,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import loadmat, savemat
 
-from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.core.scenes import Scene, SceneSource
 from disbench.datasets.label_maps import (
@@ -27,6 +26,7 @@ from disbench.datasets.label_maps import (
     instance_categories,
     read_instances,
 )
+from tests.refusals import refuses
 
 Labels = npt.NDArray[np.uint8]
 
@@ -122,8 +122,7 @@ class TestBothLayouts:
 
     def test_splits(self, layout: MapLayout, tmp_path: Path) -> None:
         assert [scene.image_id for scene in scenes(MapScenes(layout, tmp_path, "val"))] == ["c"]
-        with pytest.raises(InputError, match=r"test\.txt: .*train, val"):
-            MapScenes(layout, tmp_path, "test")
+        refuses(r"test\.txt: .*train, val", MapScenes, layout, tmp_path, "test")
 
     def test_the_fingerprint_follows_the_list_and_every_map(self, layout: MapLayout, tmp_path: Path) -> None:
         before = MapScenes(layout, tmp_path).fingerprint()
@@ -146,12 +145,10 @@ class TestBothLayouts:
             file = tmp_path / path.format("a")
             whole = file.read_bytes()
             file.write_bytes(whole[:-40])
-            with pytest.raises(InputError, match=path.format("a")):
-                scenes(source)
+            refuses(path.format("a"), scenes, source)
             file.unlink()
             for read in (source.fingerprint, lambda: scenes(source)):
-                with pytest.raises(InputError, match=path.format("a")):
-                    read()
+                refuses(path.format("a"), read)
             file.write_bytes(whole)
 
 
@@ -184,8 +181,7 @@ class TestSbd:
     )
     def test_files_in_another_layout(self, tmp_path: Path, content: dict[str, Any]) -> None:
         savemat(tmp_path / "a.mat", content)
-        with pytest.raises(InputError, match=r"a\.mat: "):
-            read_instances(tmp_path / "a.mat")
+        refuses(r"a\.mat: ", read_instances, tmp_path / "a.mat")
 
     @pytest.mark.real_data
     def test_the_real_files(self, data_root: Path) -> None:
@@ -200,8 +196,7 @@ class TestSbd:
                 assert item.category == VOC_CATEGORIES[number]
             with Image.open(data_root / "SBD" / scene.file_name) as image:
                 assert image.size == (scene.width, scene.height)
-        with pytest.raises(InputError, match=r"SBD/train\.txt: "):
-            MapScenes(SBD, data_root / "SBD", "train")
+        refuses(r"SBD/train\.txt: ", MapScenes, SBD, data_root / "SBD", "train")
 
 
 class TestVoc:
@@ -215,8 +210,7 @@ class TestVoc:
         write_list(tmp_path / "ImageSets" / "Segmentation" / "train.txt", ["a"])
         write_voc(tmp_path, "a", WITH_VOID, CLASSES)
         write_png(tmp_path / "SegmentationClass" / "a.png", CLASSES[:, 1:] if mode == "P" else CLASSES, mode)
-        with pytest.raises(InputError, match=r"SegmentationClass/a\.png: "):
-            scenes(MapScenes(VOC, tmp_path))
+        refuses(r"SegmentationClass/a\.png: ", lambda: scenes(MapScenes(VOC, tmp_path)))
 
     @pytest.mark.real_data
     def test_the_real_maps_agree_with_the_boxes_annotated_apart(self, data_root: Path) -> None:
@@ -249,8 +243,7 @@ def test_bad_lists_are_refused(tmp_path: Path, layout: MapLayout, content: bytes
     path.parent.mkdir(parents=True, exist_ok=True)
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train\.txt: "):
-        MapScenes(layout, tmp_path)
+    refuses(r"train\.txt: ", MapScenes, layout, tmp_path)
 
 
 @pytest.mark.parametrize("layout", [SBD, VOC], ids=["sbd", "voc"])
@@ -271,9 +264,7 @@ def test_bad_lists_are_refused(tmp_path: Path, layout: MapLayout, content: bytes
         ("a\n../b", [], "line 2"),
     ],
 )
-def test_lines_of_lists_are_whole_names_where_such_files_are(
-    tmp_path: Path, layout: MapLayout, text: str, there: list[str], expected: list[str] | str
-) -> None:
+def test_list_lines(tmp_path: Path, layout: MapLayout, text: str, there: list[str], expected: list[str] | str) -> None:
     for name in there:
         file = tmp_path / layout.maps[0].format(name)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -288,8 +279,7 @@ def test_lines_of_lists_are_whole_names_where_such_files_are(
             left_out = text in ("a\nb\na", "\u00e9\ne\u0301") or text.startswith("deep")
             assert source.dropped.total() == left_out
         else:
-            with pytest.raises(InputError, match=rf"train\.txt: {expected}"):
-                MapScenes(layout, tmp_path)
+            refuses(rf"train\.txt: {expected}", MapScenes, layout, tmp_path)
 
 
 def test_lists_of_pairs_of_paths(tmp_path: Path) -> None:

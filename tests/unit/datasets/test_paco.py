@@ -50,7 +50,6 @@ def sampled(folder: Path, found: dict[str, Any], *overrides: str) -> SampledScen
 
 
 def changed(number: int, **changes: Any) -> list[dict[str, Any]]:
-    """The annotations with changes to one."""
     found: list[dict[str, Any]] = content()["annotations"]
     found[number] |= changes
     return found

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from disbench.core.errors import InputError
 from disbench.core.masks import decode
 from disbench.datasets.panoptic_parts import PanopticPartsScenes
 from disbench.sampling.recipes import load_recipe
@@ -19,6 +18,7 @@ from disbench.sampling.sampled_scene import sample_scene
 from tests.commands import disbench, refused
 from tests.part_files import UIDS, Uids, rows_columns, write_city, write_uids
 from tests.part_pictures import mask, photo, sets_of
+from tests.refusals import refuses
 
 SETS = dict[str, tuple[list[str], int]]
 CAR: Uids = np.select([mask("L"), mask("R"), mask("W")], [700120, 700121, 7001]).astype(np.int32)
@@ -100,15 +100,13 @@ def test_pascal(tmp_path: Path) -> None:
     }
     assert dog["dog:part 2"] == (["dog:part 2", "dog"], 120)
     assert list(source.fingerprint()) == ["panoptic-parts:train", "part_keys.toml 1"]
-    with pytest.raises(InputError, match=rf"{tmp_path}: no gtFinePanopticParts/val/.* validation/"):
-        PanopticPartsScenes(tmp_path, "val")
+    refuses(rf"{tmp_path}: no gtFinePanopticParts/val/.* validation/", PanopticPartsScenes, tmp_path, "val")
 
 
 @pytest.mark.parametrize("value", [130, -1, 10_000_000, 999, 100])
 def test_invalid_uids(tmp_path: Path, value: int) -> None:
     uids = np.where(mask("R"), np.int32(value), UIDS)
-    with pytest.raises(InputError, match=rf"aachen_a_gtFinePanopticParts\.tif: {value} is not a uid"):
-        scene_of(tmp_path, uids)
+    refuses(rf"aachen_a_gtFinePanopticParts\.tif: {value} is not a uid", scene_of, tmp_path, uids)
     scene = scene_of(tmp_path, uids, "drop")
     assert scene.dropped == {"invalid annotation": 1}
     assert [item.area for item in scene.objects] == [1416, 576, 120, 120]
@@ -129,8 +127,7 @@ def test_other_files(tmp_path: Path, kind: Any) -> None:
         write_uids(path, np.arange(1000, 10_000, dtype=np.int32).reshape(90, 100))
     else:
         write_uids(path, (UIDS % 100).astype(kind))
-    with pytest.raises(InputError, match=r"aachen_a_gtFinePanopticParts\.tif: "):
-        next(PanopticPartsScenes(folder).read([0]))
+    refuses(r"aachen_a_gtFinePanopticParts\.tif: ", lambda: next(PanopticPartsScenes(folder).read([0])))
 
 
 @pytest.mark.parametrize("layout", ["cityscapes", "pascal"])

@@ -18,6 +18,7 @@ from disbench.datasets.sa1b import Sa1bScenes
 from disbench.sampling.recipes import load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from tests.part_pictures import HEIGHT, WIDTH, mask, photo, polygon, rle
+from tests.refusals import refuses
 
 NAMES = "WTLRS"
 
@@ -31,9 +32,7 @@ def usual() -> list[dict[str, Any]]:
     return [annotation(100 + place, rle(name)) for place, name in enumerate(NAMES)]
 
 
-def write(
-    folder: Path, number: int = 1, annotations: object = None, photos: Path | None = None, **changes: Any
-) -> Path:
+def write(folder: Path, number: int = 1, annotations: Any = None, photos: Path | None = None, **changes: Any) -> Path:
     """The JSON of an image, and the image beside it or in another folder."""
     folder.mkdir(parents=True, exist_ok=True)
     image = {"image_id": number, "width": WIDTH, "height": HEIGHT, "file_name": f"sa_{number}.jpg"}
@@ -140,9 +139,6 @@ def test_the_fingerprint_has_paths_and_sizes(tmp_path: Path) -> None:
     "bad",
     [
         annotation(105, {"size": [WIDTH, HEIGHT], "counts": "0"}),
-        annotation(105, {"size": [HEIGHT, WIDTH], "counts": "01"}),
-        annotation(105, {"size": [HEIGHT, WIDTH], "counts": [-1, 2401]}),
-        annotation(105, {"size": [HEIGHT, WIDTH]}),
         annotation(105, "mask.png"),
         annotation(105, polygon("W")),
         annotation(100, rle("LR")),
@@ -162,18 +158,14 @@ def test_malformed_masks(bad: Any, tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_the_dataset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        Sa1bScenes(tmp_path / "gone")
+    refuses("no such folder", Sa1bScenes, tmp_path / "gone")
     photo(tmp_path / "a" / "sa_1.jpg")
-    with pytest.raises(InputError, match=rf"{tmp_path}: no sa_N.json"):
-        Sa1bScenes(tmp_path)
+    refuses(rf"{tmp_path}: no sa_N.json", Sa1bScenes, tmp_path)
     write(tmp_path / "a")
     for split in ("val", "../a", "."):
-        with pytest.raises(InputError, match=r"train is all of it.*: a$"):
-            Sa1bScenes(tmp_path, split)
+        refuses(r"train is all of it.*: a$", Sa1bScenes, tmp_path, split)
     write(tmp_path / "b" / "c")
-    with pytest.raises(InputError, match=r"a/sa_1\.json: .*b/c/sa_1\.json has the same number"):
-        Sa1bScenes(tmp_path)
+    refuses(r"a/sa_1\.json: .*b/c/sa_1\.json has the same number", Sa1bScenes, tmp_path)
 
 
 def test_masks_as_a_benchmark(tmp_path: Path) -> None:
@@ -186,5 +178,4 @@ def test_masks_as_a_benchmark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "a\udcff"])
 def test_names_that_shards_cannot_hold(name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
-    with pytest.raises(InputError, match=r"^[ -~]*not plain text"):
-        Sa1bScenes(tmp_path)
+    refuses(r"^[ -~]*not plain text", Sa1bScenes, tmp_path)

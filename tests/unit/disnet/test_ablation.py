@@ -25,6 +25,7 @@ from disbench.io import definitions
 from disbench.reports.ablation.plans import AblationPlan, chosen_datasets, load_plan, read_record
 from disbench.reports.paper.definitions import PaperTable, read_definition
 from tests.annotations import annotation, write_annotations
+from tests.refusals import refuses
 from tests.unit.ablation_tools import failing_train, fake_train, write_world
 from tests.unit.run_tools import write_run
 
@@ -34,7 +35,6 @@ CELLS = [f"{row}/seed-{seed}" for row in ("full", "full-refined", "plain") for s
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AblationPlan:
-    """The miniature, in the current folder."""
     found = load_plan(str(write_world(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return found
@@ -65,7 +65,6 @@ def go(plan: AblationPlan, options: AblationOptions = CONFIG, train: Any = fake_
 
 
 def calls() -> dict[str, int]:
-    """How often each network was trained."""
     files = sorted(Path("out/two").glob("*/*/training/calls"))
     return {"/".join(path.parts[2:4]): len(path.read_text().splitlines()) for path in files}
 
@@ -79,10 +78,8 @@ def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str
         "plain, seed 0, DATA: 3 samples, 60 clicks",
     ]
     record = read_record(Path("out/two/full-refined/seed-1"))
-    assert (record.row, record.seed, record.method["refine_first"], record.method["mca"]) == (
-        *("full-refined", 1),
-        *(True, True),
-    )
+    assert (record.row, record.seed) == ("full-refined", 1)
+    assert record.method["refine_first"] and record.method["mca"]
     assert record.training["warmup_steps"] == 1, "what all rows share"
     assert read_record(Path("out/two/plain/seed-0")).method["mca"] is False
     options = read_run(Path("out/two/full-refined/seed-1/runs/DATA")).record.method.options
@@ -100,18 +97,15 @@ def test_what_lies_where_and_is_done_once(plan: AblationPlan, measured: list[str
 def test_what_to_do_with_earlier_results(plan: AblationPlan, measured: list[str]) -> None:
     one = replace(CONFIG, rows=("plain",), seeds=(0,))
     go(plan, one)
-    with pytest.raises(InputError, match=r"^out/two/plain/seed-0: there are results already; name another --out$"):
-        go(plan, one, existing="fail")
+    refuses(r"^out/two/plain/seed-0: there are results already; name another --out$", go, plan, one, existing="fail")
     other = replace(one, steps=3)
-    with pytest.raises(InputError, match=r"its row was made with other settings \(training\.steps: 2, now 3\)"):
-        go(plan, other)
+    refuses(r"its row was made with other settings \(training\.steps: 2, now 3\)", go, plan, other)
     go(plan, other, existing="overwrite")
     assert len(measured) == 2
     assert read_record(Path("out/two/plain/seed-0")).training["steps"] == 3
     manifest = Path("shards/manifest.json")
     manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "00'))
-    with pytest.raises(InputError, match=r"made with other settings \(shards\.shards: "):
-        go(plan, other)
+    refuses(r"made with other settings \(shards\.shards: ", go, plan, other)
 
 
 def test_jobs_change_nothing(plan: AblationPlan) -> None:
@@ -144,8 +138,7 @@ def test_what_cannot_be_begun(plan: AblationPlan, measured: list[str]) -> None:
         (plan, {"datasets": chosen_datasets(plan, ["grabcat"], ())}, "unknown dataset 'grabcat'"),
         (replace(plan, rows=(shards,), contrasts=()), {}, "none: .*sample containment --coco c.json --out none"),
     ):
-        with pytest.raises(InputError, match=f"^{words}"):
-            go(other, **options)
+        refuses(f"^{words}", go, other, **options)
     assert not Path("out").exists(), "all is checked before anything is done"
     assert not measured
 
@@ -214,9 +207,8 @@ WRONG_PLANS = [
 def test_a_wrong_plan_is_named(tmp_path: Path, found: str, instead: str, words: str) -> None:
     path = write_world(tmp_path)
     path.write_text(path.read_text().replace(found, instead))
-    with pytest.raises(InputError, match=words) as error:
-        load_plan(str(path))
-    assert str(path) in str(error.value)
+    said = refuses(words, lambda: load_plan(str(path)))
+    assert str(path) in said
 
 
 def command(*arguments: str) -> str:

@@ -27,7 +27,8 @@ from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training, load_training
 from disbench.disnet.training.two_stages import TwoStageLoss, goal_of
-from tests.unit.disnet_tools import photo_batch, tiny_settings, tiny_training, without_gradient
+from tests.refusals import refuses
+from tests.unit.disnet_tools import above, photo_batch, tiny_settings, tiny_training, valid_iou, without_gradient
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 WEIGHTS = RefinementLoss(0.5, 5.0, 3.0)
@@ -49,10 +50,9 @@ def network_of(name: str, seed: int = 0) -> Disnet:
     return made
 
 
-def training_of(name: str, shards: Path | str = "", **changes: Any) -> Training:
-    random = {"later_clicks": "random", "corrective_clicks": 0} if name == "dos" else {"later_clicks": "protocol"}
-    given = {"corrective_clicks": 2, "refinement": WEIGHTS, **random, "network": settings_of(name), **changes}
-    return tiny_training(shards, **given)
+def training_of(name: str) -> Training:
+    later, count = ("random", 0) if name == "dos" else ("protocol", 2)
+    return tiny_training(later_clicks=later, corrective_clicks=count, refinement=WEIGHTS, network=settings_of(name))
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,9 @@ def batch(photo_shards: Path) -> Batch:
 
 
 def one_mask(logits: Tensor, target: Tensor, valid: Tensor) -> float:
-    """The weighted losses of one mask."""
     given = (logits[None].double(), target[None], valid[None])
     terms = ((0.5, normalized_focal_loss), (5.0, binary_cross_entropy), (3.0, dice_loss))
     return sum(weight * float(loss(*given)) for weight, loss in terms)
-
-
-def iou(logits: Tensor, mask: Tensor, valid: Tensor) -> float:
-    found = (logits.sigmoid() > 0.49) & valid
-    return float((found & mask).sum() / max(int(((found | mask) & valid).sum()), 1))
 
 
 def restated(name: str, logits: Tensor, scores: Tensor, goal: Goal) -> float:
@@ -94,7 +88,7 @@ def restated(name: str, logits: Tensor, scores: Tensor, goal: Goal) -> float:
     for own, own_scores, meant, valid in samples:
         losses = [one_mask(mask, meant[0], valid) for mask in own]
         if name == "sam-style":
-            ious = [iou(mask, meant[0], valid) for mask in own]
+            ious = [valid_iou(found, meant[0].numpy(), valid.numpy()) for found in above(own)]
             errors = [(float(s.sigmoid()) - value) ** 2 for s, value in zip(own_scores, ious, strict=True)]
             total.append(min(losses) + 2.0 * float(np.mean(errors)))
         elif name == "ld":
@@ -148,15 +142,12 @@ def test_piclick_is_matched_to_what_the_clicks_may_mean(batch: Batch) -> None:
     with torch.no_grad():
         found = dataclasses.replace(made.propose(shown.inputs, shown.first), earlier=())
         exact = dataclasses.replace(found, logits=torch.where(target, 9.0, -9.0)[None, None].expand(1, 3, -1, -1))
-        right, wrong = (
-            float(
-                made.design.loss(
-                    dataclasses.replace(exact, objectness=scores), goal_of(shown, [(first,)]), training_of("piclick")
-                )[1]["objectness"]
-            )
-            for scores in (torch.full((1, 3), 9.0), torch.full((1, 3), -9.0))
-        )
-    assert right < 0.01 and wrong > 10, "all three fit the target wholly"
+        costs = []
+        for score in (9.0, -9.0):
+            scored = dataclasses.replace(exact, objectness=torch.full((1, 3), score))
+            _, parts = made.design.loss(scored, goal_of(shown, [(first,)]), training_of("piclick"))
+            costs.append(float(parts["objectness"]))
+    assert costs[0] < 0.01 and costs[1] > 10, "all three fit the target wholly"
 
 
 def test_fcanet_is_corrected_by_the_first_clicks_features(batch: Batch) -> None:
@@ -241,21 +232,15 @@ def test_a_design_on_another_network_is_refused(name: Any, options: Any) -> None
 def test_trainings_differ_from_disnets_in_the_design_alone(name: Any) -> None:
     """Every setting but the design's own is that of `disnet-small`, whatever it is."""
     base, own = load_training("disnet-small"), load_training(f"design-{name}")
-    options = dataclasses.replace(
-        own.network.options,
-        first_click=base.network.options.first_click,
-        multiple_output=base.network.options.multiple_output,
-        candidates=base.network.options.candidates,
-    )
-    network = dataclasses.replace(own.network, design="", options=options)
+    plain = {key: getattr(base.network.options, key) for key in ("first_click", "multiple_output", "candidates")}
+    network = dataclasses.replace(own.network, design="", options=dataclasses.replace(own.network.options, **plain))
     same = {"name": base.name, "description": base.description, "network": network}
     if name == "dos":
         same |= {"later_clicks": base.later_clicks, "corrective_clicks": base.corrective_clicks}
     assert own.network.design == name and dataclasses.replace(own, **same) == base
     card = load_card(f"{name}-design")
     assert card.title.endswith("(design, small)") and card.options["design"].default == name
-    with pytest.raises(InputError, match=f"design-{name}"):
-        method_spec(f"{name}-design").build()
+    refuses(f"design-{name}", lambda: method_spec(f"{name}-design").build())
 
 
 class Half:

@@ -40,10 +40,10 @@ from disbench.disnet.training.examples import (
     draw_view,
     fixed_view,
     random_clicks,
-    refinement_clicks,
 )
 from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.shards.reader import DiverseSet, read_sets
+from tests.refusals import refuses
 from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -379,22 +379,6 @@ def test_a_batch(photo_shards: Path) -> None:
     assert torch.equal(moved.targets, batch.targets)
 
 
-def test_clicks_of_stage_two_are_cell_centres_but_for_the_first(photo_shards: Path) -> None:
-    dataset = examples(photo_shards)
-    batch = collate([dataset[0, number] for number in (0, 40, 200)])
-    clicks = [list(own) for own in batch.clicks]
-    found = refinement_clicks(batch.first, clicks)
-    assert torch.equal(found.points[:, 0], batch.first.points[:, 0])
-    for number, own in enumerate(clicks):
-        assert found.given[number].sum() == len(own)
-        for place, click in enumerate(own[1:], start=1):
-            assert found.points[number, place].tolist() == [4 * click.x + 1.5, 4 * click.y + 1.5]
-            assert found.positive[number, place] == click.positive
-    first = collate([Example(torch.zeros(1), np.ones((4, 4), bool), np.ones((1, 4, 4), bool), 0, (3.0, 3.0), ())])
-    found = refinement_clicks(first.first, [[Click(0, 0, True), Click(3, 0, False)]])
-    assert found.points[0].tolist() == [[3.0, 3.0], [13.5, 1.5]]
-
-
 def test_data_that_does_not_fit_is_named(photo_shards: Path, tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "shards", [box_scene((40, 50), [(5, 30, 5, 40)])])
     Image.fromarray(np.zeros((40, 51, 3), dtype=np.uint8)).save(tmp_path / "a.png")
@@ -402,7 +386,5 @@ def test_data_that_does_not_fit_is_named(photo_shards: Path, tmp_path: Path) -> 
         dataset = examples([Shards(str(shards), str(tmp_path))], network_input=np.asarray)
         with pytest.raises(InputError, match=words):
             _ = dataset[0, 0]
-    with pytest.raises(InputError, match="no diverse set"):
-        examples(write_shards(tmp_path / "none", [box_scene((9, 9), [])]))
-    with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
-        examples(tmp_path / "nowhere")
+    refuses("no diverse set", lambda: examples(write_shards(tmp_path / "none", [box_scene((9, 9), [])])))
+    refuses(str(tmp_path / "nowhere"), examples, tmp_path / "nowhere")

@@ -37,7 +37,6 @@ Pixel = tuple[float, bool]
 
 
 def right(pixel: Pixel) -> float:
-    """p_t."""
     probability, inside = pixel
     return probability if inside else 1 - probability
 
@@ -78,7 +77,6 @@ LITERAL: dict[Loss, Callable[..., float]] = {
 
 
 def drawn(count: int = 4, size: tuple[int, int] = (5, 7), seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits float64, targets and valid pixels of some masks."""
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(count, *size, generator=generator, dtype=torch.float64)
     targets = torch.rand(count, *size, generator=generator) < 0.4
@@ -182,8 +180,6 @@ by_weights = pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: wei
 
 
 class Drawn:
-    """A batch of candidates and sets, float64."""
-
     def __init__(self, counts: list[int], outputs: int = 4, layers: int = 1, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         batch = len(counts)
@@ -206,7 +202,6 @@ class Drawn:
 
 
 def pair_cost(logits: Tensor, mask: Tensor, valid: Tensor, likely: Tensor, weights: MatchWeights) -> float:
-    """Of one candidate and one mask."""
     one = (logits[None], mask[None], valid[None])
     pixel = (binary_cross_entropy if weights.mask_loss == "bce" else focal_loss)(*one)
     probability = 1 / (1 + math.exp(-likely.item()))
@@ -300,9 +295,7 @@ def test_loss_in_words(weights: MatchWeights) -> None:
         pixel, dice, likely = literal_layer_losses(drawn, layer, weights)
         objectness = sum(share * entropy for share, entropy in likely) / sum(share for share, _ in likely)
         means = np.mean(pixel), np.mean(dice), objectness
-        expected.append([
-            weights.mask * means[0], weights.dice * means[1], weights.objectness * means[2]
-        ])  # fmt: skip
+        expected.append([weights.mask * means[0], weights.dice * means[1], weights.objectness * means[2]])
     last = [parts[name].item() for name in ("mask", "dice", "objectness")]
     assert last == pytest.approx(expected[-1])
     assert parts["earlier"].item() == pytest.approx(np.sum(expected[:-1]))

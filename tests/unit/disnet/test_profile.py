@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
-from disbench.disnet.options import DisnetOptions, ViTConfig
+from disbench.disnet.options import DisnetOptions
 from disbench.disnet.profile import Part, flops, profile, profile_table
 from disbench.disnet.proposal_network import ProposalNetwork
 from disbench.disnet.refinement_network import RefinementNetwork
 from disbench.reports.render import as_text
+from tests.unit.disnet_tools import VIT
 
 
 def counted(run: Callable[[], Any]) -> float:
@@ -106,14 +108,8 @@ def test_hooks_are_gone_afterwards_and_time_can_be_measured() -> None:
 
 def test_a_tiny_disnet_by_hand() -> None:
     pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
-    config = ViTConfig(
-        **{"input_side": 64, "hidden": 32, "layers": 2, "heads": 4, "window": 2, "global_blocks": (1,)},
-        **{"channels": 32, "pixel_layers": 1, "decoder_layers": 2},
-    )
-    proposal, refinement = (
-        ProposalNetwork(config, DisnetOptions(candidates=3)),
-        RefinementNetwork(32, DisnetOptions()),
-    )
+    proposal = ProposalNetwork(dataclasses.replace(VIT, decoder_layers=2), DisnetOptions(candidates=3))
+    refinement = RefinementNetwork(32, DisnetOptions())
     found = profile(proposal, refinement, side=64)
     patches, width, queries, cells = 16, 32, 3, 16 * 16
     embeddings = 2 * patches * 256 * (3 + 1) * width
@@ -125,7 +121,5 @@ def test_a_tiny_disnet_by_hand() -> None:
     assert row(found, "proposal", "mask head").costs[0] == 4 * embedding + 3 * product
     assert row(found, "proposal", "objectness head").costs[0] == 3 * 2 * queries * width
     assert row(found, "proposal", "rest").costs[0] == 0
-    stages = (proposal, refinement)
-    assert sum(part.parameters for part in found) == sum(
-        weights.numel() for stage in stages for weights in stage.parameters()
-    )
+    weights = (*proposal.parameters(), *refinement.parameters())
+    assert sum(part.parameters for part in found) == sum(own.numel() for own in weights)

@@ -48,12 +48,10 @@ def batch_of(samples: Any) -> ClickBatch:
 
 
 def features(count: int) -> Tensor:
-    """As an encoder's."""
     return torch.randn(count, 256, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.1
 
 
 def mask_logits(count: int) -> Tensor:
-    """Smooth masks, one a sample."""
     coarse = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(2)) * 8
     return torch.nn.functional.interpolate(coarse, size=(256, 256), mode="bilinear")[:, 0]
 

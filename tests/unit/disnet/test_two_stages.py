@@ -21,7 +21,7 @@ from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
 from disbench.disnet.training.settings import RefinementLoss
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
-from tests.unit.disnet_tools import photo_batch, tiny_network, tiny_training, without_gradient
+from tests.unit.disnet_tools import above, photo_batch, tiny_network, tiny_training, valid_iou, without_gradient
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 ROUNDS = [2, 0, 1]
@@ -38,21 +38,10 @@ def step(
     return TwoStageLoss(made, tiny_training(**settings), clickers)(batch, rounds)
 
 
-def iou(found: Any, mask: Any, valid: Any) -> float:
-    """Pixel by pixel; an empty union is 0."""
-    both = np.count_nonzero(found & mask & valid)
-    return both / max(np.count_nonzero((found | mask) & valid), 1)
-
-
-def above(logits: Tensor) -> Any:
-    """The masks of probabilities above 0.49."""
-    return (logits.detach().double().sigmoid() > 0.49).numpy()
-
-
 def best(proposals: Proposals, goals: Sequence[Any], valid: Any) -> Tensor:
     """Of each sample the candidate whose IoU with any of its goals is largest."""
     numbers = [
-        int(np.argmax([max(iou(mask, goal, own_valid) for goal in own_goals) for mask in masks]))
+        int(np.argmax([max(valid_iou(mask, goal, own_valid) for goal in own_goals) for mask in masks]))
         for masks, own_goals, own_valid in zip(above(proposals.logits), goals, valid, strict=True)
     ]
     return torch.tensor(numbers)
@@ -116,7 +105,9 @@ def test_the_step_written_out(network: Disnet, batch: Batch, selection: Any) -> 
         assert float(parts[f"refined_{name}"]) == pytest.approx(weight * float(own(*given).mean()), rel=1e-4)
     kept = proposals.logits[torch.arange(3), chosen]
     for name, found in (("iou1", kept), ("iou2", masks)):
-        expected = [iou(*each) for each in zip(above(found), batch.targets.numpy(), batch.valid.numpy(), strict=True)]
+        expected = [
+            valid_iou(*each) for each in zip(above(found), batch.targets.numpy(), batch.valid.numpy(), strict=True)
+        ]
         assert float(parts[name]) == pytest.approx(np.mean(expected), abs=1e-6)
     total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
@@ -163,7 +154,7 @@ def test_one_stage_written_out(one_stage: Disnet, batch: Batch) -> None:
                 return above(state["mask"])[0]
 
             clicks = clicked(batch, number, answer, rounds)
-            ious.append(iou(answer(pixels(clicks, batch.first.points[number, 0])), goal, own_valid))
+            ious.append(valid_iou(answer(pixels(clicks, batch.first.points[number, 0])), goal, own_valid))
     assert float(parts["iou2"]) == pytest.approx(np.mean(ious), abs=1e-6)
     total = sum(float(value) for name, value in parts.items() if not name.startswith("iou"))
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
@@ -192,7 +183,7 @@ def test_clicks_as_in_the_protocol_written_out(batch: Batch, later_mask: Any) ->
             with torch.no_grad():
                 last = made.refine(own, given, last if later_mask == "last" else None)
             losses.append(float(2 * binary_cross_entropy(last, target, valid) + dice_loss(last, target, valid)))
-        ious.append(iou(above(last)[0], target[0].numpy(), valid[0].numpy()))
+        ious.append(valid_iou(above(last)[0], target[0].numpy(), valid[0].numpy()))
     assert float(parts["refined_bce"] + parts["refined_dice"]) == pytest.approx(np.mean(losses), rel=1e-4)
     assert float(parts["iou2"]) == pytest.approx(np.mean(ious), abs=1e-6)
     assert float(loss.detach()) == pytest.approx(sum(float(parts[n]) for n in parts if "iou" not in n), rel=1e-5)
@@ -205,7 +196,7 @@ def test_the_candidate_of_the_best_score_goes_on_as_often_as_said(network: Disne
         proposals = network.propose(batch.inputs, batch.first)
     ious = [float(step(network, batch, [0, 0, 0], chosen_by_score=share)[1]["iou1"]) for share in (0.0, 1.0)]
     kept = above(proposals.logits[torch.arange(3), proposals.objectness.argmax(1)])
-    expected = [iou(*each) for each in zip(kept, batch.targets.numpy(), batch.valid.numpy(), strict=True)]
+    expected = [valid_iou(*each) for each in zip(kept, batch.targets.numpy(), batch.valid.numpy(), strict=True)]
     assert ious[1] == pytest.approx(np.mean(expected), abs=1e-6) and ious[0] > ious[1]
 
 

@@ -18,6 +18,7 @@ from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
 from disbench.workers import LocalEngine, WorkerLost, open_engine
 from disbench.workers.crew import ATTEMPTS, TASKS_AHEAD, Crew
+from tests.refusals import refuses
 from tests.synthetic import write_lvis
 
 
@@ -174,5 +175,4 @@ def test_engines_by_name() -> None:
     assert (engine.name, engine.workers, engine.lost) == ("local", 3, [])
     assert open_engine().workers >= 1
     for options in ({"address": "auto"}, {"gpus_per_worker": 1.0}):
-        with pytest.raises(InputError, match="belong to a Ray cluster; add --engine ray"):
-            open_engine("local", 2, **options)  # type: ignore[arg-type]
+        refuses("belong to a Ray cluster; add --engine ray", open_engine, "local", 2, **options)

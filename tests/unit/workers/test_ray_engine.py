@@ -24,6 +24,7 @@ from disbench.sampling.recipes import load_recipe  # noqa: E402
 from disbench.workers import LocalEngine, open_engine  # noqa: E402
 from tests import toy_methods  # noqa: E402
 from tests.commands import contents, disbench, typed  # noqa: E402
+from tests.refusals import refuses  # noqa: E402
 from tests.synthetic import write_lvis  # noqa: E402
 from tests.toy_samples import ToySource  # noqa: E402
 from tests.troubled_scenes import TroubledScenes  # noqa: E402
@@ -68,7 +69,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for_cores(count: int) -> None:
-    """Until the cluster knows of a node that came or went."""
     deadline = time.monotonic() + 60
     while ray.cluster_resources().get("CPU") != count:
         assert time.monotonic() < deadline
@@ -116,9 +116,7 @@ def test_errors_come_back(cluster: Any, source: AnnotatedImages, tmp_path: Path)
     assert str(raised.value) == f"image {2 * SCENES}: its mask is missing; mend the file"
 
 
-def test_a_node_disappears(
-    cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_is_lost(cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the midst of the job; what its workers had is done again by those that are left."""
     monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 1)
     node = cluster.add_node(num_cpus=2)
@@ -170,8 +168,7 @@ def test_the_driver_is_killed_and_started_again(cluster: Any, tmp_path: Path) ->
 def test_no_room(cluster: Any) -> None:
     with pytest.raises(InputError, match=r"no room for a worker, which needs 3 cores and 0 GPUs .* has 2 cores"):
         open_engine("ray", cores_per_worker=3)
-    with pytest.raises(InputError, match="needs 1 cores and 1 GPUs"):
-        open_engine("ray", gpus_per_worker=1)
+    refuses("needs 1 cores and 1 GPUs", open_engine, "ray", gpus_per_worker=1)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere:what"])
