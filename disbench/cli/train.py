@@ -124,10 +124,11 @@ def ablate(
     """Train and measure the rows of a table at one budget, and compare signs with the paper; resumable."""
     from disbench.disnet.training import ablation
     from disbench.reports.ablation.plans import chosen_datasets, load_plan
+    from disbench.reports.ablation.report import report_ablation
 
     plan = load_plan(table)
     if report:
-        done = ablation.report_on(plan, out)
+        done = report_ablation(plan, out / plan.name)
     else:
         options = ablation.AblationOptions(
             config=config,

@@ -35,7 +35,6 @@ from disbench.reports.ablation.plans import (
     write_record,
 )
 from disbench.reports.ablation.report import report_ablation
-from disbench.reports.paper.figures import reproduce
 from disbench.reports.render import counted
 from disbench.reports.report import Report
 from disbench.sampling.job import make_shards
@@ -44,7 +43,7 @@ from disbench.sampling.sources import SourcePaths, open_source
 from disbench.shards.manifest import read_manifest
 from disbench.workers import LocalEngine, threads
 
-REPORT, TRAINING = "report", "training"
+TRAINING = "training"
 _PLACES = ("checkpoint", "weights", "cache", "device")  # method options that do not affect results
 
 
@@ -158,18 +157,7 @@ def ablate(
     for lines in LocalEngine(options.jobs, daemon=False).in_order(work, jobs, out / plan.name):
         for line in lines:
             say(line)
-    return report_on(plan, out)
-
-
-def report_on(plan: AblationPlan, out: Path) -> Report:
-    """Write the report of an ablation's folder: measured rows, signs, and the paper's table."""
-    folder = out / plan.name
-    signs = report_ablation(plan, folder, folder / REPORT)
-    if not plan.table:
-        return signs
-    runs = sorted(folder.glob(f"*/seed-*/{RUNS}/*/run.json"))
-    table = reproduce(plan.table, [run.parent for run in runs], folder / REPORT)
-    return Report((*signs.paths, *table.paths), (*map(str, table.paths), *signs.lines))
+    return report_ablation(plan, out / plan.name)
 
 
 def plan_jobs(plan: AblationPlan, out: Path, options: AblationOptions) -> list[Job]:

@@ -286,8 +286,8 @@ class MeasuredAblation:
         return self.paper.printed(row).numbers.get(columns.get((dataset, measure.name), ""), "")
 
 
-def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
-    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from the results in a folder.
+def report_ablation(plan: AblationPlan, folder: Path) -> Report:
+    """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from the results in a folder into its `report/`.
 
     `InputError` if nothing is finished, or rows cannot be compared.
     """
@@ -305,7 +305,7 @@ def report_ablation(plan: AblationPlan, folder: Path, out: Path) -> Report:
             found = "" if sign.ours is None else f" ({sign.finding})"
             lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, paper {sign.paper.text}{found}")
     lines += [*filter(None, [_unmeasured(ablation.signs)]), _tally(ablation.signs)]
-    paths = write_files(contents, out)
+    paths = write_files(contents, folder / "report")
     return Report(tuple(paths), (*map(str, paths), *lines))
 
 

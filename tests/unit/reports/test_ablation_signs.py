@@ -44,7 +44,7 @@ def ious(clicks: list[int], first: float = 0.5) -> npt.NDArray[np.float64]:
 
 
 def signs_of(folder: Path) -> list[dict[str, str]]:
-    report_ablation(PLAN, folder, folder / "report")
+    report_ablation(PLAN, folder)
     return list(csv.DictReader(io.StringIO((folder / "report" / "signs-table5.csv").read_text())))
 
 
@@ -130,7 +130,7 @@ def test_stopping_early_changes_no_number(tmp_path: Path) -> None:
             ends = [next((n + 1 for n, iou in enumerate(one) if iou >= np.float32(0.9)), 20) for one in whole]
             cut = [list(values[: end if stop else 20]) for values, end in zip(whole, ends, strict=True)]
             write_cell(folder, row, {"grabcut": cut}, protocol={"stop_at": stop})
-        report_ablation(PLAN, folder, folder / "report")
+        report_ablation(PLAN, folder)
         texts.append({path.name: path.read_bytes() for path in (folder / "report").iterdir()})
     assert texts[0] == texts[1]
     refined = next(line for line in texts[0]["signs-table5.csv"].decode().splitlines() if "Refinement" in line)
@@ -154,7 +154,7 @@ def test_failed_samples_and_subsets_are_marked(tmp_path: Path) -> None:
     folder = tmp_path / "table5"
     run: dict[str, Any] = {"failed": {1: "it broke"}, "protocol": {"every": 3}}
     write_cell(folder, "fc", {"grabcut": ious([3, 4])}, **run)
-    report_ablation(PLAN, folder, folder / "report")
+    report_ablation(PLAN, folder)
     page = (folder / "report" / "signs-table5.md").read_text()
     assert "the method failed on 1 sample, which count with an IoU of 0" in page
     assert "samples: every 3rd (2 of 2)" in page
@@ -175,7 +175,7 @@ def test_what_cannot_be_compared(tmp_path: Path, change: dict[str, Any]) -> None
     write_cell(folder, "fc", {"grabcut": ious([2, 3, 4])})
     write_cell(folder, "fc-mo", change.pop("runs", {"grabcut": ious([2, 3, 4])}), **change)
     with pytest.raises(InputError, match=re.escape(str(folder))):
-        report_ablation(PLAN, folder, folder / "report")
+        report_ablation(PLAN, folder)
     assert not (folder / "report").exists()
 
 
