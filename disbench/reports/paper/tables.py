@@ -444,16 +444,10 @@ def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
 
 
 def _lines(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    rows, run = ({block.row for block in own if block.row} for own in (blocks, [one for one in blocks if one.runs]))
-    lines = [*map(str, paths), f"{definition.title}: {len(run)} of {counted(len(rows), 'row')} with a run"]
-    for block in blocks:
-        for number in block.numbers if block.runs else ():
-            if number.measured.number is None:
-                continue
-            where = f"  {block.row or block.runs[0].label} on {number.measure.dataset.title}: {number.measure.title}"
-            beside = f", {NOT_PRINTED}" if block.entry else ""
-            if number.difference is not None:
-                beside = f", published {number.published} ({_signed(number.measure, number.difference)})"
-            lines.append(f"{where} measured {_text(number.measure, number.measured.number)}{beside}")
-    without = [block.row for block in blocks if block.row and not block.runs]
-    return [*lines, *([f"not run: {'; '.join(without)}"] if without else []), *remarks]
+    shown, without = (
+        list(dict.fromkeys(block.row for block in blocks if block.row and bool(block.runs) == run))
+        for run in (True, False)
+    )
+    lines = [*map(str, paths), f"{definition.title}: {len(shown)} of {counted(len(shown + without), 'row')} with a run"]
+    listed = (("with a run", shown), ("not run", without))
+    return [*lines, *(f"{what}: {'; '.join(rows)}" for what, rows in listed if rows), *remarks]

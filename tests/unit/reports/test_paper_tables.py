@@ -285,8 +285,7 @@ def test_runs_mapped_by_hand(tmp_path: Path) -> None:
     row = "RITM HRNet-32 C+L"
     rows = parse_rows([f"{row}={tmp_path / 'mine'}"])
     made = make_paper_table("table1", [tmp_path / "runs"], tmp_path / "out", rows=rows)
-    assert any(line.startswith(f"  {row} on DAVIS: NoC@90 measured ") for line in made.lines)
-    assert f"{row};" not in made.lines[-1]
+    assert f"with a run: {row}" in made.lines
     alone = make_paper_table("table1", [], tmp_path / "alone", rows=rows, formats=["csv"])
     assert [path.name for path in alone.paths] == ["table1.csv"]
     again = make_paper_table("table1", [tmp_path], tmp_path / "again", rows=rows)
