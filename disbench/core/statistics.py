@@ -1,4 +1,4 @@
-"""Bootstrap intervals, and paired tests of two methods on the same samples.
+"""Bootstrap intervals, and a paired test of two methods on the same samples.
 
 They are written out here, not taken from `scipy.stats`: its permutation test takes 5 to 10 times as long, loading it
 takes over a second, and it draws where all resamples of whole numbers can be counted; where both draw, results are
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import FloatArray, IntArray
 
-RESAMPLES = 10_000  # draws of each test; the smallest p-value is 1 / (RESAMPLES + 1)
+RESAMPLES = 10_000  # draws of an interval and of a test; the smallest p-value is 1 / (RESAMPLES + 1)
 _DRAWN_AT_ONCE = 1 << 22  # numbers in memory at a time
 _LONGEST_SUM = 1 << 22  # up to this range of a sum of whole numbers its distribution is computed instead of drawn
 _QUANTILE_ROUNDING = 1e-9  # error of the sums of a distribution's floating-point numbers
@@ -23,20 +23,11 @@ _SUM_ROUNDING = 1e-12  # sums that differ by less, relative to the sum of all si
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Difference:
     """Two methods on the same samples, A less B.
 
-    `low` and `high` are the 95 % bootstrap interval of `mean`, the mean difference; `p` and `p_signs` are two-sided
-    (`bootstrap_p`, `sign_flip_p`); `a_better`, `ties` and `b_better` are numbers of samples.
+    `low` and `high` are the 95 % bootstrap interval of `mean`, the mean difference; `p` is two-sided (`sign_flip_p`);
+    `a_better`, `ties` and `b_better` are numbers of samples.
     """
 
     mean_a: float
@@ -45,7 +36,6 @@ class Difference:
     low: float
     high: float
     p: float
-    p_signs: float
     a_better: int
     ties: int
     b_better: int
@@ -69,8 +59,7 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bo
         mean=float(differences.mean()),
         low=low,
         high=high,
-        p=bootstrap_p(differences, seed=seed),
-        p_signs=sign_flip_p(differences, seed=seed),
+        p=sign_flip_p(differences, seed=seed),
         a_better=below if lower_is_better else above,
         ties=len(differences) - below - above,
         b_better=above if lower_is_better else below,
@@ -106,20 +95,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def bootstrap_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of a mean difference by the bootstrap under the null hypothesis of no difference, in (0, 1].
-
-    The differences are centred on their mean, which makes the null true, and resampled with replacement; b counts the
-    resamples whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1) (Efron and
-    Tibshirani, An Introduction to the Bootstrap, section 16.4; Davison and Hinkley, Bootstrap Methods, section 4.2).
-    With few samples it is somewhat too small; `sign_flip_p` is not. Arguments and errors as for `sign_flip_p`.
-    """
-    given = _checked(differences)
-    total = given.sum()  # centred afterwards: whole numbers stay exact
-    sums = _drawn(len(given), resamples, seed, lambda draws, rows: _resampled(given, draws, rows).sum(axis=1) - total)
-    return _share_as_far(sums, given)
-
-
 def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of a mean difference by a permutation test, in (0, 1]: in random pairs A and B change places.
 
@@ -134,13 +109,9 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
         signs = draws.integers(0, 2, (rows, len(given)), dtype=np.int8) * 2 - 1
         return np.asarray(signs @ given)
 
-    return _share_as_far(_drawn(len(given), resamples, seed, sums), given)
-
-
-def _share_as_far(sums: FloatArray, given: FloatArray) -> float:
-    """(b + 1) / (B + 1), where b of B sums are at least as far from 0 as the sum that was found."""
+    found = _drawn(len(given), resamples, seed, sums)
     reached = abs(float(given.sum())) - _SUM_ROUNDING * float(np.abs(given).sum())
-    return (int((np.abs(sums) >= reached).sum()) + 1) / (len(sums) + 1)
+    return (int((np.abs(found) >= reached).sum()) + 1) / (len(found) + 1)
 
 
 def _drawn(samples: int, count: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]) -> FloatArray:

@@ -25,10 +25,9 @@ from disbench.reports.tables import deviation, failures, reference, undefined
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (
     "Each measure is computed on the same samples of both runs, and A's value minus B's is averaged. Interval: 95 % "
-    "percentile bootstrap of that mean over samples. p: two-sided, bootstrap under the null hypothesis (differences "
-    f"centred on their mean, {RESAMPLES:,} resamples). p (signs): two-sided, the signs of the differences are flipped "
-    f"at random ({RESAMPLES:,} draws); more reliable with few samples. Both are (b + 1) / (B + 1), and not corrected "
-    "for the number of measures. A lower NoC and a higher IoU are better; the last columns count samples."
+    "percentile bootstrap of that mean over samples. p: two-sided, the signs of the differences are flipped at random; "
+    f"(b + 1) / (B + 1) with B = {RESAMPLES:,}, not corrected for the number of measures. A lower NoC and a higher IoU "
+    "are better; the last columns count samples."
 )
 _RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
 """Fields of `Difference` that have another name in `comparison.csv`."""
@@ -104,7 +103,7 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
 def comparison_table(comparison: Comparison) -> Table:
     """A row a measure."""
     notes = Footnotes()
-    columns = ("A", "B", "A − B", "95 % interval", "p", "p (signs)", "A better", "tie", "B better")
+    columns = ("A", "B", "A − B", "95 % interval", "p", "A better", "tie", "B better")
     return Table(
         "comparison",
         f"{plain(comparison.a.dataset)} ({comparison.a.short_hash}): A against B",
@@ -257,7 +256,7 @@ def _line(compared: Compared, notes: Footnotes) -> tuple[Cell, ...]:
     found, measure = compared.difference, compared.measure
     title = Cell(measure.headings["comparison"][1])
     if found is None:
-        return (title, *[Cell(DASH, notes.marks(compared.reason))] * 9)
+        return (title, *[Cell(DASH, notes.marks(compared.reason))] * 8)
 
     def signed(value: float) -> str:
         return f"{'+' if value >= 0 else ''}{measure.text(value)}"
@@ -266,7 +265,7 @@ def _line(compared: Compared, notes: Footnotes) -> tuple[Cell, ...]:
         *map(measure.text, (found.mean_a, found.mean_b)),
         signed(found.mean),
         f"{signed(found.low)}, {signed(found.high)}",
-        *(f"{p:.4f}" for p in (found.p, found.p_signs)),
+        f"{found.p:.4f}",
         *(f"{count:,}" for count in (found.a_better, found.ties, found.b_better)),
     )
     return (title, *map(Cell, texts))
