@@ -112,7 +112,7 @@ def test_files(tmp_path: Path) -> None:
     page = before[0].decode()
     assert "(differences.png)" in page
     assert "\\|\\<b>" in page and "\u202e" not in page
-    assert [line.count(" | ") for line in page.splitlines() if line.startswith("|")] == [9] * 11
+    assert [line.count(" | ") for line in page.splitlines() if line.startswith("|")] == [8] * 11
     again = write_comparison(compare_runs(*runs), tmp_path / "out")
     assert [path.read_bytes() for path in again[1:]] == before[1:2]
     assert not (tmp_path / "out" / "differences.png").exists()
