@@ -7,15 +7,19 @@ there.
 
 from __future__ import annotations
 
+import io
 import os
 import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
+from unittest import mock
 
+from disbench.cli.main import main
 from tests.forked import Result, output_of
 
 
@@ -43,11 +47,29 @@ def disbench(*arguments: str | Path, cwd: Path | None = None, **environment: str
     return _run(typed(*arguments), cwd or Path.cwd(), _environment() | environment)
 
 
+def printed(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> str:
+    """What a command prints that succeeds."""
+    done = disbench(*arguments, cwd=cwd, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def disbench_anew(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Result:
     """The same in a process that is started anew, and first does what `before` says (limits, rights)."""
     return subprocess.run(
         typed(*arguments), capture_output=True, text=True, check=False, cwd=cwd, env=_environment(), preexec_fn=before
     )
+
+
+def in_this_process(*arguments: str | Path) -> tuple[int, str, str]:
+    """The same in this process, for what takes long to import: exit code, output, errors."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with mock.patch.object(sys, "argv", ["disbench", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
 def refused(result: Result, *mentions: str | Path) -> None:

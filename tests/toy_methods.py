@@ -55,6 +55,54 @@ class DiscsSession:
         return mask
 
 
+class Answers(Discs):
+    """Discs whose sessions answer by a function of themselves and the clicks, and that writes down what it is told.
+
+    A session is asked for each click once, unless it is restarted or clicks are undone.
+    """
+
+    def __init__(self, answer: Callable[..., Prediction] | None = None, verb: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.answer, self.verb = answer or DiscsSession.predict, verb
+        self.told: list[Any] = []
+
+    @property
+    def opened(self) -> int:
+        return self.told.count("open")
+
+    def open(self, image: np.ndarray) -> AnswersSession:
+        self.told.append("open")
+        session = AnswersSession(self, image)
+        if self.verb:
+            setattr(session, self.verb, getattr(session, f"_{self.verb}"))
+        return session
+
+
+class AnswersSession(DiscsSession):
+    method: Answers
+
+    def __init__(self, method: Answers, image: np.ndarray) -> None:
+        super().__init__(method, image)
+        self.number, self.asked = method.opened, 0
+
+    def predict(self, clicks: Sequence[Click]) -> Prediction:
+        self.asked += 1
+        assert self.asked == len(clicks)
+        self.method.told.append(len(clicks))
+        return self.method.answer(self, clicks)
+
+    def keep(self, index: int) -> None:
+        self.method.told.append(f"keep {index}")
+        super().keep(index)
+
+    def _restart(self) -> None:
+        self.method.told.append("restart")
+        self.asked, self.kept = 0, []
+
+    def _undo(self) -> None:
+        self.asked -= 1
+
+
 def _writes(masks: np.ndarray, clicks: list[Click]) -> Prediction:
     """Changes what it was given, and NumPy's error handling and the folder of its process."""
     clicks[:] = clicks[:1] * 5
@@ -68,17 +116,26 @@ class _Raises:
         raise SystemExit(4)
 
 
-STRANGE: dict[int, Callable[..., Any]] = {
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+FAULTS: dict[int, Callable[..., Any]] = {
+    2: lambda masks, clicks: _raise(ValueError("a bad day")),
+    3: lambda masks, clicks: Prediction(np.full(masks.shape, np.nan, dtype=np.float32)),
+    4: lambda masks, clicks: Prediction(masks[:, 1:]),
+    5: lambda masks, clicks: time.sleep(3600),
+    6: lambda masks, clicks: os._exit(9),
     11: lambda masks, clicks: sys.exit(3),
     12: lambda masks, clicks: signal.raise_signal(signal.SIGABRT),
-    13: lambda masks, clicks: (_ for _ in ()).throw(KeyboardInterrupt),
+    13: lambda masks, clicks: _raise(KeyboardInterrupt()),
     14: lambda masks, clicks: None,
     15: lambda masks, clicks: Prediction([masks[0], masks[0, 1:]], None),
     16: lambda masks, clicks: Prediction(_Raises(), None),
     20: _writes,
     21: lambda masks, clicks: Prediction(list(masks.astype(float) * 1.0000002)),
 }
-"""Fault -> what is answered in place of these masks; from 20 on the answer is right."""
+"""Fault -> what is answered in place of these masks; from 20 on the answer is right. 1 and 10: `open`; 7: batches."""
 
 
 class Misbehaves(Discs):
@@ -88,16 +145,12 @@ class Misbehaves(Discs):
     def versions(self) -> dict[str, str]:
         raise SystemExit(2)
 
-    def __init__(self, radius: float = 12.0, marker: str = "") -> None:
-        super().__init__(radius)
-        self.marker = marker
-
     def open(self, image: np.ndarray) -> DiscsSession:
         if image[0, 0, 0] == 1:
             raise RuntimeError("cannot open\nthis one")
         if image[0, 0, 0] == 10:
             return None  # type: ignore[return-value]
-        return MisbehavingSession(self, image, int(image[0, 0, 0]), self.marker)
+        return MisbehavingSession(self, image)
 
     def predict_batch(self, sessions: Sequence[DiscsSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         if any(s.fault == 7 for s in sessions if isinstance(s, MisbehavingSession)):
@@ -106,27 +159,13 @@ class Misbehaves(Discs):
 
 
 class MisbehavingSession(DiscsSession):
-    def __init__(self, method: Discs, image: np.ndarray, fault: int, marker: str) -> None:
+    def __init__(self, method: Discs, image: np.ndarray) -> None:
         super().__init__(method, image)
-        self.fault, self.marker = fault, marker
+        self.fault = int(image[0, 0, 0])
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
         found = super().predict(clicks)
-        if len(clicks) < 3:
-            return found
-        if self.fault == 2:
-            raise ValueError("a bad day")
-        if self.fault == 3:
-            return Prediction(np.full(found.masks.shape, np.nan, dtype=np.float32))
-        if self.fault == 4:
-            return Prediction(found.masks[:, 1:])
-        if self.fault == 5:
-            time.sleep(3600)
-        if self.fault == 6:
-            os._exit(9)
-        if self.fault in STRANGE:
-            return STRANGE[self.fault](found.masks, clicks)
-        return found
+        return FAULTS[self.fault](found.masks, clicks) if len(clicks) >= 3 and self.fault in FAULTS else found
 
 
 class Counted(Discs):
@@ -143,7 +182,7 @@ class Counted(Discs):
 
 
 class Interrupted(Discs):
-    """Ends the whole process group's parent after some samples: for tests of resuming."""
+    """Takes its time to open an image: for tests of resuming."""
 
     def __init__(self, radius: float = 12.0, seconds: float = 0.0) -> None:
         super().__init__(radius)

@@ -23,7 +23,7 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_in_the_midst_of_a_message() -> None:
+def die_in_the_midst_of_a_message() -> None:
     """From now on, this process sends half of what is large, then dies, as if killed just then."""
     send = Connection._send  # type: ignore[attr-defined]
 
@@ -57,9 +57,8 @@ class TroubledScenes:
     Attributes:
         source: the scenes.
         trouble: "killed at start" (whatever is read), "killed in a message", "killed once" (in the midst of the first
-            message, not of the next), "input error", "out of memory" (a limit of the system), "stuck" (for an hour),
-            "suicide", "suicide once", "slow" (a tenth of a second a chunk, whatever is read, until `hurry` is called;
-            names its processes in the log), or "none".
+            message, not of the next), "input error", "out of memory", "stuck" (for an hour), "slow" (a tenth of a
+            second a chunk, until `hurry` is called; names its processes in the log), or "none".
         image: number of the image that brings it.
         log: folder for one empty file for each chunk whose reading began, named by its first image.
     """
@@ -98,16 +97,10 @@ class TroubledScenes:
         return self.source.fingerprint()
 
     def _bring_trouble(self) -> None:
-        if self.trouble == "killed in a message":
-            kill_in_the_midst_of_a_message()
-        elif self.trouble == "suicide":
-            kill()
-        elif self.trouble.endswith(" once"):
-            try:
-                (self.log / "killed").touch(exist_ok=False)
-            except FileExistsError:
-                return
-            kill() if self.trouble == "suicide once" else kill_in_the_midst_of_a_message()
+        once = self.trouble == "killed once" and not (self.log / "killed").exists()
+        if once or self.trouble == "killed in a message":
+            (self.log / "killed").touch()
+            die_in_the_midst_of_a_message()
         elif self.trouble == "out of memory":
             take_all_memory()
         elif self.trouble == "stuck":

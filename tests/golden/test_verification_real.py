@@ -17,7 +17,7 @@ from disbench.harness import evaluate, verify_run
 from disbench.harness.checks import judge_click
 from tests.parity.click_restatement import Array, next_click
 from tests.toy_methods import Discs
-from tests.unit.forged_runs import forged, toy_run
+from tests.unit.run_tools import forged, toy_run
 
 pytestmark = pytest.mark.real_data
 

@@ -1,4 +1,4 @@
-"""The simulated click and the click policies: examples, determinism, refusals."""
+"""The simulated click, the click policies and the points of fixed budgets: examples, determinism, refusals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from disbench.core.click_policies import POLICIES, ClickPolicy, drawn_from_slice, series
+from disbench.core.click_policies import BUDGETS, POLICIES, ClickPolicy, budget_points, drawn_from_slice, series
 from disbench.core.clicks import NO_ERROR, Click, next_click, opencv_version
 from disbench.core.errors import InputError
 
@@ -54,16 +55,12 @@ def test_ties_and_nothing_left_to_click() -> None:
     [
         ([[1, 0]], [[0.0, 1.0]], [], "float64"),
         ([[1, 0]], [[np.nan, 1.0]], [], "threshold it first"),
-        ([[1, 0]], [[0, 2]], [], "0 and 1 only"),
-        ([[1, 0]], [[-1, 1]], [], "0 and 1 only"),
-        ([[1, 0]], [[0, 255]], [], "0 and 1 only"),
+        *(([[1, 0]], [[0, value]], [], "0 and 1 only") for value in (2, -1)),
         ([[1, 255]], [[0, 1]], [], "1, 0 and -1 only"),
         (np.array([[1, 255]], dtype=np.uint8), [[0, 0]], [], "1, 0 and -1 only"),  # not taken for ignored
         ([[1.0, 0.0]], [[0, 1]], [], "integers"),
-        ([["1"]], [[0]], [], "integers"),
         ([[1, 0]], [[0], [1]], [], "2 x 1 pixels"),
         ([1, 0], [0, 1], [], "two axes"),
-        ([[[1]]], [[[0]]], [], "two axes"),
         ([[]], [[]], [], "at least one pixel"),
         *(([[1, 0]], [[0, 0]], [Click(x, y, True)], "outside") for x, y in ((2, 0), (0, 1), (-1, 0))),
     ],
@@ -283,3 +280,32 @@ def test_a_slice_clicks_the_kind_of_the_standard_click_once_a_pixel() -> None:
     assert series("slice:group=2") == []
     with pytest.raises(InputError, match="slices:10"):
         series("slices")
+
+
+targets = hnp.arrays(np.int8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 1)).filter(
+    lambda target: bool((target == 1).any())
+)
+
+
+def pixels(target: np.ndarray) -> list[tuple[int, int]]:
+    """(x, y) of the object's pixels."""
+    return [(int(x), int(y)) for y, x in zip(*np.nonzero(target == 1), strict=True)]
+
+
+@given(targets)
+def test_extreme_points_are_extreme_and_in_the_middle_of_their_side(target: np.ndarray) -> None:
+    found, own = budget_points("extreme-points", target), pixels(target)
+    assert len(found) == BUDGETS["extreme-points"].count
+    for click, axis, pick in zip(found, (0, 1, 0, 1), (min, min, max, max), strict=True):
+        side = sorted(pixel for pixel in own if pixel[axis] == pick(other[axis] for other in own))
+        before = side.index((click.x, click.y))
+        assert click.positive and 0 <= len(side) - 1 - 2 * before <= 1
+
+
+@given(targets)
+def test_an_inside_point_and_the_corners_of_the_box(target: np.ndarray) -> None:
+    inside, first, second = budget_points("inside-and-corners", target)
+    assert inside == next_click(target, np.zeros(target.shape, dtype=bool))
+    assert target[inside.y, inside.x] == 1
+    xs, ys = zip(*pixels(target), strict=True)
+    assert (first, second) == (Click(min(xs), min(ys), False), Click(max(xs), max(ys), False))

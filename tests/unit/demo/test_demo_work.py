@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,39 +14,17 @@ from pycocotools import mask as coco_mask
 from disbench.core import painting
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.prediction import Prediction
 from disbench.demo.work import MOST_CLICKS, MethodFailedError, Pictures, Work, save_into, saved
 from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
-from tests.toy_methods import Discs, Misbehaves
+from tests.toy_methods import Answers, Discs, Misbehaves
 
 IMAGE = np.full((60, 80, 3), 90, np.uint8)
 CLICKS = [Click(20, 30, True), Click(28, 30, False), Click(50, 40, True)]
 
 
-class Heard(Discs):
-    """Writes down what it is told."""
-
-    def open(self, image: np.ndarray) -> Any:
-        self.told = getattr(self, "told", [])
-        self.told.append("open")
-        session = super().open(image)
-        predict_of, keep_of = session.predict, session.keep
-
-        def heard(clicks: Any) -> Prediction:
-            self.told.append(len(clicks))
-            return predict_of(clicks)
-
-        def keep(index: int) -> None:
-            self.told.append(f"keep {index}")
-            keep_of(index)
-
-        session.predict, session.keep = heard, keep  # type: ignore[method-assign]
-        return session
-
-
 def test_the_method_hears_what_predict_tells_it() -> None:
-    method = Heard(candidates=3)
+    method = Answers(candidates=3)
     work = Work(method, IMAGE, 0.5)
     work.click(CLICKS[0])
     assert (work.kept, work.choosing) == (0, True)
@@ -150,10 +127,7 @@ def test_uploads() -> None:
         ("x.png", png(64, 64)[:45], "not a whole image"),
         ("big.png", png(20_000, 10_000), "more than|where 1 to"),
         ("large.png", png(8_000, 8_000), "8000 x 8000 pixels"),
-        ("../../etc/passwd", png(4, 4), "not the name of a file"),
-        ("a\\b.png", png(4, 4), "not the name of a file"),
-        ("a\0.png", png(4, 4), "not the name of a file"),
-        ("", png(4, 4), "not the name of a file"),
+        *((name, png(4, 4), "not the name of a file") for name in ("../../etc/passwd", "a\\b.png", "a\0.png", "")),
         ("heavy.png", b"0" * (2**25 + 1), "more than 32 MiB"),
     ):
         with pytest.raises(InputError, match=words) as raised:

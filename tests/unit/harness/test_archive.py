@@ -24,7 +24,7 @@ from disbench.reports.entries import find_runs
 from disbench.reports.report import make_report
 from tests.toy_methods import Discs
 from tests.toy_samples import ToySource
-from tests.unit.forged_runs import forged, redescribed, toy_run
+from tests.unit.run_tools import forged, redescribed, toy_run
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]
 
@@ -147,17 +147,12 @@ def link(members: Members) -> None:
     [
         *(add(name) for name in ("extra.txt", "../evil", "/etc/evil", RUN)),
         *(lambda members: members.pop(), lambda members: members.clear(), lambda members: members.reverse()),
-        lambda members: [add(f"{i}")(members) for i in range(100)],
         *(compress, link, replace(2, b"PAR1"), replace(1, b"{}")),
         *(replace(0, content) for content in (b"{}", b"[" * 100_000, b"\xff")),
-        manifest(lambda said: said.update(form=2)),
-        manifest(lambda said: said["files"].update(more={})),
-        manifest(lambda said: said["files"][CLICKS].update(sha256="0" * 64)),
-        manifest(lambda said: said["files"][CLICKS].update(bytes=1)),
-        manifest(lambda said: said["files"].update({RUN: None})),
-        manifest(lambda said: said.update(files=[])),
-        manifest(lambda said: said.update(figures=None)),
+        *(manifest(lambda said, more=more: said.update(more)) for more in ({"form": 2}, {"files": []})),
         manifest(lambda said: said.pop("figures")),
+        manifest(lambda said: said["files"].update(more={})),
+        *(manifest(lambda said, w=w: said["files"][CLICKS].update(w)) for w in ({"sha256": "0" * 64}, {"bytes": 1})),
     ],
 )
 def test_what_is_not_a_packed_run(packed: Path, tmp_path: Path, change: Callable[[Members], object]) -> None:

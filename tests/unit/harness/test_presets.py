@@ -18,7 +18,7 @@ from disbench.harness.presets import list_presets, load_preset
 from disbench.harness.protocol import Protocol
 from disbench.io import definitions
 from tests import toy_methods
-from tests.commands import disbench
+from tests.commands import printed
 
 TOY = f"{toy_methods.__file__}:Discs"
 
@@ -70,36 +70,26 @@ def test_what_peers_do_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "threshold = 0.5",
-        *(
-            f'title = "T"\n{line}'
-            for line in (
-                *("threshold = true", "threshold = nan", "treshold = 0.5", "max_clicks = 0", "max_clicks = 32768"),
-                *('selection = "oracle"', 'policy = "centre"', '[datasets]\ndavis = "x"'),
-            )
-        ),
-    ],
+    "line",
+    ["", "threshold = nan", "treshold = 0.5", "max_clicks = 0", 'policy = "centre"', '[datasets]\ndavis = "x"'],
 )
-def test_what_is_wrong_with_ones_own(tmp_path: Path, text: str) -> None:
-    (tmp_path / "mine.toml").write_text(text)
+def test_what_is_wrong_with_ones_own(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.toml").write_text(f'title = "T"\n{line}' if line else "threshold = 0.5")
     with pytest.raises(InputError, match=r"mine\.toml: "):
         load_preset(str(tmp_path / "mine.toml"))
 
 
 def test_typed_options_come_before_a_presets(tmp_path: Path) -> None:
     options = "--protocol focuscut --threshold 0.4 --policy center --max-clicks 2 --every 120 --workers 1 --out own"
-    done = disbench("run", "--method", TOY, "--dataset", "photos", *options.split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert disbench("verify", "own", cwd=tmp_path).returncode == 0
+    printed("run", "--method", TOY, "--dataset", "photos", *options.split(), cwd=tmp_path)
+    printed("verify", "own", cwd=tmp_path)
     found = json.loads((tmp_path / "own" / "run.json").read_text())["protocol"]
     assert (found["preset"], found["threshold"], found["policy"], found["max_clicks"]) == ("focuscut", 0.4, "center", 2)
 
 
 def test_the_list() -> None:
-    done = disbench("run", "--list-protocols")
-    assert done.returncode == 0 and done.stdout.splitlines() == list_presets()
+    done = printed("run", "--list-protocols")
+    assert done.splitlines() == list_presets()
     assert any(line.startswith("piclick ") and "oracle-all" in line for line in list_presets())
     with pytest.raises(InputError, match="did you mean 'focuscut'"):
         load_preset("focuscat")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -25,7 +22,7 @@ from disbench.core.samples import SampleSource
 from disbench.datasets.file_samples import FileSamples, Record
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, read_run, run_benchmark
 from disbench.harness.measures import read_rows
-from disbench.harness.store import CLICKS, JOURNAL, RUN, SECONDS, Journal
+from disbench.harness.store import CLICKS, RUN, SECONDS, Journal
 from disbench.harness.verification import verify_run
 from tests import toy_methods
 from tests.toy_samples import ToySource, make_samples
@@ -47,15 +44,12 @@ def test_a_run_is_what_evaluate_gives(tmp_path: Path) -> None:
     run = run_benchmark(spec("Discs", "candidates=3"), source, tmp_path / "run", SHORT)
     alone = evaluate(toy_methods.Discs(candidates=3), source, max_clicks=4)
     assert rows(run) == alone.to_table().drop_columns(list(SECONDS)).to_pylist()
-    description = json.loads((tmp_path / "run" / RUN).read_text())
-    assert description["protocol"] == {**SHORT.as_dict(), "every": 1, "limit": None}
-    assert description["method"]["options"]["candidates"] == 3
-    assert description["dataset"]["content_hash"] == source.content_hash()
-    assert description["result"]["samples"] == 6
-    assert description["result"]["clicks"] == 24
-    assert description["result"]["failed"] == []
-    assert description["method"]["entry"] == "toy_methods.py:Discs"
-    assert len(description["method"]["source_sha256"]) == 64
+    said = json.loads((tmp_path / "run" / RUN).read_text())
+    assert said["protocol"] == {**SHORT.as_dict(), "every": 1, "limit": None}
+    assert said["dataset"]["content_hash"] == source.content_hash()
+    assert [said["result"][key] for key in ("samples", "clicks", "failed")] == [6, 24, []]
+    assert (said["method"]["entry"], said["method"]["options"]["candidates"]) == ("toy_methods.py:Discs", 3)
+    assert len(said["method"]["source_sha256"]) == 64
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [CLICKS, RUN]
 
 
@@ -101,14 +95,14 @@ def test_a_broken_batch_is_told(tmp_path: Path) -> None:
 
 
 def test_what_no_other_sample_would_mend_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"NotMade: .*no weights here"):
-        run_benchmark(spec("NotMade"), ToySource(), tmp_path / "a", SHORT)
-    with pytest.raises(InputError, match=r"NoOpen: .*open\(image\)"):
-        run_benchmark(spec("NoOpen"), ToySource(), tmp_path / "n", SHORT)
-    with pytest.raises(InputError, match="predict_batch"):
-        run_benchmark(spec("NoBatch"), ToySource(), tmp_path / "b", SHORT, Execution(1, batch=2))
-    with pytest.raises(InputError, match="not a whole image"):
-        run_benchmark(spec("Discs"), ToySource(1, unreadable=0), tmp_path / "c", SHORT)
+    for name, source, batch, words in (
+        ("NotMade", ToySource(), 1, r"NotMade: .*no weights here"),
+        ("NoOpen", ToySource(), 1, r"NoOpen: .*open\(image\)"),
+        ("NoBatch", ToySource(), 2, "predict_batch"),
+        ("Discs", ToySource(1, unreadable=0), 1, "not a whole image"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run_benchmark(spec(name), source, tmp_path / name, SHORT, Execution(1, batch=batch))
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -217,18 +211,21 @@ def test_reading_that_ends_the_process_costs_one_sample(tmp_path: Path) -> None:
 
 def test_an_existing_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run_benchmark(spec("Discs"), ToySource(), out, SHORT)
+
+    def go(*options: str, protocol: Protocol = SHORT, **existing: Any) -> StoredRun:
+        return run_benchmark(spec("Discs", *options), ToySource(), out, protocol, Execution(2), **existing)
+
+    go()
     before = (out / CLICKS).stat().st_mtime_ns
-    run_benchmark(spec("Discs"), ToySource(), out, SHORT, Execution(2))
+    go()
     assert (out / CLICKS).stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"method\.options\.radius: .*, now 3\.0.*overwrite"):
-        run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT)
+        go("radius=3")
     with pytest.raises(InputError, match=r"protocol.selection"):
-        run_benchmark(spec("Discs"), ToySource(), out, Protocol(max_clicks=4, selection="score"))
+        go(protocol=Protocol(max_clicks=4, selection="score"))
     with pytest.raises(InputError, match="already"):
-        run_benchmark(spec("Discs"), ToySource(), out, SHORT, existing="fail")
-    changed = run_benchmark(spec("Discs", "radius=3"), ToySource(), out, SHORT, existing="overwrite")
-    assert changed.record.method.options["radius"] == 3.0
+        go(existing="fail")
+    assert go("radius=3", existing="overwrite").record.method.options["radius"] == 3.0
 
 
 class ChangedSource(ToySource):
@@ -278,57 +275,3 @@ def test_processes_killed_from_outside(tmp_path: Path, caplog: pytest.LogCapture
     assert rows(run) == rows(whole)
     assert run.record.result.failed == ()
     assert len(caplog.messages) == run.record.execution.workers_lost <= len(killed)
-
-
-@pytest.mark.fault
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_and_resumed(tmp_path: Path, workers: int) -> None:
-    """The parent is killed outright as soon as some samples are in the journal; its workers end with it."""
-    whole = run_benchmark(spec("Discs"), ToySource(), tmp_path / "whole", SHORT)
-    out = tmp_path / "killed"
-    code = (
-        "from tests.unit.harness.test_run import *\n"
-        "if __name__ == '__main__':\n"
-        f"    run_benchmark(spec('Interrupted', 'seconds=0.3'), ToySource(), Path({str(out)!r}), SHORT, "
-        f"Execution({workers}))\n"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not _finished_samples(out) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / RUN).exists()
-    begun = _finished_samples(out)
-    assert 0 < begun < 6
-    resumed = run_benchmark(spec("Interrupted", "seconds=0.3"), ToySource(), out, SHORT, Execution(2))
-    assert rows(resumed) == rows(whole)
-    deadline = time.monotonic() + 30
-    while (alive := _alive(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive, "a worker outlived its parent"
-
-
-def _alive(session: int) -> list[int]:
-    """Processes of a session that are more than an entry which nobody has collected yet."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
-
-
-def _finished_samples(out: Path) -> int:
-    if not (out / JOURNAL).exists():
-        return 0
-    try:
-        journal = Journal(out)
-        count = len(journal.finished())
-        journal.close()
-    except InputError:  # the other process is writing
-        return 0
-    return count

@@ -39,7 +39,7 @@ from disbench.harness.store import JOURNAL, RUN, read_run, task_of
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
-from tests.unit.shard_tools import random_scene, scene_object, unrelated
+from tests.unit.shard_tools import scene_object, unrelated
 
 DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
 Mask = npt.NDArray[np.bool_]
@@ -319,12 +319,3 @@ def test_a_first_click_that_is_not_the_samples_own(tmp_path: Path, photo_shards:
     other.content = source.content  # type: ignore[method-assign]
     problems = verify_run(run.folder, source=other).problems
     assert any("first click that is not the sample's own" in line for line in problems)
-
-
-def test_random_scenes_have_sets_with_relations(tmp_path: Path) -> None:
-    for seed in range(3):
-        scene = random_scene(np.random.default_rng(seed), f"r{seed}")
-        for chosen in scene.sets:
-            named = [relation(scene, chosen.center, member) for member in chosen.members]
-            assert named[0] == "self"
-            assert named[1:] == ["parent", "grandparent", "ancestor-3", "ancestor-4", "ancestor-5"][: len(named) - 1]

@@ -20,7 +20,7 @@ from disbench.harness import StoredRun, store, verify_run
 from disbench.harness.verification import Verification
 from tests.toy_methods import Discs, Misbehaves
 from tests.toy_samples import ToySource, make_samples
-from tests.unit.forged_runs import Rows, forged, redescribed, toy_run
+from tests.unit.run_tools import Rows, forged, redescribed, toy_run
 
 SAMPLES = make_samples(6)
 
@@ -311,13 +311,6 @@ def test_another_dataset_is_told(runs: dict[str, StoredRun]) -> None:
     assert "the dataset 'toy' here has the content hash" in found.unchecked[0]
     found = verify_run(runs["all"].folder)
     assert "'toy' is not a dataset of disbench; name its card or folder with --dataset" in found.unchecked[0]
-
-
-def test_many_problems_are_counted_and_the_first_told(runs: dict[str, StoredRun], tmp_path: Path) -> None:
-    run = forged(runs["kept"], tmp_path / "run", lambda rows: [row.update(boundary_iou=0.123) for row in rows])
-    (problem,) = verify(run).problems
-    assert problem.startswith("30 x boundary_iou that its mask does not have: 's0', click 1 (0.12")
-    assert problem.endswith("; and 27 more")
 
 
 def test_a_sample_without_end_is_read_in_pieces(

@@ -14,8 +14,7 @@ from disbench.core.errors import InputError
 from disbench.core.statistics import bootstrap_interval
 from disbench.reports.comparison import compare_runs, draw_differences, lines_of, write_comparison
 from tests.toy_methods import Discs
-from tests.unit.picture_tools import write_photo_run
-from tests.unit.run_tools import HASH, draw_ious, write_run
+from tests.unit.run_tools import HASH, draw_ious, write_photo_run, write_run
 
 NASTY = "=x|<b>$1$_\\\u202e\n`"
 

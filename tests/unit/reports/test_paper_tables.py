@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.entries import Entry
-from disbench.reports.paper.definitions import PaperTable, Pattern, read_definition, read_published
+from disbench.reports.paper.definitions import PaperTable, Pattern, read_definition
 from disbench.reports.paper.tables import PaperRuns, make_paper_table, paper_blocks, paper_table, parse_rows
 from disbench.reports.render import DASH, Table, latex, markdown
 from tests.unit.paper_runs_pool import dataset, method, read_pool, write_pool
 from tests.unit.run_tools import write_run
 
 TABLES = ("table1", "table2", "table3", "table4", "table5")
-PUBLISHED = read_published()
 DEFINITIONS = {name: read_definition(PaperTable, name) for name in TABLES}
 
 
@@ -109,10 +108,8 @@ def test_every_run_is_in_the_table_or_said_to_be_left_out(pool: list[Entry]) -> 
     [
         ({}, True),
         ({"name": "other"}, False),
-        ({"backbone": "HRNet32"}, True),
         ({"backbone": "", "options": {"backbone": "hrnet_32"}}, True),
         ({"options": {"backbone": "hrnet18"}}, False),
-        ({"data": ["C+L"]}, True),
         ({"data": ["COCO"]}, False),
         ({"data": [], "options": {"training_data": "COCO+LVIS"}}, True),
     ],
@@ -125,19 +122,13 @@ def test_what_a_row_asks_of_a_run(tmp_path: Path, changes: dict[str, Any], fits:
     assert pattern.fits(read_pool(tmp_path)[0]) is fits
 
 
-@pytest.mark.parametrize(
-    ("value", "wanted", "fits"),
-    [(True, True, True), (1, True, False), (5.0, 5, True), ("Proximity", "proximity", True), (None, 5, False)],
-)
+@pytest.mark.parametrize(("value", "wanted", "fits"), [(5.0, 5, True), (1, True, False), (None, 5, False)])
 def test_what_a_row_asks_of_an_option(tmp_path: Path, value: Any, wanted: Any, fits: bool) -> None:
-    options = {} if value is None else {"option": value}
-    write_run(tmp_path / "run", method=method("disnet", **options))
+    write_run(tmp_path / "run", method=method("disnet", **({} if value is None else {"option": value})))
     entry = read_pool(tmp_path)[0]
-    assert Pattern(("disnet",), options={"option": (wanted,)}).fits(entry) is fits
     assert Pattern(("disnet",), options={"option": ("other", wanted)}).fits(entry) is fits
-    assert Pattern(("disnet",), options={"option": (wanted,)}, lacking={"option": wanted}).fits(entry) is (
-        fits or value is None
-    )
+    lacking = Pattern(("disnet",), options={"option": (wanted,)}, lacking={"option": wanted})
+    assert lacking.fits(entry) is (fits or value is None)
 
 
 def test_printed_measured_difference(tmp_path: Path) -> None:
@@ -191,17 +182,10 @@ def test_best_second_best_and_groups_as_printed() -> None:
     assert not any(key[0] in ("FocalClick", "RITM") for key in found), "the last groups are not the paper's"
     for name in TABLES[1:]:
         assert not any(cell.emphasis for row in build(name, []).rows for cell in row)
-    table = build("table1", [])
-    assert list(table.groups.values()) == [
-        "Trained on PascalVOC (VOC)",
-        "Trained on SBD",
-        "Trained on COCO+LVIS (C+L)",
+    assert [group.partition(" (")[0] for group in table.groups.values()] == [
+        *("Trained on PascalVOC", "Trained on SBD", "Trained on COCO+LVIS"),
         "Not in the paper's table: the methods' own tables",
     ]
-    assert markdown.table(table).count("| Method |") == 4
-    tex = latex.table(table, "table1")
-    assert tex.count(r"\multicolumn{12}{l}{\emph{") == 4
-    assert tex.count(r"\midrule") == 4
 
 
 def test_best_and_second_best_as_measured(tmp_path: Path) -> None:
@@ -224,42 +208,25 @@ def test_best_and_second_best_as_measured(tmp_path: Path) -> None:
     }
 
 
+ANOTHER_GRABCUT = "another GrabCut: content hash ffffffff instead of the card's b04d9de7"
+
+
 @pytest.mark.parametrize(
     ("changes", "footnote", "where"),
     [
         ({"protocol": {"selection": "score"}}, "another protocol: selection score instead of oracle-first", "Number"),
-        (
-            {"protocol": {"policy": "random"}},
-            "another protocol: click policy random instead of center; seed 0 instead of none",
-            "Number",
-        ),
-        ({"protocol": {"max_clicks": 30}}, "another protocol: max_clicks 30 instead of 20", "Number"),
         ({"protocol": {"threshold": 0.6}}, "threshold 0.6 instead of the method's own 0.49", "Number"),
-        (
-            {"protocol": {"stop_at": 0.95}},
-            "samples end at an IoU of 0.95, which changes no number of clicks up to it",
-            "Number",
-        ),
         ({"protocol": {"every": 3}, "dataset": {"samples": 34}}, "samples: every 3rd (12 of 34)", "GrabCut NoC@90"),
-        (
-            {"dataset": {"content_hash": "f" * 64}},
-            "another GrabCut: content hash ffffffff instead of the card's b04d9de7",
-            "GrabCut NoC@90",
-        ),
+        ({"dataset": {"content_hash": "f" * 64}}, ANOTHER_GRABCUT, "GrabCut NoC@90"),
     ],
-)  # fmt: skip
+)
 def test_what_departs_from_the_papers_protocol_is_marked(
     tmp_path: Path, changes: dict[str, dict[str, Any]], footnote: str, where: str
 ) -> None:
     """Also where most runs depart from it, as they all do here."""
-    ious = [[0.95] * 30] * 12 if changes.get("protocol", {}).get("max_clicks") else None
-    write_run(tmp_path / "run", ious, method=method("disnet", ["COCO", "LVIS"]), **changes)
+    write_run(tmp_path / "run", method=method("disnet", ["COCO", "LVIS"]), **changes)
     table = build("table1", read_pool(tmp_path))
-    (line,) = [
-        line
-        for number, line in lines_of(table, "DISNet (ours, in the paper) ↑ ↓", "C+L").items()
-        if number.startswith("measured")
-    ]
+    line = lines_of(table, "DISNet (ours, in the paper) ↑ ↓", "C+L")["measured: disnet"]
     assert notes(table, line[where]) == [footnote]
     assert not line["SBD NoC@90"].marks
 

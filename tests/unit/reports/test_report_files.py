@@ -1,13 +1,19 @@
-"""The files of a report: every byte the same again, whatever the runs are called, and parts that parse."""
+"""The files of a report: the same bytes again, whatever runs are called; a page that loads and lets in nothing."""
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
+import html
 import io
+import json
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.harness.measures import PERCENTS
+from disbench.reports.entries import find_runs, read_entries
+from disbench.reports.page import page_html
 from disbench.reports.render import Cell, Column, Table, latex, markdown
-from disbench.reports.report import make_report
+from disbench.reports.report import LEADERBOARD, make_report
 from tests.unit.run_tools import HASH, draw_ious, write_run
 
 FILES = {"report.md", "results.csv", "tables.tex", "curves.csv", "curves.png", "curves.svg"}
@@ -120,29 +128,16 @@ def test_results_have_every_number_unrounded(tmp_path: Path) -> None:
     assert None not in first
 
 
-def check_latex(text: str) -> None:
-    """Braces close, and no character is active that the tables do not mean."""
-    depth = 0
-    for char in re.sub(r"\\[\\{}$&#%_]", "", text):
-        depth += {"{": 1, "}": -1}.get(char, 0)
-        assert depth >= 0
-    assert depth == 0
-    bare = re.sub(r"\\[$&#%_{}\\]", "", text.replace("{%\n", "{\n").replace("}%\n", "}\n"))
-    assert not re.search(r"[$#%_^~]", bare)
-
-
 @settings(max_examples=50)
 @given(st.text(max_size=40))
 def test_any_text_is_escaped(text: str) -> None:
-    table = Table(
-        "t", text, text, (Column("a"), Column("b", text)), ((Cell(text), Cell(text, ("a",), "1, 2")),), {"a": text}
-    )
+    """In LaTeX and HTML: tests/fuzz/test_stored_runs.py."""
+    cells = (Cell(text), Cell(text, ("a",), "1, 2"))
+    table = Table("t", text, text, (Column("a"), Column("b", text)), (cells,), {"a": text})
     (found,) = markdown_tables(markdown.table(table))
     assert [len(row) for row in found] == [2, 2, 2]
     assert "\n" not in markdown.escape(text)
-    tex = latex.table(table, "t")
-    check_latex(tex.replace("% t\n", ""))
-    assert not re.search(r"(\\\\|rule)\s*[\[*]", tex)
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", latex.table(table, "t"))
 
 
 def test_making_a_report_needs_no_method_and_no_opencv(tmp_path: Path) -> None:
@@ -155,3 +150,129 @@ def test_making_a_report_needs_no_method_and_no_opencv(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page's elements, each element's text up to the next tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str], list[str]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}, []))
+        self.texts = self.elements[-1][2]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.texts = []
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str]]:
+        """The attributes of elements, and their texts under an empty key."""
+        return [
+            {**attributes, "": "".join(texts)}
+            for name, attributes, texts in self.elements
+            if name == tag and wanted.items() <= attributes.items()
+        ]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The data of the charts."""
+        return list(json.loads(self.all("script", id="data")[0][""])["runs"])
+
+
+PNG = b"\x89PNG\r\n\x1a\n and so on"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods on one dataset, one of them by another protocol, and one that stops early on another."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder / "a", draw_ious(6), method={"name": "slow"}, failed={2: "no answer in 60 s"})
+    write_run(folder / "b", draw_ious(6, seed=1, speed=1.0), method={"name": "fast"})
+    write_run(folder / "c", draw_ious(6, seed=2), method={"name": "other"}, protocol={"selection": "oracle-all"})
+    write_run(
+        folder / "d",
+        [[0.5, 0.86], [0.9]],
+        dataset={"name": "davis", "content_hash": "f" * 64},
+        protocol={"stop_at": 0.85},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(runs: Path) -> str:
+    return page_html(read_entries(find_runs([runs])))
+
+
+def test_rows_tell_their_protocol_their_failures_and_how_to_make_them_again(text: str) -> None:
+    """What a browser makes of rows and charts: tests/end_to_end/test_page.py."""
+    bodies = re.findall(r'<tbody class="run([^"]*)" data-run="(\d)">(.*?)</tbody>', text, re.DOTALL)
+    assert [(number, kind) for kind, number, _ in bodies if kind] == [("2", " deviates")]
+    of = {number: html.unescape(re.sub("<[^>]*>", "", body)) for _, number, body in bodies}
+    assert "another protocol: selection oracle-all instead of oracle-first" in of["2"]
+    notes = re.findall(r'<tbody class="notes"[^>]*>(.*?)</tbody>', text, re.DOTALL)
+    assert "the method failed on 1 of 6 samples" in notes[0]
+    assert "samples of this run end at an IoU of 0.85" in notes[1]
+    command = "disbench run --method toy --dataset grabcut --out runs/toy"
+    for part in (command, "Versions", "disbench 0.1.0", "A processor", "loop ritm", "Threshold"):
+        assert all(part in row for row in of.values())
+    assert sum(HASH in row for row in of.values()) == 3
+
+
+def test_what_the_charts_compare(text: str, tmp_path: Path) -> None:
+    """Neither runs of another protocol, nor those that end early, nor seconds of another machine."""
+    runs = Page(text).runs()
+    assert [(run["standard"], run["comparable"]) for run in runs] == [
+        *((True, True), (True, True), (False, False), (True, False))
+    ]
+    assert [run["curve"] is None for run in runs] == [run["noc"] is None for run in runs] == [*[False] * 3, True]
+    for number, cores in enumerate((4, 4, 64)):
+        write_run(tmp_path / str(number), draw_ious(3), method={"name": f"m{number}"}, machine={"cores": cores})
+    runs = Page(page_html(read_entries(find_runs([tmp_path])))).runs()
+    assert [(run["standard"], run["comparable"]) for run in runs] == [(True, True), (True, True), (True, False)]
+
+
+def test_the_page_loads_nothing_and_lets_nothing_in(text: str) -> None:
+    page = Page(text)
+    (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    rules = dict(part.strip().split(" ", 1) for part in policy["content"].split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:"
+    style, script = page.all("style")[0][""], page.all("script")[1][""]
+    for name, content in (("style-src", style), ("script-src", script)):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert rules[name] == f"'sha256-{digest}'"
+    for _, attributes, _ in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "style"
+            if name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+                assert value.startswith("data:")
+    assert not re.search(r"url\(|@import|@font-face", style)
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|innerHTML|eval\(|import\(", script)
+    assert "http://" not in style + script.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_pictures(runs: Path, text: str) -> None:
+    assert not Page(text).all("h2", id="h-pictures")
+    shown = {"b": [("the worst", PNG), ("the <second>", b"RIFF webp")]}
+    found = Page(page_html(read_entries(find_runs([runs])), shown))
+    images = found.all("img")
+    assert [image["alt"] for image in images] == ["the worst: fast on grabcut", "the <second>: fast on grabcut"]
+    assert all(image["loading"] == "lazy" for image in images)
+    assert images[0]["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert [one["data-run"] for one in found.all("div", **{"class": "pictures"})] == ["1"]
+
+
+def test_the_same_runs_give_the_same_bytes_and_no_earlier_page_stays(runs: Path, tmp_path: Path) -> None:
+    first = make_report([runs], tmp_path / "one", page=True)
+    make_report([runs], tmp_path / "two", page=True)
+    assert (tmp_path / "one" / LEADERBOARD).read_bytes() == (tmp_path / "two" / LEADERBOARD).read_bytes()
+    assert tmp_path / "one" / LEADERBOARD in first.paths
+    assert first.lines[-1].startswith(str(tmp_path / "one" / LEADERBOARD))
+    make_report([runs], tmp_path / "one")
+    assert not (tmp_path / "one" / LEADERBOARD).exists()

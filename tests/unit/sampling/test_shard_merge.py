@@ -183,113 +183,94 @@ def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[P
     with pytest.raises(InputError, match="other part"):
         make_shards(source, RECIPE, parts[0], part=(2, 4))
     (parts[1] / MANIFEST).unlink()
-    with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
-        make_shards(source, RECIPE, parts[1], part=(3, 4))
-    with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
-        make_shards(source, RECIPE, parts[1])
+    for part in ((3, 4), None):
+        with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
+            make_shards(source, RECIPE, parts[1], part=part)
 
 
-class TestPartsThatCannotBeMerged:
-    """One sentence that names the folder and the fix; `out` stays as it was."""
+def refused(parts: Sequence[Path], out: Path, words: str) -> None:
+    """In one sentence that names the folder and the fix; `out` stays as it was."""
+    with pytest.raises(InputError, match=words):
+        merge_parts(parts, out)
+    assert not (out / MANIFEST).exists()
+    assert not list(out.glob("*.partial"))
 
-    def refused(self, parts: Sequence[Path], out: Path, words: str) -> None:
-        with pytest.raises(InputError, match=words):
-            merge_parts(parts, out)
-        assert not (out / MANIFEST).exists()
-        assert not list(out.glob("*.partial"))
 
-    @pytest.mark.parametrize(
-        ("given", "words"),
-        [
-            ([], "no parts"),
-            (["part-1", "part-3"], r"part-1: .* part 2, 4 is missing.*--shard-of 2/4"),
-            (["part-1", "part-2", "part-3", "part-4", "part-3"], r"part-3: part 3 of 4, as .*part-3"),
-            (["part-1", "part-2", "part-3", "part-4", "nowhere"], r"nowhere: no manifest\.json"),
-            (["part-1", "whole"], r"whole\d*: not a part; .* sample --shard-of"),
-        ],
-        ids=["none", "two missing", "one twice", "no folder", "undivided"],
-    )
-    def test_parts_that_do_not_make_up_the_whole(
-        self, parts: list[Path], whole: Path, tmp_path: Path, given: list[str], words: str
-    ) -> None:
-        self.refused([whole if name == "whole" else tmp_path / name for name in given], tmp_path / "out", words)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "no parts"),
+        (["part-1", "part-3"], r"part-1: .* part 2, 4 is missing.*--shard-of 2/4"),
+        (["part-1", "part-2", "part-3", "part-4", "part-3"], r"part-3: part 3 of 4, as .*part-3"),
+        (["part-1", "nowhere"], r"nowhere: no manifest\.json"),
+        (["part-1", "whole"], r"whole\d*: not a part; .* sample --shard-of"),
+        (["part-1", "of five", "part-3", "part-4"], "one of 5 parts of 150 images, but .*part-1 is one of 4"),
+        (["part-1", "other recipe", "part-3", "part-4"], r"other recipe: .*part-1 \(recipe min_area\)"),
+    ],
+)
+def test_parts_that_do_not_make_up_the_whole(
+    source: Scenes, parts: list[Path], whole: Path, tmp_path: Path, given: list[str], words: str
+) -> None:
+    if "of five" in given:
+        make_shards(source, RECIPE, tmp_path / "of five", part=(2, 5))
+    if "other recipe" in given:
+        make_shards(source, dataclasses.replace(RECIPE, min_area=5), tmp_path / "other recipe", part=(2, 4))
+    refused([whole if name == "whole" else tmp_path / name for name in given], tmp_path / "out", words)
 
-    def test_missing_and_unfinished(self, parts: list[Path], tmp_path: Path, source: Scenes) -> None:
-        (parts[3] / MANIFEST).unlink()
-        self.refused(parts, tmp_path / "out", r"part-4: no manifest\.json")
-        make_shards(source, RECIPE, tmp_path / "one", part=(1, 500))
-        self.refused([tmp_path / "one"], tmp_path / "out", r"2, 3, .*, 21, \.\.\. is missing")
 
-    @pytest.mark.parametrize(
-        ("changes", "part", "words"),
-        [
-            ({}, (2, 5), "one of 5 parts of 150 images, but .*part-1 is one of 4"),
-            ({"min_area": 5}, (2, 4), r".*part-1 \(recipe min_area\)"),
-        ],
-    )
-    def test_another_division_or_recipe(
-        self, source: Scenes, parts: list[Path], tmp_path: Path, changes: dict[str, Any], part: Any, words: str
-    ) -> None:
-        make_shards(source, dataclasses.replace(RECIPE, **changes), tmp_path / "other", part=part)
-        self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", rf"other: {words}")
+def test_another_version(source: Scenes, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("disbench.sampling.job.__version__", "0.0.9")
+    refused(parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9")
+    make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
+    refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", r"other: .*\(other versions\)")
 
-    def test_another_version(
-        self, source: Scenes, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("disbench.sampling.job.__version__", "0.0.9")
-        self.refused(parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9")
-        make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
-        self.refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", r"other: .*\(other versions\)")
 
-    def test_into_a_part_or_another_job(self, parts: list[Path], source: Scenes, tmp_path: Path) -> None:
-        before = contents(parts[2])
-        for existing in ("resume", "overwrite"):
-            with pytest.raises(InputError, match=r"part-3: a part itself; name another folder"):
-                merge_parts(parts, parts[2].parent / "x" / ".." / "part-3", existing=existing)  # type: ignore[arg-type]
-        assert contents(parts[2]) == before
-        make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
-        before = contents(tmp_path / "out")
-        with pytest.raises(InputError, match=r"recipe seed.*--existing overwrite"):
-            merge_parts(parts, tmp_path / "out")
-        assert contents(tmp_path / "out") == before
-
-    def test_damaged_then_made_again(self, source: Scenes, parts: list[Path], whole: Path, tmp_path: Path) -> None:
-        shard = sorted(parts[2].glob("shard-*"))[-1]
-        content = bytearray(shard.read_bytes())
-        content[len(content) // 2] ^= 1
-        shard.write_bytes(content)
-        self.refused(parts, tmp_path / "out", rf"part-3: {shard.name}: .*--shard-of 3/4 --existing overwrite")
-        finished = contents(tmp_path / "out")
-        assert finished
-        assert finished.items() <= contents(whole).items()
-        shard.unlink()
-        self.refused(parts, tmp_path / "out", r"part-3: .* is not there")
-        make_shards(source, RECIPE, parts[2], part=(3, 4), existing="overwrite")
+def test_into_a_part_or_another_job(parts: list[Path], source: Scenes, tmp_path: Path) -> None:
+    before = contents(parts[2])
+    for existing in ("resume", "overwrite"):
+        with pytest.raises(InputError, match=r"part-3: a part itself; name another folder"):
+            merge_parts(parts, parts[2].parent / "x" / ".." / "part-3", existing=existing)
+    assert contents(parts[2]) == before
+    make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(InputError, match=r"recipe seed.*--existing overwrite"):
         merge_parts(parts, tmp_path / "out")
-        assert contents(tmp_path / "out") == contents(whole)
+    assert contents(tmp_path / "out") == before
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            lambda manifest: manifest["part"].update(first=30),
-            lambda manifest: manifest["part"].update(number="two"),
-            lambda manifest: manifest.update(seed=4),
-            lambda manifest: manifest.update(trailing=None),
-        ],
-    )
-    def test_a_manifest_that_was_changed(
-        self, parts: list[Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
-    ) -> None:
-        change_manifest(parts[1], change)
-        self.refused(parts, tmp_path / "out", "part-2")
 
-    def test_shards_of_another_part(self, parts: list[Path], tmp_path: Path) -> None:
-        other = json.loads((parts[1] / MANIFEST).read_text())
-        change_manifest(parts[0], lambda manifest: manifest.update(files=other["files"]))
-        for path in parts[1].glob("shard-*"):
-            (parts[0] / path.name).write_bytes(path.read_bytes())
-        self.refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")
+def test_damaged_then_made_again(source: Scenes, parts: list[Path], whole: Path, tmp_path: Path) -> None:
+    shard = sorted(parts[2].glob("shard-*"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    refused(parts, tmp_path / "out", rf"part-3: {shard.name}: .*--shard-of 3/4 --existing overwrite")
+    finished = contents(tmp_path / "out")
+    assert finished
+    assert finished.items() <= contents(whole).items()
+    make_shards(source, RECIPE, parts[2], part=(3, 4), existing="overwrite")
+    merge_parts(parts, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(whole)
 
-    def test_shards_left_out_of_the_manifest(self, parts: list[Path], tmp_path: Path) -> None:
-        change_manifest(parts[0], lambda manifest: manifest["files"].pop())
-        self.refused(parts, tmp_path / "out", r"part-1: its shards do not account for all its images")
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda manifest: manifest["part"].update(first=30), "part-2"),
+        (lambda manifest: manifest["part"].update(number="two"), "part-2"),
+        (lambda manifest: manifest.update(trailing=None), "part-2"),
+        (lambda manifest: manifest["files"].pop(), r"part-2: its shards do not account for all its images"),
+    ],
+)
+def test_a_manifest_that_was_changed(
+    parts: list[Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    change_manifest(parts[1], change)
+    refused(parts, tmp_path / "out", words)
+
+
+def test_shards_of_another_part(parts: list[Path], tmp_path: Path) -> None:
+    other = json.loads((parts[1] / MANIFEST).read_text())
+    change_manifest(parts[0], lambda manifest: manifest.update(files=other["files"]))
+    for path in parts[1].glob("shard-*"):
+        (parts[0] / path.name).write_bytes(path.read_bytes())
+    refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")

@@ -103,18 +103,13 @@ def other_mask(rows: slice, columns: slice) -> bytes:
 
 
 NOT_SCENES = [
-    *(objects(2, rle=counts) for counts in (b"0", b"o" * 40)),
-    objects(2, rle=encode(np.zeros(SIZE, dtype=bool))["counts"]),
-    *(lambda row, size=size: row.update(size) for size in ({"height": 41}, {"height": 0})),
-    objects(4, id=5),
-    *(objects(2, level=level) for level in (3, 0)),
-    *(objects(2, parent=parent) for parent in (None, 8)),
+    *(objects(2, rle=counts) for counts in (b"0", b"o" * 40, encode(np.zeros(SIZE, dtype=bool))["counts"])),
+    lambda row: row.update(height=41),
+    *(objects(2, **change) for change in ({"id": 5}, {"level": 3}, {"level": 0}, {"parent": None}, {"parent": 8})),
     objects(1, parent=2),  # a cycle of 1 and 2
     objects(3, neighbours=[8]),
-    sets(2, center=-1),
     *(sets(2, members=members) for members in ([], [[2], []], [[2], [8]])),
-    sets(2, click_excludes=[-1]),
-    sets(2, left_out=math.nan),
+    *(sets(2, **change) for change in ({"center": -1}, {"click_excludes": [-1]}, {"left_out": math.nan})),
 ]
 
 
@@ -158,10 +153,9 @@ def test_a_damaged_scene(made_by: Recipe, change: Callable[[Row], Any], words: s
 
 def test_masks_need_not_nest_exactly(tmp_path: Path) -> None:
     """1 sticks out of 0: `annotated` promises that a parent covers most of its child, `union` all of it."""
-    make_shards(Scenes([nested_scene()]), recipe("hierarchy"), tmp_path / "annotated")
-    assert verify_shards(tmp_path / "annotated").holds
-    make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest="union"), tmp_path / "union")
-    assert verify_shards(tmp_path / "union").holds
+    for nest in ("annotated", "union"):
+        make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest=nest), tmp_path / nest)
+        assert verify_shards(tmp_path / nest).holds
     change_manifest(tmp_path / "annotated", lambda said: said["recipe"].update(nest="union"))
     assert verify_shards(tmp_path / "annotated").problems[0].startswith(f"{SHARD}, image '7': set 1: its members")
     given_tree = nested_scene(source="hannotation", parents=(-1, 3, 1, -1, 0, -1, -1, -1))
@@ -209,58 +203,60 @@ def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
     assert from_segmentations([{**rle, "counts": rle["counts"].decode()}] * 2, height, width) == [read] * 2
 
 
-class TestWholeFolders:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        scenes = [nested_scene(str(number)) for number in range(70)]
-        make_shards(Scenes(scenes), recipe("hierarchy", shard_bytes=4096), tmp_path)
-        return tmp_path
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seventy scenes in one shard."""
+    make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), HIERARCHY, tmp_path)
+    return tmp_path
 
-    def test_shards_in_parallel_are_told_in_order(self, folder: Path) -> None:
-        assert len(read_manifest(folder).files) > 20
-        assert verify_shards(folder, workers=2).holds
-        for path in sorted(folder.glob("shard-*"))[3:6]:
-            path.write_bytes(path.read_bytes()[:-1] + b"!")
-        one, two = (verify_shards(folder, workers=workers) for workers in (1, 2))
-        assert one == two
-        assert [problem[:19] for problem in one.problems] == [f"shard-{i:05}.parquet" for i in (3, 4, 5)]
 
-    def test_many_problems_are_counted(self, tmp_path: Path) -> None:
-        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
-        rows = pq.read_table(tmp_path / SHARD).to_pylist()
-        for row in rows:
-            row["objects"][0]["area"] = 1
-        rewrite(tmp_path, rows)
-        found = verify_shards(tmp_path)
-        assert (found.count, len(found.problems), TOLD) == (70, 20, 20)
-        assert found.lines()[0].endswith("70 scenes in 1 shard: not whole")
-        assert found.lines()[-1] == "  and 50 more problems"
-        assert verify_shards(tmp_path, quick=True).lines()[0].endswith("whole (masks and sets were not looked at)")
+def test_shards_in_parallel_are_told_in_order(tmp_path: Path) -> None:
+    scenes = [nested_scene(str(number)) for number in range(70)]
+    make_shards(Scenes(scenes), recipe("hierarchy", shard_bytes=4096), tmp_path)
+    assert len(read_manifest(tmp_path).files) > 20
+    assert verify_shards(tmp_path, workers=2).holds
+    for path in sorted(tmp_path.glob("shard-*"))[3:6]:
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    one, two = (verify_shards(tmp_path, workers=workers) for workers in (1, 2))
+    assert one == two
+    assert [problem[:19] for problem in one.problems] == [f"shard-{i:05}.parquet" for i in (3, 4, 5)]
 
-    def test_row_groups_of_another_length(self, tmp_path: Path) -> None:
-        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
-        rewrite(tmp_path, pq.read_table(tmp_path / SHARD).to_pylist(), group=35)
-        assert verify_shards(tmp_path).problems == (f"{SHARD}: its row groups are not 70 rows, 32 a group",)
 
-    def test_a_page_that_does_not_decompress(self, tmp_path: Path) -> None:
-        make_shards(Scenes([nested_scene(str(number)) for number in range(70)]), recipe("hierarchy"), tmp_path)
-        metadata = pq.ParquetFile(tmp_path / SHARD).metadata.row_group(1)
-        columns = [metadata.column(number) for number in range(metadata.num_columns)]
-        column = next(column for column in columns if column.path_in_schema == "image_id")
-        end = column.data_page_offset + column.total_compressed_size
-        content = bytearray((tmp_path / SHARD).read_bytes())
-        content[end - 30 : end] = bytes(30)
-        (tmp_path / SHARD).write_bytes(content)
-        change_manifest(tmp_path, lambda said: said["files"][0].update(size_and_hash(tmp_path / SHARD)))
-        assert verify_shards(tmp_path, quick=True).holds
-        assert verify_shards(tmp_path).problems[-1].startswith(f"{SHARD}, row group 1: ")
+def test_many_problems_are_counted(folder: Path) -> None:
+    rows = pq.read_table(folder / SHARD).to_pylist()
+    for row in rows:
+        row["objects"][0]["area"] = 1
+    rewrite(folder, rows)
+    found = verify_shards(folder)
+    assert (found.count, len(found.problems)) == (70, TOLD)
+    assert found.lines()[-1] == f"  and {70 - TOLD} more problems"
+    assert verify_shards(folder, quick=True).lines()[0].endswith("whole (masks and sets were not looked at)")
 
-    @pytest.mark.parametrize("what", ["objects", "sets"])
-    def test_totals_of_the_manifest(self, folder: Path, what: str) -> None:
-        count = json.loads((folder / MANIFEST).read_text())[what]
-        change_manifest(folder, lambda said: said.update({what: count + 1}))
-        expected = f"{count + 1} {what} in the manifest, {count} in the shards that it names"
-        assert verify_shards(folder).problems == (expected,)
+
+def test_row_groups_of_another_length(folder: Path) -> None:
+    rewrite(folder, pq.read_table(folder / SHARD).to_pylist(), group=35)
+    assert verify_shards(folder).problems == (f"{SHARD}: its row groups are not 70 rows, 32 a group",)
+
+
+def test_a_page_that_does_not_decompress(folder: Path) -> None:
+    metadata = pq.ParquetFile(folder / SHARD).metadata.row_group(1)
+    columns = [metadata.column(number) for number in range(metadata.num_columns)]
+    column = next(column for column in columns if column.path_in_schema == "image_id")
+    end = column.data_page_offset + column.total_compressed_size
+    content = bytearray((folder / SHARD).read_bytes())
+    content[end - 30 : end] = bytes(30)
+    (folder / SHARD).write_bytes(content)
+    change_manifest(folder, lambda said: said["files"][0].update(size_and_hash(folder / SHARD)))
+    assert verify_shards(folder, quick=True).holds
+    assert verify_shards(folder).problems[-1].startswith(f"{SHARD}, row group 1: ")
+
+
+@pytest.mark.parametrize("what", ["objects", "sets"])
+def test_totals_of_the_manifest(folder: Path, what: str) -> None:
+    count = json.loads((folder / MANIFEST).read_text())[what]
+    change_manifest(folder, lambda said: said.update({what: count + 1}))
+    expected = f"{count + 1} {what} in the manifest, {count} in the shards that it names"
+    assert verify_shards(folder).problems == (expected,)
 
 
 @pytest.fixture

@@ -101,18 +101,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4, 5])
-def test_shards_survive_the_way_to_ritm_and_back(tmp_path: Path, seed: int) -> None:
-    scenes = scenes_of(seed, things=8 + 4 * seed, stuff=seed % 3, tree=seed != 5)
-    write_shards(tmp_path / "shards", scenes)
-    assert export_ritm(tmp_path / "shards", tmp_path / "out") == len(scenes)
-    check_split(tmp_path / "out", scenes)
-    annotation = pickle.loads((tmp_path / "out" / "hannotation.pickle").read_bytes())
-    assert list(annotation) == [100, 93, 86, 79, 72]
-    layers, _ = pickle.loads((tmp_path / "out" / "masks" / "100.pickle").read_bytes())
-    assert len(layers) > 1
-
-
 @settings(max_examples=20)
 @given(data=st.data())
 def test_any_masks_survive_the_way_to_ritm_and_back(
@@ -237,7 +225,7 @@ def test_an_interrupted_export_does_not_look_finished(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*partial"))
 
 
-@pytest.mark.parametrize("name", ["../1", "a/b", "", ".", "a\\b", "a\nb"])
+@pytest.mark.parametrize("name", ["../1", "", "a\\b", "a\nb"])
 def test_ids_that_cannot_be_file_names(tmp_path: Path, name: str) -> None:
     named = random_scene(np.random.default_rng(0), name)
     named = replace(named, scene=replace(named.scene, file_name="1.jpg"))
@@ -252,19 +240,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="image 1: stuff "):
         export_ritm(write_shards(tmp_path / "turned", [unrelated(turned, [])]), tmp_path / "out")
     twice = write_shards(tmp_path / "twice", [good, good])
-    (tmp_path / "file").write_text("in the way")
     for export in (export_ritm, export_coco):
         with pytest.raises(InputError, match="image 1 occurs twice"):
             export(twice, tmp_path / f"{export.__name__}.out")
         with pytest.raises(InputError, match=r"no manifest\.json"):
             export(tmp_path, tmp_path / "new")
-        with pytest.raises(OSError, match="file"):
-            export(write_shards(tmp_path / "shards", [good]), tmp_path / "file" / "out")
     assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match=str(tmp_path)):
-        export_coco(tmp_path / "shards", tmp_path)
-    with pytest.raises(OSError, match="file"):
-        export_ritm(tmp_path / "shards", tmp_path / "file")
+        export_coco(write_shards(tmp_path / "shards", [good]), tmp_path)
 
 
 def opened(shards: Path, out: Path) -> tuple[COCO, dict[str, Any]]:

@@ -15,7 +15,7 @@ import pytest
 
 from disbench.core.masks import decode
 from disbench.core.scenes import SampledScene, SetOfObjects, relation
-from disbench.datasets.instances import AnnotatedImages, open_annotations
+from disbench.datasets.instances import AnnotatedImages
 from disbench.datasets.photos import open_photos
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
@@ -278,16 +278,3 @@ def test_the_report_names_what_was_found(tmp_path: Path) -> None:
     text = as_text(statistics(folder, limit=30))
     for part in ("near (proximity) from lvis, the first 30 scenes", "1,234,567", "the cap", "kind-0 | kind-1"):
         assert part in text
-
-
-@pytest.mark.parametrize("recipe", ["lvis-hierarchy", "coco-lvis-proximity"])
-def test_real_annotations(tmp_path: Path, data_root: Path, recipe: str) -> None:
-    source = AnnotatedImages([open_annotations(data_root / "lvis" / "lvis_val_100.json", "lvis")])
-    manifest = make_shards(source, load_recipe(recipe), tmp_path)
-    found = statistics(tmp_path)
-    assert (found["images"], found["scenes"], found["sets"]) == (100, manifest.scenes, manifest.sets)
-    assert found["objects"] == manifest.objects
-    assert found["overlaps"]["inner_in_outer"]["count"] == found["masks"] - found["sets"]
-    if recipe == "lvis-hierarchy":
-        assert found["overlaps"]["inner_in_outer"]["mean"] > 0.8
-        assert found["parent_child"][0]["count"] >= found["parent_child"][-1]["count"] > 0

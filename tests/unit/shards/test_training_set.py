@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -72,11 +71,6 @@ def test_an_item_is_an_image_its_masks_a_click_and_a_target(dataset: DiverseSetD
         for mask, rle in zip(item.masks.numpy(), chosen.masks, strict=True):
             assert np.array_equal(mask, decode(rle))
         assert (item.image_id, item.center) == (chosen.image_id, chosen.center)
-    sets = read_sets(shards)
-    objects = {one.scene.image_id: one.scene.objects for one in sets.reader}
-    for index in range(0, len(sets), 7):
-        item = dataset[index]
-        assert np.array_equal(item.masks[0].numpy(), decode(objects[item.image_id][item.center].rle))
 
 
 def test_clicks_are_positive_and_in_the_click_region(photo_shards: Path) -> None:
@@ -113,13 +107,11 @@ def test_draws_depend_on_seed_epoch_and_item_alone(shards: Path) -> None:
     assert draws(dataset, some) == first
 
 
-def test_indices_and_other_processes(dataset: DiverseSetDataset) -> None:
+def test_indices(dataset: DiverseSetDataset) -> None:
     assert same(dataset[-1], dataset[len(dataset) - 1])
     for outside in (len(dataset), -len(dataset) - 1):
         with pytest.raises(IndexError):
             dataset[outside]
-    dataset[3]
-    assert same(pickle.loads(pickle.dumps(dataset))[3], dataset[3])
 
 
 def test_loader_processes_give_the_same_items(shards: Path) -> None:
@@ -165,17 +157,16 @@ class TestImages:
                 DiverseSetDataset(shards, images)[0]
 
 
-class TestDrawnClicks:
-    def test_uniform_over_a_region_of_several_pieces(self) -> None:
-        region = np.zeros((9, 14), dtype=bool)
-        region[2:5, 3:6] = region[8, 13] = region[0, 0:7:2] = True
-        generator = np.random.default_rng(5)
-        counts = np.zeros(region.shape)
-        for _ in range(4000):
-            click = draw_click(encode(region), generator)
-            counts[click.y, click.x] += 1
-        assert not counts[~region].any()
-        assert chisquare(counts[region]).pvalue > 0.01
+def test_clicks_are_uniform_over_a_region_of_several_pieces() -> None:
+    region = np.zeros((9, 14), dtype=bool)
+    region[2:5, 3:6] = region[8, 13] = region[0, 0:7:2] = True
+    generator = np.random.default_rng(5)
+    counts = np.zeros(region.shape)
+    for _ in range(4000):
+        click = draw_click(encode(region), generator)
+        counts[click.y, click.x] += 1
+    assert not counts[~region].any()
+    assert chisquare(counts[region]).pvalue > 0.01
 
 
 def test_a_photograph_to_be_turned_is_said_once_for_its_folder(
