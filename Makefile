@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
 TEST_PROCESSES ?= 4
 # What packaging can break: the wheel's files and command, and the commands and units that read definitions.
-WHEEL_TESTS := $(addprefix tests/end_to_end/test_,wheel.py command_line.py data_command.py paper_commands.py \
-	report_command.py) $(addprefix tests/unit/,sampling/test_recipes.py datasets/test_dataset_cards.py \
-	baselines/test_method_cards.py reports/test_published.py)
+WHEEL_TESTS := $(addprefix tests/end_to_end/test_,wheel.py command_line.py data_command.py report_commands.py) \
+	$(addprefix tests/unit/,sampling/test_recipes.py datasets/test_dataset_cards.py baselines/test_method_cards.py \
+	reports/test_published.py)
 
 # The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
 # takes its place: both are the module cv2, so the one must go before the other comes.

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-import zipfile
+import shutil
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from PIL import Image
 
 from disbench.io import definitions
 from tests.commands import Result, disbench
+from tests.published_system import serving
 from tests.synthetic import write_pairs
 
 CARD = """
@@ -47,22 +45,10 @@ def data(*arguments: str | Path, root: Path | None = None) -> Result:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """Where the dataset's archive is served."""
-    served = tmp_path / "served"
-    served.mkdir()
     folder = write_pairs(tmp_path / "packed", (0, 0))
-    with zipfile.ZipFile(served / "mine.zip", "w") as archive:
-        for path in folder.rglob("*.png"):
-            archive.write(path, f"mine-1.0/{path.relative_to(folder)}")
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    archive = shutil.make_archive(str(tmp_path / "mine-1.0"), "zip", folder.parent, folder.name)
+    with serving({"/mine.zip": Path(archive).read_bytes()}) as host:
+        yield host.url
 
 
 def test_list(tmp_path: Path) -> None:

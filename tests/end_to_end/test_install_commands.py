@@ -1,23 +1,19 @@
-"""From nothing to a run of a published system: stand-ins of ours, from a local git folder and a local server."""
+"""From nothing to a run of a published system, ours, of a local folder and server; and its rows over the bridge."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,163 +21,11 @@ import pytest
 from disbench.baselines import installs
 from disbench.baselines.cards import load_card
 from disbench.core.errors import InputError
-from tests.commands import Result, disbench, disbench_anew, typed
-
-MODEL = """
-import numpy as np
-from training_only.tools import augment  # a package that nobody has
-
-
-@augment(strength=3)
-def side(radius):
-    return np.int(radius)  # a name that NumPy dropped
-"""
-ADAPTER = """
-import json
-import sys
-
-import numpy as np
-
-
-def load(repo, checkpoint, options, device):
-    sys.path.insert(0, repo)
-    import peer_model
-
-    with open(checkpoint) as file:
-        weights = json.loads(file.read().rstrip())
-    if weights["network"] != options["network"]:
-        raise RuntimeError("unexpected keys in state_dict: " + weights["network"])
-    return Model(peer_model.side(weights["radius"]))
-
-
-class Model:
-    def __init__(self, side):
-        self.side = side
-
-    def open(self, image):
-        self.shape = image.shape[:2]
-        return self
-
-    def predict(self, clicks):
-        mask = np.zeros(self.shape, dtype=bool)
-        for x, y, positive in clicks:
-            mask[max(y - self.side, 0) : y + self.side, max(x - self.side, 0) : x + self.side] = positive
-        return mask[None], None
-"""
-CARD = """
-title = "Squares, a published system of ours"
-status = "bridge"
-adapter = "{place}/adapter.py"
-code = "{place}/peer"
-threshold = 0.5
-
-[install]
-commit = "{commit}"
-environment = "{place}/light.toml"
-empty = ["training_only"]
-
-[options.network]
-default = "small"
-help = "Of the checkpoint."
-
-[[variants]]
-name = "small"
-backbone = "S"
-training_data = ["SBD"]
-file = "small.pth"
-url = "{url}/small.pth"
-
-[[variants]]
-name = "large"
-backbone = "L"
-training_data = ["SBD"]
-file = "large.pth"
-url = "{url}/large.pth"
-options = {{ network = "large" }}
-
-[[variants]]
-name = "unpublished"
-backbone = "XL"
-training_data = ["SBD"]
-"""
-
-
-class Host:
-    """Serves files, with ranges; the next `cuts` answers break off after so many bytes."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.cuts: list[int] = []
-        self.asked: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(f"{self.path} {self.headers.get('Range', '')}".rstrip())
-                if self.path not in outer.files:
-                    self.send_error(404)
-                    return
-                content = outer.files[self.path]
-                start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
-                self.send_response(206 if start else 200)
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                self.send_header("Content-Length", str(len(content) - start))
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-                self.end_headers()
-                self.wfile.write(content[start:][: outer.cuts.pop(0) if outer.cuts else None])
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-
-def weights(network: str, radius: float) -> bytes:
-    return json.dumps({"network": network, "radius": radius}).encode() + b" " * 3_000_000
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    found = Host()
-    found.files = {"/small.pth": weights("small", 12), "/large.pth": weights("large", 40)}
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, host: Host) -> Path:
-    """A folder with a repository, a card and an environment whose one package lends it this one's NumPy."""
-    folder = tmp_path_factory.mktemp("peers")
-    (folder / "adapter.py").write_text(ADAPTER)
-    (folder / "peer").mkdir()
-    (folder / "peer/peer_model.py").write_text(MODEL)
-    git = ["git", "-C", str(folder / "peer"), "-c", "user.name=T", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
-        subprocess.run([*git, *command], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    wheel = folder / "neighbour-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("neighbour.pth", str(Path(np.__file__).parents[1]))
-        archive.writestr("neighbour-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: neighbour\nVersion: 1.0\n")
-        archive.writestr("neighbour-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("neighbour-1.0.dist-info/RECORD", "")
-    (folder / "light.toml").write_text(f'packages = ["--no-index", "{wheel}"]\n')
-    (folder / "squares.toml").write_text(CARD.format(place=folder, commit=commit, url=host.url))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def environments(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the environment, made once for the tests that need it only there."""
-    folder = tmp_path_factory.mktemp("made")
-    done = disbench(
-        "methods", "install", place / "squares.toml", "--variant", "unpublished", DISBENCH_METHODS=str(folder)
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "environments"
+from disbench.datasets.photos import photo_path
+from disbench.harness.store import read_run
+from tests import bridge_adapter, toy_methods
+from tests.commands import Result, disbench, disbench_anew, printed, typed
+from tests.published_system import Host, committed, weights
 
 
 @pytest.fixture
@@ -209,66 +53,64 @@ def refused(result: Result, *mentions: str) -> None:
         assert mention in lines[0]
 
 
-def changed(place: Path, old: str, new: str) -> str:
+def changed(squares: Path, old: str, new: str) -> str:
     """The card with another text in it, beside us."""
-    text = (place / "squares.toml").read_text()
+    text = squares.read_text()
     assert old in text
     Path("squares.toml").write_text(text.replace(old, new))
     return "squares.toml"
 
 
-def test_from_nothing_to_a_report(place: Path, host: Host, methods: Callable[..., Result], tmp_path: Path) -> None:
-    card = place / "squares.toml"
-    run = ("run", "--method", card, "--variant", "small", "--dataset", "photos", "--limit", "2", "--max-clicks", "3")
+def test_from_nothing_to_a_report(squares: Path, host: Host, methods: Callable[..., Result], tmp_path: Path) -> None:
+    run = ("run", "--method", squares, "--variant", "small", "--dataset", "photos", "--limit", "2", "--max-clicks", "3")
     run += ("--workers", "1")
     refused(disbench(*run, "--out", "early"), "small", "disbench methods install")
-    assert "not installed" in methods("check", card, "--variant", "large").stderr
+    assert "not installed" in methods("check", squares, "--variant", "large").stderr
     host.cuts, host.asked = [1_000_000], []
-    done = methods("install", card, "--variant", "small")
+    done = methods("install", squares, "--variant", "small")
     assert done.returncode == 0, done.stderr
     assert host.asked == ["/small.pth", "/small.pth bytes=1000000-"]
-    assert methods("install", card, "--variant", "large").returncode == 0
-    again = methods("install", card, "--variant", "large")
+    assert methods("install", squares, "--variant", "large").returncode == 0
+    again = methods("install", squares, "--variant", "large")
     assert len(again.stdout.splitlines()) == 1 and len(host.asked) == 3, "nothing is fetched twice"
-    verdict = methods("check", card, "--variant", "large")
+    verdict = methods("check", squares, "--variant", "large")
     assert verdict.returncode == 0 and "works: IoU" in verdict.stdout, verdict.stderr
     for variant, out in (("small", "a"), ("large", "b")):
-        done = disbench(*run[:4], variant, *run[5:], "--out", out)
-        assert done.returncode == 0, done.stderr
+        printed(*run[:4], variant, *run[5:], "--out", out)
     record = json.loads(Path("a/run.json").read_text())["method"]
     assert record["provenance"]["checkpoint_sha256"] == hashlib.sha256(host.files["/small.pth"]).hexdigest()
     assert record["provenance"]["repo_changed"] is False
-    done = disbench("report", "a", "b")
-    assert done.returncode == 0, done.stderr
+    printed("report", "a", "b")
     table = Path("report/report.md").read_text()
     assert "checkpoint=small.pth" in table and "checkpoint=large.pth" in table
     refused(disbench(*run, "--set", "checkpoint=none.pth", "--out", "c"), "none.pth")
     listed = methods("installed").stdout
     assert "large, small" in listed and "environment light-" in listed
-    assert methods("remove", card).returncode == 0
+    assert methods("remove", squares).returncode == 0
     left = {path.name for path in (tmp_path / "methods").rglob("*") if path.is_file()}
     assert left == {".lock", "hashes.json"}
-    refused(methods("remove", card), "not installed")
+    refused(methods("remove", squares), "not installed")
 
 
-def test_a_file_of_the_users_own(place: Path, seeded: Callable[..., Result], host: Host) -> None:
-    card = place / "squares.toml"
+def test_a_file_of_the_users_own(squares: Path, seeded: Callable[..., Result], host: Host) -> None:
     Path("mine.pth").write_bytes(weights("small", 9))
-    assert seeded("install", card, "--variant", "unpublished").returncode == 0
-    assert seeded("install", card, "--variant", "unpublished", "--checkpoint", "mine.pth").returncode == 0
-    assert seeded("check", card, "--variant", "unpublished").returncode == 0
+    assert seeded("install", squares, "--variant", "unpublished").returncode == 0
+    assert seeded("install", squares, "--variant", "unpublished", "--checkpoint", "mine.pth").returncode == 0
+    assert seeded("check", squares, "--variant", "unpublished").returncode == 0
     host.asked.clear()
-    other = seeded("install", card, "--variant", "large", "--checkpoint", "mine.pth")
+    other = seeded("install", squares, "--variant", "large", "--checkpoint", "mine.pth")
     assert other.returncode == 0
-    verdict = seeded("check", card, "--variant", "large")
+    verdict = seeded("check", squares, "--variant", "large")
     assert verdict.returncode == 2 and "unexpected keys" in verdict.stderr, "a checkpoint of another variant"
     assert not host.asked
     next(Path("methods").rglob("large.pth")).write_bytes(weights("large", 40))
-    refused(disbench("run", "--method", card, "--variant", "large", "--dataset", "photos", "--out", "a"), "large.pth")
+    refused(
+        disbench("run", "--method", squares, "--variant", "large", "--dataset", "photos", "--out", "a"), "large.pth"
+    )
 
 
-def test_a_configuration_beside_a_file_of_the_users_own(place: Path, seeded: Callable[..., Result]) -> None:
-    card = changed(place, 'empty = ["training_only"]', 'beside = "*.py"')
+def test_a_configuration_beside_a_file_of_the_users_own(squares: Path, seeded: Callable[..., Result]) -> None:
+    card = changed(squares, 'empty = ["training_only"]', 'beside = "*.py"')
     Path("given").mkdir()
     Path("given/mine.pth").write_bytes(weights("small", 9))
     ask = ("install", card, "--variant", "small", "--checkpoint", "given/mine.pth")
@@ -279,95 +121,155 @@ def test_a_configuration_beside_a_file_of_the_users_own(place: Path, seeded: Cal
     assert found.read_text() == "depth = 3" and (found.parent / "small.pth").is_file()
 
 
-def test_a_checkpoint_keeps_its_hash(place: Path, host: Host, seeded: Callable[..., Result]) -> None:
+def test_a_checkpoint_keeps_its_hash(squares: Path, host: Host, seeded: Callable[..., Result]) -> None:
     """Where the authors give none, that of the first download counts, even after a removal."""
     host.files["/moved.pth"] = weights("small", 12)
-    card = changed(place, 'small.pth"\n\n', 'moved.pth"\n\n')
+    card = changed(squares, 'small.pth"\n\n', 'moved.pth"\n\n')
     assert seeded("install", card).returncode == 0
     assert seeded("remove", card).returncode == 0
     host.files["/moved.pth"] = weights("small", 13)
     refused(seeded("install", card), f"{host.url}/moved.pth", hashlib.sha256(weights("small", 12)).hexdigest())
 
 
-class Drive:
-    """gdown's two functions over a folder of one file, whose second download breaks off."""
+def test_a_shared_drive(squares: Path, seeded: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder the file is taken whose name is the variant's; the second download breaks off."""
+    asked: list[str] = []
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def download_folder(self, *, url: str, skip_download: bool, quiet: bool) -> list[SimpleNamespace]:
-        assert skip_download and quiet and url.endswith("/folders/F1")
-        return [SimpleNamespace(id="I1", path="models/small.pth"), SimpleNamespace(id="I2", path="models/other.pth")]
-
-    def download(self, *, id: str, output: str, **_: object) -> None:  # noqa: A002
-        self.asked.append(id)
-        if len(self.asked) == 2:
+    def download(*, id: str, output: str, **_: object) -> None:  # noqa: A002
+        asked.append(id)
+        if len(asked) == 2:
             raise OSError("too many users have viewed this file")
         Path(output).write_bytes(weights("small", 12))
 
-
-def test_a_shared_drive(place: Path, seeded: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    drive = Drive()
+    held = [SimpleNamespace(id=f"I{number}", path=f"models/{name}.pth") for number, name in enumerate(("a", "small"))]
+    drive = SimpleNamespace(download=download, download_folder=lambda *, url, skip_download, quiet: held)
     monkeypatch.setitem(sys.modules, "gdown", drive)  # type: ignore[arg-type]
-    text = (place / "squares.toml").read_text()
-    address = re.search('url = "(.*small.pth)"', text)
+    address = re.search('url = "(.*small.pth)"', squares.read_text())
     assert address is not None
-    card = changed(place, address[1], "https://drive.google.com/drive/folders/F1")
+    card = changed(squares, address[1], "https://drive.google.com/drive/folders/F1")
     found = installs.install(card, report=lambda line: None)
     assert found.checkpoint is not None and found.checkpoint.read_bytes() == weights("small", 12)
-    assert drive.asked == ["I1"]
+    assert asked == ["I1"]
     found.checkpoint.unlink()
     with pytest.raises(InputError, match="too many users"):
         installs.install(card, report=lambda line: None)
     assert installs.find_installed(card) is None
 
 
-def test_a_full_disk_is_one_sentence(place: Path, seeded: Callable[..., Result]) -> None:
+def test_a_full_disk_is_one_sentence(squares: Path, seeded: Callable[..., Result]) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    done = disbench_anew("methods", "install", place / "squares.toml", before=limit)
+    done = disbench_anew("methods", "install", squares, before=limit)
     refused(done, "small.pth", "free some space")
-    assert seeded("install", place / "squares.toml").returncode == 0
+    assert seeded("install", squares).returncode == 0
 
 
-def test_killed_at_any_moment_and_repeated(place: Path, host: Host, methods: Callable[..., Result]) -> None:
-    card = place / "squares.toml"
+def test_killed_at_any_moment_and_repeated(squares: Path, methods: Callable[..., Result]) -> None:
     killed = 0
     for moment in (0.5, 0.9, 1.4, 2.0, 3.0):
-        command = subprocess.Popen(
-            typed("methods", "install", card), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(moment)
-        killed += command.poll() is None
-        command.send_signal(signal.SIGKILL)
-        command.wait()
+        with subprocess.Popen(typed("methods", "install", squares), stdout=subprocess.DEVNULL) as command:
+            time.sleep(moment)
+            killed += command.poll() is None
+            command.kill()
     assert killed
-    done = methods("install", card)
+    done = methods("install", squares)
     assert done.returncode == 0, done.stderr
-    assert methods("check", card).returncode == 0
-    left = {path.name for path in Path("methods").rglob("*") if ".part" in path.name}
-    assert not left
+    assert methods("check", squares).returncode == 0
+    assert not [path for path in Path("methods").rglob("*") if ".part" in path.name]
 
 
-def test_what_cannot_be_had_is_one_sentence(place: Path, host: Host, seeded: Callable[..., Result]) -> None:
-    card = load_card(str(place / "squares.toml"))
-    assert card.install is not None
-    commit = card.install.commit
-    refused(seeded("install", changed(place, commit, "a" * 40)), "a" * 40, str(place / "peer"))
-    refused(seeded("install", changed(place, f"{place}/peer", f"{place}/gone")), f"{place}/gone")
+def test_what_cannot_be_had_is_one_sentence(squares: Path, host: Host, seeded: Callable[..., Result]) -> None:
+    recipe = load_card(str(squares)).install
+    assert recipe is not None
+    folder, environment = squares.parent, f"{squares.parent}/light.toml"
     Path("bad.toml").write_text('packages = ["--no-index", "no-such-package==1.0"]\n')
-    refused(
-        seeded("install", changed(place, f"{place}/light.toml", "bad.toml")),
-        "bad.toml",
-        "no-such-package==1.0",
-    )
     Path("old.toml").write_text('python = "2.1"\npackages = ["six"]\n')
-    refused(seeded("install", changed(place, f"{place}/light.toml", "old.toml")), "2.1")
-    refused(seeded("install", changed(place, "small.pth", "lost.pth")), f"{host.url}/lost.pth", "404")
     host.files["/page.pth"] = b"<!DOCTYPE html><html>Sign in</html>"
-    refused(seeded("install", changed(place, "small.pth", "page.pth")), f"{host.url}/page.pth", "web page")
-    wrong = changed(place, 'file = "small.pth"', f'file = "small.pth"\nsha256 = "{"b" * 64}"')
-    refused(seeded("install", wrong), f"{host.url}/small.pth", "b" * 64)
-    refused(seeded("install", place / "squares.toml", "--variant", "smal"), "small")
+    for old, new, mentions in (
+        (recipe.commit, "a" * 40, ("a" * 40, f"{folder}/peer")),
+        (f"{folder}/peer", f"{folder}/gone", (f"{folder}/gone",)),
+        (environment, "bad.toml", ("bad.toml", "no-such-package==1.0")),
+        (environment, "old.toml", ("2.1",)),
+        ("small.pth", "lost.pth", (f"{host.url}/lost.pth", "404")),
+        ("small.pth", "page.pth", (f"{host.url}/page.pth", "web page")),
+        ('file = "small.pth"', f'file = "small.pth"\nsha256 = "{"b" * 64}"', (f"{host.url}/small.pth", "b" * 64)),
+    ):
+        refused(seeded("install", changed(squares, old, new)), *mentions)
+    refused(seeded("install", squares, "--variant", "smal"), "small")
     refused(seeded("install", "disk"), "[install]")
+
+
+CARD = """
+title = "Discs, in a process of their own"
+status = "bridge"
+adapter = "{adapter}"
+threshold = 0.5
+
+[options.radius]
+default = 12.0
+help = "Pixels."
+
+[options.fault]
+default = ""
+help = "What goes wrong."
+"""
+RUN = ("--dataset", "photos", "--every", "60", "--max-clicks", "3", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a card, a repository and a checkpoint."""
+    folder = tmp_path_factory.mktemp("bridge")
+    (folder / "discs.toml").write_text(CARD.format(adapter=bridge_adapter.__file__))
+    (folder / "weights.pth").write_bytes(b"weights")
+    (folder / "peer").mkdir()
+    (folder / "peer" / "model.py").write_text("")
+    committed(folder / "peer")
+    return folder
+
+
+SETTINGS = ("--set", "repo=peer", "--set", f"python={sys.executable}", "--set", "checkpoint=weights.pth")
+
+
+def bridged(place: Path, *more: str, out: str = "run") -> Result:
+    return disbench("run", "--method", "discs.toml", *SETTINGS, *RUN, *more, "--out", out, cwd=place)
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    table = read_run(path).rows(("sample", "click", "x", "y", "iou", "failure")).to_pylist()
+    return [tuple(row.values()) for row in table]
+
+
+def test_its_rows_are_those_of_the_same_method_in_process(place: Path) -> None:
+    done = bridged(place)
+    assert done.returncode == 0, done.stderr
+    own = f"{toy_methods.__file__}:Discs"
+    printed("run", "--method", own, *RUN, "--out", "own", cwd=place)
+    assert rows(place / "run") == rows(place / "own")
+    description = json.loads((place / "run" / "run.json").read_text())
+    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=place / "peer", capture_output=True, text=True, check=True)
+    found = description["method"]["provenance"]
+    assert found["repo_commit"] == said.stdout.strip() and found["repo_changed"] is False
+    assert len(found["checkpoint_sha256"]) == len(found["adapter_sha256"]) == 64
+    (versions,) = description["result"]["method_versions"]
+    assert versions["numpy"] == np.__version__ and versions["python"] == platform.python_version()
+    printed("verify", "run", cwd=place)
+    printed("report", "run", "own", "--out", "report", cwd=place)
+    assert "discs (checkpoint=weights.pth)" in (place / "report" / "report.md").read_text()
+
+
+def test_a_crash_is_a_recorded_failure_of_its_sample(place: Path) -> None:
+    done = bridged(place, "--set", "fault=raises-always", out="raising")
+    assert done.returncode == 1
+    result = json.loads((place / "raising" / "run.json").read_text())["result"]
+    assert len(result["failed"]) == result["samples"]
+    assert "raised RuntimeError: CUDA out of memory" in result["failed"][0]["reason"]
+
+
+def test_one_image(place: Path) -> None:
+    click = ("--click", "200,100,+")
+    photo = photo_path("coffee.png")
+    done = disbench("predict", photo, *click, "--method", "discs.toml", *SETTINGS, "--out", "mask.png", cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "mask.png: 441 pixels\n"

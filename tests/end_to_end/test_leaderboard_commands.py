@@ -7,30 +7,24 @@ import json
 import os
 import pickle
 import random
-import signal
+import shutil
 import subprocess
-import sys
-import threading
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from disbench.baselines import installs
 from disbench.baselines.cards import load_card
 from disbench.datasets import cards as datasets
 from disbench.harness import open_run
 from disbench.harness.plan import jobs_of, read_plan
 from disbench.harness.store import SECONDS
 from disbench.io import definitions
-from tests import bridge_adapter
-from tests.commands import disbench, refused, typed
+from tests.commands import disbench, printed, refused, typed
+from tests.published_system import Host
 from tests.synthetic import write_pairs
 
 METHODS = Path(__file__).parents[1] / "toy_methods.py"
@@ -89,16 +83,14 @@ def test_a_row_that_fails_stops_no_other(tmp_path: Path, pairs: Path) -> None:
 
     record = open_run(tmp_path / "board/runs/pairs/three.zip").record
     assert record.command.startswith("disbench run ")
-    by_hand = disbench(*record.command.split()[1:], cwd=tmp_path)
-    assert by_hand.returncode == 0, by_hand.stderr
+    printed(*record.command.split()[1:], cwd=tmp_path)
     same = open_run(tmp_path / "runs/pairs/three")
     assert same.rows().drop(list(SECONDS)).to_pylist() == packed["pairs/three.zip"]
     assert same.record.job() == record.job()
 
     crashing.write_text(METHODS.read_text().replace("class Counted", "class Late"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "board/runs").rglob("*.zip")}
-    again = disbench(*command, "--only", "*/Late", "--only", "*/Discs", "--only", "*/three", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    printed(*command, "--only", "*/Late", "--only", "*/Discs", "--only", "*/three", cwd=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert set(json.loads((tmp_path / "board/failures.json").read_text())) == set(failures) - {"pairs/Late"}
     assert len(rows_of(tmp_path / "board/runs")) == 3
@@ -111,131 +103,73 @@ def test_a_row_that_fails_stops_no_other(tmp_path: Path, pairs: Path) -> None:
 def test_another_run_is_not_replaced_unless_asked(tmp_path: Path, pairs: Path) -> None:
     command = ("leaderboard", "run", tmp_path / "plan.toml", "--out", tmp_path / "board", "--workers", "1")
     write_plan(tmp_path / "plan.toml", pairs, toy("Discs", "limit = 2"))
-    assert disbench(*command).returncode == 0
+    printed(*command)
     write_plan(tmp_path / "plan.toml", pairs, toy("Discs", "limit = 3"))
     done = disbench(*command)
     assert done.returncode == 1
     assert "Discs.zip: another run" in done.stderr
     assert open_run(tmp_path / "board/runs/pairs/Discs.zip").record.limit == 2
-    assert disbench(*command, "--existing", "overwrite").returncode == 0
+    printed(*command, "--existing", "overwrite")
     assert open_run(tmp_path / "board/runs/pairs/Discs.zip").record.limit == 3
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_killed_plan_resumes_to_the_same_rows(tmp_path: Path, pairs: Path) -> None:
+    """Killed outright, its workers end with it."""
     rows = (
         toy("Interrupted", f'name = "r{radius}"\noptions = {{ radius = {radius}, seconds = 0.05 }}')
         for radius in (9, 12, 15)
     )
     plan = write_plan(tmp_path / "plan.toml", pairs, *rows)
-    command = ("leaderboard", "run", plan, "--workers", "1", "--out")
+    command = ("leaderboard", "run", plan, "--workers", "2", "--out")
     begun = time.monotonic()
-    assert disbench(*command, tmp_path / "whole").returncode == 0
+    printed(*command, tmp_path / "whole")
     takes = time.monotonic() - begun
     killed = 0
     for kill in range(KILLS):
-        process = subprocess.Popen(typed(*command, tmp_path / "killed"))
-        time.sleep(random.uniform(0.5, takes * (kill + 1) / KILLS + 1))
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with subprocess.Popen(typed(*command, tmp_path / "killed")) as process:
+            time.sleep(random.uniform(0.5, takes * (kill + 1) / KILLS + 1))
+            running = process.poll() is None
+            children = psutil.Process(process.pid).children(recursive=True) if running else []
+            process.kill()
+        killed += running
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert all(child.status() == psutil.STATUS_ZOMBIE for child in alive), "a worker outlived its parent"
     assert killed, "no kill came in time"
-    done = disbench(*command, tmp_path / "killed")
-    assert done.returncode == 0, done.stderr
+    printed(*command, tmp_path / "killed")
     assert rows_of(tmp_path / "killed/runs") == rows_of(tmp_path / "whole/runs")
     assert not (tmp_path / "killed/work").exists()
 
 
-CARD = """
-title = "A stand-in"
-status = "bridge"
-adapter = "{adapter}"
-code = "{code}"
-
-[install]
-commit = "{commit}"
-environment = "{environment}"
-
-[[variants]]
-name = "small-sbd"
-backbone = "S"
-training_data = ["SBD"]
-file = "small.pth"
-url = "{url}/small.pth"
-
-[[variants]]
-name = "large-sbd"
-backbone = "L"
-training_data = ["SBD"]
-file = "dead.pth"
-url = "{url}/dead.pth"
-"""
-
-
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
-    """The card of a published system whose code and weights are on this machine, and what was asked of the server."""
-    repo = tmp_path / "repo"
-    repo.mkdir()
-    (repo / "code.py").write_text("")
-    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "first")):
-        subprocess.run(["git", *command], cwd=repo, check=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repo, check=True, capture_output=True, text=True).stdout
-    (tmp_path / "environment.toml").write_text('packages = ["none"]\n')
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served/small.pth").write_bytes(b"weights")
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_request(self, code: object = "", size: object = "") -> None:
-            asked.append(f"{self.command} {self.path}")
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        card = tmp_path / "stand-in.toml"
-        places = {"code": repo.as_uri(), "commit": commit.strip(), "environment": tmp_path / "environment.toml"}
-        url = f"http://127.0.0.1:{server.server_port}"
-        card.write_text(CARD.format(adapter=bridge_adapter.__file__, url=url, **places))
-        yield card, asked
-        server.shutdown()
-
-
 def test_published_systems_are_installed_and_run(
-    tmp_path: Path, pairs: Path, system: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pairs: Path, squares: Path, host: Host, environments: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card, asked = system
     monkeypatch.setenv("DISBENCH_METHODS", str(tmp_path / "methods"))
-    recipe = load_card(str(card)).install
-    assert recipe is not None
-    environment = installs._environment_folder(recipe)  # there, so that nothing is asked of a package index
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin/python").symlink_to(sys.executable)
+    shutil.copytree(environments, tmp_path / "methods/environments", symlinks=True)
+    large = host.files["/large.pth"]
+    monkeypatch.delitem(host.files, "/large.pth")
     plan = write_plan(
         tmp_path / "plan.toml",
         pairs,
-        f'method = "{card}"\nvariant = "large-sbd"\ndatasets = ["{pairs}", "photos"]\nevery = 60',
-        f'method = "{card}"\nvariant = "small-sbd"',
+        f'method = "{squares}"\nvariant = "large"\ndatasets = ["{pairs}", "photos"]\nevery = 60',
+        f'method = "{squares}"\nvariant = "small"',
     )
     command = ("leaderboard", "run", plan, "--out", tmp_path / "board", "--workers", "1")
-    methods = {"DISBENCH_METHODS": str(tmp_path / "methods")}
-    preview = disbench(*command, "--dry-run", **methods)
-    assert "small-sbd: 0.000 GB" in preview.stdout
-    assert "large-sbd: size unknown (404" in preview.stdout
-    asked.clear()
-    done = disbench(*command, **methods)
+    preview = disbench(*command, "--dry-run")
+    assert "small: 0.003 GB" in preview.stdout
+    assert "large: size unknown (404" in preview.stdout
+    host.asked.clear()
+    done = disbench(*command)
     assert done.returncode == 1
     failures = json.loads((tmp_path / "board/failures.json").read_text())
-    assert set(failures) == {"pairs/stand-in-large-sbd", "photos/stand-in-large-sbd"}
-    assert all("dead.pth" in sentence and "404" in sentence for sentence in failures.values())
-    assert asked.count("GET /dead.pth") == 1  # not asked again for the second dataset
-    run = open_run(tmp_path / "board/runs/pairs/stand-in-small-sbd.zip")
+    assert set(failures) == {"pairs/squares-large", "photos/squares-large"}
+    assert all("large.pth" in sentence and "404" in sentence for sentence in failures.values())
+    assert host.asked.count("/large.pth") == 1  # not asked again for the second dataset
+    run = open_run(tmp_path / "board/runs/pairs/squares-small.zip")
     assert (run.record.method.facts.backbone, len(run.record.result.failed)) == ("S", 0)
-    (tmp_path / "served/dead.pth").write_bytes(b"alive")
-    done = disbench(*command, **methods)
-    assert done.returncode == 0, done.stderr
-    assert "3 runs on 2 datasets" in done.stdout
+    monkeypatch.setitem(host.files, "/large.pth", large)
+    assert "3 runs on 2 datasets" in printed(*command)
 
 
 def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
@@ -243,9 +177,8 @@ def test_dry_run_does_nothing_and_says_all(tmp_path: Path, pairs: Path) -> None:
     plan = write_plan(tmp_path / "plan.toml", pairs, *rows)
     (tmp_path / "data").mkdir()
     places = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "DISBENCH_DATA": str(tmp_path / "data")}
-    done = disbench("leaderboard", "run", plan, "--dry-run", "--out", tmp_path / "board", **places)
-    assert done.returncode == 0, done.stderr
-    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    done = printed("leaderboard", "run", plan, "--dry-run", "--out", tmp_path / "board", **places)
+    lines = [" ".join(line.split()) for line in done.splitlines()]
     assert lines[:3] == ["A test", "Discs: pairs of unknown size", "mobilesam: grabcut 0.28 h"]
     assert lines[3] == "dos: cannot be run: as a test"
     size = sum(weight.bytes for weight in load_card("mobilesam").weights)
@@ -279,40 +212,17 @@ def test_a_plan_that_ships_names_what_is_there(name: str) -> None:
     assert any(not job.obstacle for job in jobs)
 
 
-def tampered(packed: Path, out: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The packed run with other content of its `run.json`, and a manifest that fits it."""
-    import hashlib
-
-    with zipfile.ZipFile(packed) as archive:
-        members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
-    record = json.loads(members["run.json"][1])
-    change(record)
-    content = json.dumps(record).encode()
-    manifest = json.loads(members["manifest.json"][1])
-    manifest["files"]["run.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    new = {"run.json": content, "manifest.json": json.dumps(manifest).encode()}
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, (info, old) in members.items():
-            archive.writestr(info, new.get(name, old))
-    return out
-
-
 def test_a_submission_gets_a_yes_or_a_no(tmp_path: Path, pairs: Path) -> None:
     plan = write_plan(tmp_path / "plan.toml", pairs, toy("Discs"))
-    assert disbench("leaderboard", "run", plan, "--out", tmp_path / "board", "--workers", "1").returncode == 0
+    printed("leaderboard", "run", plan, "--out", tmp_path / "board", "--workers", "1")
     good = tmp_path / "board/runs/pairs/Discs.zip"
     done = disbench("leaderboard", "check", good, "--dataset", pairs)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "yes"), done.stderr
 
     other = write_pairs(tmp_path / "other" / "pairs", (9,) * 6)
-    threshold = tampered(good, tmp_path / "threshold.zip", lambda record: record["protocol"].update(policy="random"))
-    for submission, dataset, why in (
-        (good, other, "content hash"),
-        (threshold, pairs, "click that does not follow"),
-        (good, None, "is not a dataset of disbench"),
-    ):
+    for dataset, why in ((other, "content hash"), (None, "is not a dataset of disbench")):
         named = () if dataset is None else ("--dataset", dataset)
-        done = disbench("leaderboard", "check", submission, *named)
+        done = disbench("leaderboard", "check", good, *named)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines()[-1] == "no"
         assert why in done.stderr
@@ -340,14 +250,12 @@ def test_ious_of_ritm_stand_beside_new_runs(tmp_path: Path, pairs: Path) -> None
     for name, content in (("whole", analysis), ("stopped", stopped)):
         (tmp_path / f"{name}.pickle").write_bytes(pickle.dumps(content))
     common = ("--method", "ritm", "--dataset", pairs)
-    done = disbench("import", "ious", tmp_path / "whole.pickle", *common, "--out", tmp_path / "runs/whole")
-    assert done.returncode == 0, done.stderr
+    printed("import", "ious", tmp_path / "whole.pickle", *common, "--out", tmp_path / "runs/whole")
     more = ("--stop-at", "0.9", "--max-clicks", "20", "--out", tmp_path / "runs/stopped")
-    done = disbench("import", "ious", tmp_path / "stopped.pickle", *common, *more)
-    assert done.returncode == 0, done.stderr
+    printed("import", "ious", tmp_path / "stopped.pickle", *common, *more)
     arguments = ("--method", f"{METHODS}:Discs", "--dataset", pairs, "--workers", "1", "--out", tmp_path / "runs/new")
-    assert disbench("run", *arguments).returncode == 0
-    assert disbench("leaderboard", "build", tmp_path / "runs", "--out", tmp_path / "board").returncode == 0
+    printed("run", *arguments)
+    printed("leaderboard", "build", tmp_path / "runs", "--out", tmp_path / "board")
 
     with (tmp_path / "board/results.csv").open() as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
@@ -378,20 +286,9 @@ class Runs:
 
 def test_what_is_no_list_of_ious_is_refused(tmp_path: Path, pairs: Path) -> None:
     row = np.linspace(0, 1, 20, dtype=np.float32)
-    mark = tmp_path / "mark"
-    for number, content in enumerate(
-        (
-            {"all_ious": [Runs(mark)] * 6},
-            [row] * 5,
-            [row] * 5 + [row[:7]],
-            [row] * 5 + [row * 2],
-            [row] * 5 + [row[:0]],
-            [row] * 5 + ["text"],
-            {"ious": [row] * 6},
-            {},
-        )
-    ):
-        file = tmp_path / f"{number}.pickle"
+    mark, file = tmp_path / "mark", tmp_path / "ious.pickle"
+    rows = ([row] * 5 + last for last in ([], [row[:7]], [row * 2], [row[:0]], ["text"], [Runs(mark)]))
+    for content in (*rows, {"all_ious": [Runs(mark)] * 6}, {"ious": [row] * 6}):
         file.write_bytes(pickle.dumps(content))
         common = ("--method", "mine", "--dataset", pairs, "--out", tmp_path / "run")
         refused(disbench("import", "ious", file, *common), file)

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,39 +86,9 @@ def results(report: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((report / "results.csv").read_text())))
 
 
-@pytest.fixture
-def open_page(browser: Any, report: Path) -> Iterator[Opener]:
-    """Opens the page; afterwards it must have asked for nothing else, and have had no error."""
-    asked: list[str] = []
-    complaints: list[str] = []
-    contexts = []
-
-    def route(found: Any) -> None:
-        asked.append(found.request.url)
-        if found.request.url.startswith(("file:", "data:")):
-            found.continue_()
-        else:
-            found.abort()
-
-    def opened(**options: Any) -> Any:
-        options.setdefault("viewport", {"width": 1280, "height": 900})
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)  # on a busy machine, opening takes its time
-        page.route("**/*", route)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto((report / "leaderboard.html").as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith("data:")] == [(report / "leaderboard.html").as_uri()] * len(
-        contexts
-    )
+@pytest.fixture(scope="module")
+def address(report: Path) -> str:
+    return (report / "leaderboard.html").as_uri()
 
 
 def shown_runs(page: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Protocols of papers as a user types them: what a run does otherwise, records, verifies and reports."""
+"""Protocols of papers and fixed budgets of points: what a run does otherwise, records, verifies and reports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from disbench.harness import read_run
-from tests.commands import disbench
+from disbench.datasets.cards import open_dataset
+from disbench.datasets.photos import photo_path
+from disbench.harness import evaluate, read_run
+from tests import toy_methods
+from tests.commands import disbench, printed, refused
 
 pytestmark = pytest.mark.slow
 PERFECT = """
@@ -48,17 +51,15 @@ def place(tmp_path: Path) -> Path:
 def test_what_a_paper_does_otherwise_is_done_recorded_verified_and_reported(place: Path) -> None:
     found = {}
     for name, level in (("fcfi", 0.495), ("focalclick", 0.495), ("focuscut", 1.0), ("interformer", 1.0)):
-        done = disbench(
+        done = printed(
             *("run", "--method", "perfect.py:Perfect", "--set", f"level={level}", "--dataset", "set"),
             *("--protocol", name, "--out", f"runs/{name}", "--max-clicks", "3", "--store", "kept"),
             *("--workers", "1"),
             cwd=place,
         )
-        assert done.returncode == 0, done.stderr
-        assert f"as {name} counts: NoC@80" in done.stdout
-        assert f"(failures: {'strict' if name == 'focuscut' else 'ritm'})" in done.stdout
-        verified = disbench("verify", f"runs/{name}", "--dataset", "set", cwd=place)
-        assert verified.returncode == 0, verified.stderr
+        assert f"as {name} counts: NoC@80" in done
+        assert f"(failures: {'strict' if name == 'focuscut' else 'ritm'})" in done
+        printed("verify", f"runs/{name}", "--dataset", "set", cwd=place)
         rows = read_run(place / "runs" / name).rows().to_pylist()
         found[name] = [(row["x"], row["y"], row["positive"], row["iou"]) for row in rows]
     first, nothing = (11, 9, True), (0, 0, False)
@@ -71,8 +72,7 @@ def test_what_a_paper_does_otherwise_is_done_recorded_verified_and_reported(plac
         **{"threshold": 0.5, "max_clicks": 20, "selection": "oracle-first", "policy": "scipy-restart"},
         **{"failures": "strict", "datasets": {"pascalvoc": {"ids": "palette"}}},
     }
-    done = disbench("report", "runs", "--out", "report", "--page", cwd=place)
-    assert done.returncode == 0, done.stderr
+    printed("report", "runs", "--out", "report", "--page", cwd=place)
     words = "protocol of focuscut, but its own max_clicks"
     for file in ("report.md", "leaderboard.html"):
         assert words in (place / "report" / file).read_text().replace("\\_", "_")
@@ -101,30 +101,116 @@ def test_a_readings_option_that_is_typed_wins(tmp_path: Path) -> None:
         ("gray", ("--protocol", "simpleclick"), 2),
         ("palette", ("--protocol", "simpleclick", "--dataset-option", "ids=palette"), 3),
     ):
-        done = disbench(
+        printed(
             *("run", "--method", "disk", "--dataset", "pascalvoc", "--data", str(tmp_path), "--workers", "1"),
             *("--max-clicks", "2", *options, "--out", out),
             cwd=tmp_path,
         )
-        assert done.returncode == 0, done.stderr
         run = json.loads((tmp_path / out / "run.json").read_text())
         assert run["dataset"]["samples"] == samples
         assert ("preset_values" in run["protocol"]) == (out != "plain")
 
 
 def test_the_table_of_systems_and_what_is_known_of_one() -> None:
-    only = disbench("methods", "list", "--status", "published-only").stdout
+    """What is listed and shown of each: tests/unit/baselines/test_method_cards.py."""
+    only = printed("methods", "list", "--status", "published-only")
     assert "multiseg" in only and "ritm" not in only
-    for name, words in (
-        ("random-walker", ("--set beta=130.0",)),
-        ("fbrs", ("MPL-2.0", "resnet101_dh256_sbd.pth", "GrabCut: NoC@85 2.30, NoC@90 2.68", "differs:")),
-        ("multiseg", ("Berkeley: NoC@85 not printed, NoC@90 4.00", "it cannot be run here: No code")),
-    ):
-        shown = disbench("methods", "show", name).stdout
-        assert all(word in shown for word in words)
-    for arguments, words in (
-        (("methods", "show", "random-waker"), "random-walker"),
-        (("run", "--method", "multiseg", "--dataset", "photos", "--out", "nowhere"), "published-only"),
-    ):
-        refused = disbench(*arguments)
-        assert refused.returncode == 2 and words in refused.stderr
+    shown = printed("methods", "show", "fbrs")
+    for words in ("MPL-2.0", "resnet101_dh256_sbd.pth", "GrabCut: NoC@85 2.30, NoC@90 2.68", "differs:"):
+        assert words in shown
+    refused(disbench("run", "--method", "multiseg", "--dataset", "photos", "--out", "nowhere"), "published-only")
+
+
+TOY = str(Path(toy_methods.__file__))
+SAMPLES = 6
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of a box of extreme points, of one of corners, and of a loop of clicks."""
+    place = tmp_path_factory.mktemp("budgets")
+    for name, more in (("BoxOfPoints", ()), ("BoxOfCorners", ()), ("Discs", ("--max-clicks", "3"))):
+        printed(
+            *("run", "--method", f"{TOY}:{name}", "--dataset", "photos", "--limit", str(SAMPLES), *more),
+            *("--store", "kept", "--workers", "1", "--out", f"runs/{name}"),
+            cwd=place,
+        )
+    return place
+
+
+def boxes() -> list[float]:
+    """IoU of each sample's own box with it, by a search over its pixels."""
+    found = []
+    source = open_dataset("photos", None)
+    for number in range(SAMPLES):
+        target = source.read(number).target
+        ys, xs = np.nonzero(target == 1)
+        box = np.zeros(target.shape, dtype=bool)
+        box[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = True
+        counted = box & (target != -1)
+        found.append(len(ys) / np.count_nonzero(counted | (target == 1)))
+    return found
+
+
+def test_a_sample_gets_all_points_at_once_and_one_answer(runs: Path) -> None:
+    protocol = json.loads((runs / "runs/BoxOfPoints/run.json").read_text())["protocol"]
+    assert (protocol["budget"], protocol["max_clicks"]) == ("extreme-points", 1)
+    assert "budget" not in json.loads((runs / "runs/Discs/run.json").read_text())["protocol"]
+    for name in ("BoxOfPoints", "BoxOfCorners"):
+        done = printed("verify", f"runs/{name}", cwd=runs)
+        assert f"IoU at the budget {np.mean(boxes()):.3f}" in done
+        assert "NoC" not in done
+
+
+def test_the_report_has_a_column_of_its_own_for_them(runs: Path) -> None:
+    done = disbench("report", "runs", "--page", "--failures", "1", "--out", "report", cwd=runs)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (runs / "report/report.md").read_text()
+    part = text.partition("## Fixed budgets")[2].partition("\n## ")[0]
+    assert f"{np.mean(boxes()):.3f}" in part and "4 extreme points" in part
+    clicks = text.partition("## Overview")[2].partition("## Fixed budgets")[0]
+    assert "Discs" in clicks and "BoxOfPoints" not in clicks
+    assert "BoxOfPoints" in (runs / "report/tables.tex").read_text()
+    page = (runs / "report/leaderboard.html").read_text()
+    assert "Fixed budgets" in page and "BoxOfCorners" in page
+    with (runs / "report/results.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(rows["BoxOfPoints"]["iou_at_budget"]) == pytest.approx(np.mean(boxes()), abs=1e-6)
+    assert rows["BoxOfPoints"]["noc_90"] == "" and rows["Discs"]["iou_at_budget"] == ""
+    done = disbench("report", "runs/BoxOfPoints", "--out", "alone", cwd=runs)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (runs / "alone/report.md").read_text()
+    assert "## Fixed budgets" in text and "## Overview" not in text and "samples end at" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("compare runs/BoxOfPoints runs/Discs", "there are no clicks"),
+        ("failures runs/BoxOfPoints", "no clicks"),
+        ("report runs/BoxOfPoints --page --out page", "loop of clicks"),
+        (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --stop-at 0.9", "stop_at = 0.9: "),
+        (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --policy random", "policy = random: "),
+        ("run --method odd.py:Odd --dataset photos --out x", "did you mean 'extreme-points'"),
+    ],
+)
+def test_what_cannot_be_asked(runs: Path, arguments: str, words: str) -> None:
+    (runs / "odd.py").write_text("class Odd:\n    budget = 'extreme'\n    def open(self, image): ...\n")
+    refused(disbench(*arguments.split(), cwd=runs), words)
+
+
+def test_one_image_by_hand(runs: Path) -> None:
+    image = photo_path("coffee.png")
+    points = [f"--click={x},{y},+" for x, y in ((10, 40), (60, 20), (90, 50), (50, 80))]
+    done = printed("predict", image, *points, "--method", f"{TOY}:BoxOfPoints", "--out", "box.png", cwd=runs)
+    assert done == f"box.png: {81 * 61} pixels\n"
+    few = disbench("predict", image, *points[:3], "--method", f"{TOY}:BoxOfPoints", "--out", "b.png", cwd=runs)
+    refused(few, "3 clicks, but this method gets 4 extreme points at once")
+
+
+def test_from_python_there_is_no_number_of_clicks() -> None:
+    sample = open_dataset("photos", None).read(0)
+    results = evaluate(toy_methods.BoxOfPoints(), [sample], budget="extreme-points")
+    for number in (results.noc, results.nof):
+        with pytest.raises(ValueError, match="there is one IoU a sample"):
+            number(0.9)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import disbench
+from tests.commands import printed
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -30,8 +30,7 @@ def test_the_commands_and_the_code_of_the_readme(tmp_path: Path, monkeypatch: py
     ]
     assert len(commands) == 2
     for command in commands:
-        result = disbench(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
+        printed(*shlex.split(command, comments=True)[1:], cwd=tmp_path)
     code = "\n".join([*blocks(README, "python"), *blocks(ROOT / "docs" / "datasets.md", "python")])
     code += "\nassert len(frame) == 8 and item.masks.any() and diverse_set.masks"
     monkeypatch.chdir(tmp_path)
@@ -52,9 +51,7 @@ def test_every_command_in_the_documents_is_one_of_ours() -> None:
             if name in ("data", "methods", "split", "leaderboard", "import", "clicks"):
                 name, rest = f"{name} {rest[0]}", rest[1:]
             if name not in helps:
-                result = disbench(*name.split(), "--help")
-                assert result.returncode == 0, name
-                helps[name] = result.stdout
+                helps[name] = printed(*name.split(), "--help")
             for option in (word for word in rest if word.startswith("--")):
                 assert re.search(rf"{option}\b", helps[name]), f"disbench {name} has no {option}"
 
@@ -64,3 +61,26 @@ def test_links_between_the_documents_lead_somewhere() -> None:
     for path in [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+PAGE = ROOT / "docs" / "own-method.md"
+
+
+@needs_checkout
+def test_the_page_for_newcomers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, with fewer clicks and one process to save time."""
+    method, *more = blocks(PAGE, "python")
+    (tmp_path / "colour.py").write_text(method)
+    commands = [line for block in blocks(PAGE, "sh") for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        _, name, *arguments = shlex.split(command)
+        fewer = ("--max-clicks", "6", "--workers", "1") if name == "run" else ()
+        printed(name, *arguments, *fewer, cwd=tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    for words in ("NearestColour", "softness=5", "disk"):
+        assert words in page
+    assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec("from colour import NearestColour\n" + "\n".join(more), {})

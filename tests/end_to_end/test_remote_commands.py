@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from disbench.cli.main import main
 from disbench.reports.report import FILES
 from tests.commands import contents, typed
+from tests.commands import in_this_process as disbench
 from tests.synthetic import write_lvis
 
 moto = pytest.importorskip("moto.server", reason="moto[server] is not installed (extra dev)")
@@ -23,8 +22,6 @@ pytest.importorskip("s3fs", reason="s3fs is not installed (extra remote or dev)"
 pytestmark = [pytest.mark.remote, pytest.mark.slow]
 
 RUN = ("--dataset", "photos", "--workers", "1", "--every", "86", "--out", "s3://bucket/runs/x")
-Said = tuple[int, str, str]
-Command = Callable[..., Said]
 SAMPLING = ("sample", "lvis-hierarchy", "--workers", "1", "--set", "shard_bytes=25000")
 
 
@@ -63,27 +60,11 @@ def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-@pytest.fixture
-def disbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """A command in this process, which has imported what speaks to S3: exit code, output, errors."""
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["disbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
-
-
 def stored(bucket: Any, prefix: str) -> dict[str, bytes]:
     return {o.key.removeprefix(prefix): o.get()["Body"].read() for o in bucket.objects.filter(Prefix=prefix)}
 
 
-def test_killed_and_resumed_by_another_machine(
-    bucket: Any, disbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_by_another_machine(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bytes as on this machine's disk; then read at the address."""
     annotations = write_lvis(tmp_path / "lvis_v1_train.json", 130, objects=6)
     bucket.upload_file(str(annotations), "data/lvis/lvis_v1_train.json")
@@ -123,7 +104,7 @@ def test_killed_and_resumed_by_another_machine(
     assert code == 2 and shard in err
 
 
-def test_run_and_report(bucket: Any, disbench: Command, tmp_path: Path) -> None:
+def test_run_and_report(bucket: Any, tmp_path: Path) -> None:
     run = ("run", "--method", "disk", "--dataset", "photos", "--workers", "1", "--every", "86")
     code, out, err = disbench(*run, "--max-clicks", "3", "--out", "s3://bucket/runs/disk")
     assert code == 0, err
@@ -141,9 +122,7 @@ def test_run_and_report(bucket: Any, disbench: Command, tmp_path: Path) -> None:
     assert code == 2 and "s3://bucket/runs/disk: there are results already" in err
 
 
-def test_what_cannot_work_says_so_in_a_sentence(
-    bucket: Any, disbench: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_work_says_so_in_a_sentence(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     photos = ("sample", "lvis-hierarchy", "--photos", "--workers", "1", "--out")

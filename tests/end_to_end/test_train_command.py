@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from disbench.cli.main import main
 from disbench.disnet.checkpoints import load_network
 from disbench.harness import read_run
 from disbench.io import definitions
-from tests.commands import Result, disbench
+from tests.commands import Result, disbench, in_this_process
 
 pytest.importorskip("transformers", reason='transformers is not here; "disbench[models]" has it')
 pytest.importorskip("accelerate")
@@ -64,20 +60,12 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def typed(folder: Path) -> Iterator[Command]:
     """A command in this process, where the user is: exit code, output, errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        monkeypatch.setattr(sys, "argv", ["disbench", *arguments])
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), out.getvalue(), err.getvalue()
-
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.delenv("DISBENCH_DATA", raising=False)
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
             monkeypatch.setenv(variable, "1")  # what --threads sets is gone with the tests
-        yield run
+        yield in_this_process
 
 
 @pytest.fixture(scope="module")
