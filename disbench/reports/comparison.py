@@ -1,4 +1,4 @@
-"""`compare`: two stored runs on the same samples, and whether their difference is more than chance."""
+"""`compare`: paired comparison of two stored runs on the same samples."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ HOW = (
     "are better; the last columns count samples."
 )
 _RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
-"""Fields of `Difference` that have another name in `comparison.csv`."""
+"""Fields of `Difference` renamed in `comparison.csv`: field -> column."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A measure, and its difference between the runs, or the reason why there is none."""
+    """A measure and its difference between the runs, or None and the reason."""
 
     measure: Measure
     difference: Difference | None
@@ -44,10 +44,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same samples, `warnings` on what makes their comparison doubtful, and NoC at `percent` of both.
+    """A paired comparison of two runs; `warnings` are reasons to doubt it.
 
-    `percent` is 90, or the highest IoU below it that both runs go on to. `order` has the indices of the samples, those
-    on which the runs differ most first.
+    `clicks` is NoC@`percent` of each sample, for A and B; `percent` is 90, or the highest threshold below it that no
+    run stops short of. `order` has the sample indices, largest difference first.
     """
 
     a: Entry
@@ -60,36 +60,34 @@ class Comparison:
 
     @property
     def samples(self) -> Sequence[str]:
-        """Ids, in the dataset's order."""
+        """Sample ids, in dataset order."""
         return self.a.rows.samples
 
 
 def one_run(folder: Path) -> StoredRun:
-    """The only run in a folder or below it; `InputError` if there is none, another, or one that is damaged."""
+    """The only run in or below a folder; `InputError` if there is none, more than one, or a damaged one."""
     runs = find_runs([folder])
     if len(runs) > 1:
-        raise InputError(f"{folder}: there are {len(runs)} runs in it; name one of them, such as {runs[0].folder}")
+        raise InputError(f"{folder}: contains {len(runs)} runs; name one of them, such as {runs[0].folder}")
     return runs[0]
 
 
 def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
-    """Compare two runs, sample by sample; clicks are counted up to the smaller of the two runs' caps.
+    """Compare two runs sample by sample, counting clicks up to the smaller `max_clicks`.
 
-    `InputError` if the runs have different samples or no common measure, or one is damaged.
+    `InputError` if their samples differ, they have no common measure, or a run is damaged.
     """
     first, second = read_entries([a, b])
     for entry in (first, second):
         if entry.budget:
-            raise InputError(
-                f"{entry.run.folder}: its method got a fixed budget of points; there are no clicks to compare"
-            )
+            raise InputError(f"{entry.run.folder}: run with a fixed budget of points; there are no clicks to compare")
     _check_same_samples(first, second)
     cap = min(first.rows.max_clicks, second.rows.max_clicks)
     of_a, of_b = (dataclasses.replace(entry.rows, max_clicks=cap) for entry in (first, second))
     percent = max((p for p in PERCENTS if p <= SOLVED and of_a.reaches(p) and of_b.reaches(p)), default=0)
     if not percent:
         raise InputError(
-            f"{a.folder} and {b.folder}: samples end before an IoU of {PERCENTS[0] / 100:g}, and nothing can be "
+            f"{a.folder} and {b.folder}: samples stop below an IoU of {PERCENTS[0] / 100:g}, so nothing can be "
             "compared; run them without --stop-at"
         )
     clicks_a, clicks_b = (clicks_to_reach(rows.ious, percent / 100, cap) for rows in (of_a, of_b))
@@ -101,7 +99,7 @@ def compare_runs(a: StoredRun, b: StoredRun) -> Comparison:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """A row a measure."""
+    """One row per measure."""
     notes = Footnotes()
     columns = ("A", "B", "A − B", "95 % interval", "p", "A better", "tie", "B better")
     return Table(
@@ -115,7 +113,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def lines_of(comparison: Comparison) -> list[str]:
-    """The comparison for a terminal."""
+    """The comparison as terminal output."""
     return [
         *_heading(comparison),
         *(f"warning: {text}" for text in comparison.warnings),
@@ -127,9 +125,9 @@ def lines_of(comparison: Comparison) -> list[str]:
 
 
 def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = None) -> list[Path]:
-    """Write `comparison.md`, `comparison.csv` and, with the PNG of `draw_differences`, `differences.png`.
+    """Write `comparison.md`, `comparison.csv` and, given the PNG of `draw_differences`, `differences.png`.
 
-    Files of an earlier comparison in the folder are replaced, and its picture is removed.
+    Replaces the files of an earlier comparison in the folder and removes its picture.
     """
     shared = {
         "run_a": comparison.a.folder,
@@ -164,10 +162,10 @@ def write_comparison(comparison: Comparison, out: Path, picture: bytes | None = 
 
 
 def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes:
-    """The samples on which two runs differ most, with their stored masks, as a PNG; arguments as `draw_failures`.
+    """Draw the samples on which two runs differ most, with their stored masks, as a PNG; arguments as `draw_failures`.
 
     Raises:
-        InputError: the dataset is missing or not the one that the runs were made on, or a run is damaged.
+        InputError: the dataset is missing or differs from that of the runs, or a run is damaged.
     """
     runs = (comparison.a.run, comparison.b.run)
     source = open_same_dataset(runs[0], data, dataset)
@@ -202,7 +200,7 @@ def _check_same_samples(a: Entry, b: Entry) -> None:
         alone = sorted(set(names[0]).symmetric_difference(names[1]))
         which = f"{len(alone):,} only in one, such as {plain(alone[0])}" if alone else "in another order"
         raise InputError(
-            f"{folders[0]} has {len(names[0]):,} samples (those chosen: {a.conditions['samples']}) and {folders[1]} "
+            f"{folders[0]} has {len(names[0]):,} samples (chosen: {a.conditions['samples']}) and {folders[1]} "
             f"{len(names[1]):,} ({b.conditions['samples']}), {which}; a paired comparison needs the same samples: run "
             "both with the same --every and --limit"
         )
@@ -235,7 +233,7 @@ def _warnings(a: Entry, b: Entry, cap: int) -> Iterator[str]:
 
 
 def _order(clicks: IntArray, a: RunRows, b: RunRows) -> list[int]:
-    """Samples by the difference in clicks, then in mean IoU over common clicks, then in the dataset's order."""
+    """Sample indices by difference in clicks, then in mean IoU over common clicks, then in dataset order."""
     areas = []
     for of_a, of_b in zip(a.ious, b.ious, strict=True):
         apart = np.abs(of_a[: len(of_b)].astype(np.float64) - of_b[: len(of_a)])

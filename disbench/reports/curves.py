@@ -1,4 +1,4 @@
-"""Panels of curves or points, one for each dataset, with their legends below."""
+"""Panels of curves or points, one per dataset, with legends below."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
-"""Panels in a row, at most."""
-# Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow that white swallows.
+"""Maximum panels per row."""
+# Okabe and Ito's palette for colour-blind readers, without yellow, which is invisible on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = (("o", 4.5), ("s", 4.5), ("^", 5.0), ("D", 4.2), ("v", 5.0), ("X", 5.5), ("P", 5.5), ("*", 8.0))
-"""With sizes, in points, that look alike."""
+"""Markers, with the sizes in points at which they look equally large."""
 LINES = ("-", "--", ":", "-.")
 
-_WIDTH, _HEIGHT, _AXIS, _PAD = 4.4, 3.0, 0.55, 0.1  # inches: of a panel, of its axes, of the labels below them
-_LEGEND_LEFT, _SAMPLE = 0.45, 0.35  # inches: the legend begins left of the axes, with a piece of the curve
+_WIDTH, _HEIGHT, _AXIS, _PAD = 4.4, 3.0, 0.55, 0.1  # inches: panel width, axes height, labels below the axes, padding
+_LEGEND_LEFT, _SAMPLE = 0.45, 0.35  # inches: legend offset to the left of the axes, width of a curve sample
 _TITLE, _LABEL, _LEGEND, _NOTE = 10.0, 9.0, 8.0, 7.0  # points
 _LEADING = 1.45
 _DPI = 150
@@ -37,11 +37,11 @@ class Curve:
     """A curve and its legend.
 
     Attributes:
-        label: wrapped, and cut if very long; the remark follows it and is never cut.
+        label: wrapped, and truncated if very long; the remark after it is never truncated.
         values: float (n,), y at x = 1, 2, ...
-        style: index of its colour, marker and line.
+        style: index of the colour, marker and line style.
         bound: a second curve, dotted with hollow markers.
-        spread: (2, n) lengths of error bars below and above; points are drawn instead of a curve.
+        spread: (2, n) lengths of error bars below and above; draws points instead of a curve.
     """
 
     label: str
@@ -55,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one dataset, or `not run`; notes are below the legend, `names` replace the numbers 1, 2, ..."""
+    """The curves of one dataset (none: `not run`) with notes below the legend; `names` replace the ticks 1, 2, ..."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -68,14 +68,14 @@ class Panel:
 def draw_curves(
     panels: Sequence[Panel], forms: Iterable[str] = ("png", "svg"), columns: int = COLUMNS
 ) -> dict[str, bytes]:
-    """The figure of at least one panel: form (of `disbench.core.sheets.FORMS`) -> bytes, the same each time."""
+    """Draw at least one panel: form (one of `disbench.core.sheets.FORMS`) -> bytes, deterministic."""
     with own_style():
         figure = _draw(panels, min(columns, len(panels)))
         return {form: saved(figure, form) for form in forms}
 
 
 def _draw(panels: Sequence[Panel], columns: int) -> Figure:
-    """Panels in a grid, each row as high as its longest legend needs."""
+    """Panels in a grid; the longest legend in a row sets the row's height."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
     from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ def _draw(panels: Sequence[Panel], columns: int) -> Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> float:
-    """Draw a panel; the height of its title and legend in inches."""
+    """Draw a panel; returns the height of its title and legend in inches."""
     from matplotlib.lines import Line2D  # noqa: PLC0415  (heavy)
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415
 

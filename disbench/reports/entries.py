@@ -1,4 +1,4 @@
-"""A run in a report: what it is called, how it was made, and its numbers."""
+"""Runs as entries of a report: label, conditions and measures."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from disbench.reports.render import counted, option_value, ordinal, plain
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key")
 _RESOLUTIONS = ("max_side", "resolution", "input_size", "image_size", "size", "long_side", "short_side")
-"""Options for the size of images: tables name them even at their defaults."""
+"""Image size options, which tables show even at their defaults."""
 CONDITIONS = ("loop", "selection", "click policy", "seed", "max_clicks", "initial masks", "samples", "OpenCV")
-"""What must agree before two runs of one dataset are compared."""
+"""Conditions that must be equal for two runs on a dataset to be comparable."""
 _TOLD: Mapping[Granularity, str] = {
     "none": "",
     "truth": "told the granularity",
@@ -43,17 +43,17 @@ _TOLD: Mapping[Granularity, str] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in a report. Every text is one printable line.
+    """A run in a report. Every string is one printable line.
 
     Attributes:
-        folder: path below the folder that holds all runs of the report.
-        label: the method with the options that are not the card's defaults, unique among runs of one dataset.
-        build: hash of entry, source and weights.
-        resolution: the option for the size of images, else what the card says, or "".
+        folder: path relative to the common folder of all runs in the report.
+        label: method name with its non-default options, unique among runs on one dataset.
+        build: hash of the entry point, source and weights.
+        resolution: image size from the options, else from the card, or "".
         content_hash: SHA-256 of the dataset.
-        conditions: `CONDITIONS` -> how the run was made.
-        execution: machine, processes and threads, on which the seconds depend.
-        values: measure -> its value.
+        conditions: each of `CONDITIONS` -> value.
+        execution: machine, workers, threads and batch size, which affect timings.
+        values: measure name -> value.
     """
 
     folder: str
@@ -78,39 +78,39 @@ class Entry:
 
     @property
     def short_hash(self) -> str:
-        """The first digits of the dataset's content hash."""
+        """The first 8 digits of the dataset's content hash."""
         return self.content_hash[:8]
 
     @property
     def dataset_name(self) -> str:
-        """The dataset with the first digits of its content hash, and what the method was told of the answer."""
+        """The dataset with its short content hash, and what the method knows of the ground truth (`told`)."""
         return ", ".join(filter(None, (f"{self.dataset} ({self.short_hash})", told(self.record.protocol))))
 
     def measured(self, name: str) -> str:
-        """A measure's title and number."""
+        """A measure's title and formatted value."""
         measure, number = MEASURES[name], self.values[name].number
         return f"{measure.title} {'not available' if number is None else measure.text(number)}"
 
     @property
     def budget(self) -> str:
-        """The points that the method gets at once, in words; "" for a loop of clicks."""
+        """The fixed budget of points in words; "" for the click loop."""
         name = self.record.protocol.budget
         return BUDGETS[name].words if name else ""
 
     @property
     def preset(self) -> str:
-        """The preset and the run's departures from it; "" for the standard protocol."""
+        """The preset and how the run deviates from it; "" for the standard protocol."""
         changed = departures(self.record.protocol)
         return plain(self.record.protocol.preset + (f", but its own {' and '.join(changed)}" if changed else ""))
 
     @property
     def dataset_key(self) -> tuple[str, str]:
-        """Equal for runs on the same samples that may be ranked."""
+        """Key of the runs that may be ranked together."""
         return self.dataset_name, self.content_hash
 
     @property
     def protocol(self) -> str:
-        """How the run was made, except which samples it has."""
+        """The protocol in words, without the choice of samples."""
         conditions, stop_at = self.conditions, self.rows.stop_at
         parts = (
             conditions["selection"],
@@ -127,12 +127,12 @@ class Entry:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """Equal for runs that share a row of the overview."""
+        """Key of the runs that share a row of the overview."""
         return self.label, self.build, self.protocol, self.conditions["loop"]
 
 
 def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
-    """The runs of targets in folders, as `split_runs` finds them; `InputError` if there are none."""
+    """The runs on single targets in folders (see `split_runs`); `InputError` if there are none."""
     found = split_runs(folders)
     if found.first_clicks and not found.targets:
         raise InputError(f"{found.first_clicks[0].folder}: a run of --task {FIRST_CLICKS}; disbench report reads it")
@@ -140,36 +140,36 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
 
 
 class FoundRuns(NamedTuple):
-    """Runs by their task; a list may be empty."""
+    """Runs by task; lists may be empty."""
 
     targets: list[StoredRun]
     answers: list[StoredAnswers]
     first_clicks: list[StoredFirstClicks]
 
     def required(self) -> list[StoredRun]:
-        """The runs of targets; `InputError` if there are neither any nor runs of first clicks."""
+        """`targets`; `InputError` if there are neither targets nor first clicks."""
         if self.answers and not (self.targets or self.first_clicks):
             raise InputError(f"{self.answers[0].folder}: a run of --task {DIVERSE}; disbench ambiguity reads it")
         if not (self.targets or self.first_clicks):
-            raise InputError("there are no runs to report; name folders that disbench run made")
+            raise InputError("no runs to report; name folders made by disbench run")
         return self.targets
 
 
 def split_runs(folders: Sequence[Path]) -> FoundRuns:
-    """The runs of folders: each a run, packed or not, or a folder with runs below it, at any depth.
+    """Find runs in folders; each is a run (packed or not) or contains runs at any depth.
 
     Returns:
-        Each run once, in the order given; those below one folder by path. A run beside its packed form counts once.
+        Each run once, in the given order, sorted by path within a folder. A run and its archive count once.
 
     Raises:
-        InputError: no run in a folder, one that is unfinished or damaged, or an archive of another run beside a folder
-            of its name.
+        InputError: a folder without runs, an unfinished or damaged run, or a folder and archive of the same name with
+            different runs.
     """
     places: dict[Path, Path] = {}
     for folder in folders:
         below = [folder] if is_run(folder) else _runs_below(folder)
         if not below:
-            raise InputError(f"{folder}: there is no run in it; name folders that disbench run made")
+            raise InputError(f"{folder}: contains no run; name folders made by disbench run")
         for place in below:
             places.setdefault(place.resolve(), place)
     by_task = alike(places.values(), task_of)
@@ -177,20 +177,20 @@ def split_runs(folders: Sequence[Path]) -> FoundRuns:
     for run in map(open_run, by_task.get("", ())):
         there = runs.setdefault(run.folder.resolve(), run)
         if there.record != run.record:
-            raise InputError(f"{run.folder}: the folder and the archive of this name are two runs; move one")
+            raise InputError(f"{run.folder}: the folder and the archive of this name are different runs; move one")
     answers, first = map(read_answers, by_task.get(DIVERSE, ())), by_task.get(FIRST_CLICKS, ())
     return FoundRuns(list(runs.values()), list(answers), list(map(read_first_clicks_run, first)))
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
-    """Runs with their numbers and unique labels; `InputError` for a damaged run."""
+    """Read runs as entries with unique labels; `InputError` for a damaged run."""
     folders = [run.folder.resolve() for run in runs]
     root = Path(os.path.commonpath([folder.parent for folder in folders]))
     entries = [
         _read_entry(run, plain(folder.relative_to(root).as_posix())) for run, folder in zip(runs, folders, strict=True)
     ]
     builds = Counter(label for label, _ in {(entry.label, entry.build) for entry in entries})
-    entries = [  # methods of different code or weights
+    entries = [  # same label, different code or weights
         dataclasses.replace(entry, label=f"{entry.label} [build {entry.build[:8]}]")
         if builds[entry.label] > 1
         else entry
@@ -204,7 +204,7 @@ def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:
 
 
 def alike(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
-    """Items of equal keys together, in the order of their first."""
+    """Group items by key, in order of first occurrence."""
     groups: dict[_Key, list[_Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -212,29 +212,29 @@ def alike(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, li
 
 
 def by_dataset(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    """Runs on the same samples together, in the order of their first."""
+    """Group runs by `Entry.dataset_key`, in order of first occurrence."""
     return alike(entries, lambda entry: entry.dataset_key)
 
 
 def by_setting(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Runs by `Entry.setting`, in the order of their first."""
+    """Group runs by `Entry.setting`, in order of first occurrence."""
     return alike(entries, lambda entry: entry.setting)
 
 
 def curve_styles(entries: Sequence[Entry]) -> dict[tuple[str, ...], int]:
-    """Setting -> index of its colour, marker and line on all datasets; settings with curves come first."""
+    """Setting -> style index, the same on all datasets; settings with curves come first."""
     ordered = [entry for group in by_dataset(entries).values() for entry in group]
     ordered.sort(key=lambda entry: entry.rows.miou is None)
     return {setting: number for number, setting in enumerate(by_setting(ordered))}
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """Runs by path, as if all were unpacked."""
+    """Runs below a folder, sorted by unpacked path."""
     found: list[tuple[Path, Path]] = []
     for place, below, files in os.walk(folder):
         if is_run(Path(place)):
             found.append((Path(place), Path(place)))
-            below.clear()  # a run holds no runs
+            below.clear()  # runs do not nest
         else:
             archives = [Path(place, name) for name in files if is_run(Path(place, name))]
             found += [(archive.with_suffix(""), archive) for archive in archives]
@@ -275,12 +275,12 @@ def _read_entry(run: StoredRun, name: str) -> Entry:
 
 
 def told(protocol: Protocol | SetProtocol) -> str:
-    """What a method was told of the answer, in words; "" if nothing. Its numbers rank with no other method's."""
+    """What a method knows of the ground truth, in words, or ""; such runs are not ranked with other runs."""
     return _TOLD[protocol.granularity] if isinstance(protocol, Protocol) else ""
 
 
 def run_label(record: Record) -> str:
-    """The method's name, with the options that are not the card's defaults (all where there is no card), and `told`."""
+    """The method's name, its non-default options (all options without a card), and `told`."""
     name, options, card = plain(record.method.name), record.method.options, record.method.facts
     threshold = record.protocol.threshold
     defaults = {key: table.get("default") for key, table in card.options.items()}

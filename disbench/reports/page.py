@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML file that needs no network, and whose tables need no script."""
+"""The leaderboard as one self-contained HTML file, whose tables work without JavaScript."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILTERS = {"dataset": "Dataset", "training": "Training data", "selection": "Sel
 
 @dataclass(frozen=True)
 class _Row:
-    """A run; `bars` has low end, number and high end of each cell in percent of the bar's width, or None."""
+    """A run; `bars` has each cell's low end, value and high end in percent of the bar width, or None."""
 
     number: int
     entry: Entry
@@ -36,7 +36,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs on one dataset, the fewest clicks first; most of them were made on `machine`."""
+    """The runs on one dataset, fewest clicks first; `machine` is the most common one."""
 
     table: Table
     facts: str
@@ -50,18 +50,18 @@ def page_html(
     tables: Sequence[Table] = (),
     figures: Sequence[Picture] = (),
 ) -> str:
-    """The page of some runs: leaderboard, curves, clicks against seconds, pictures, and how to make each run again.
+    """Render the page: leaderboard, curves, clicks against seconds, pictures, and the command of each run.
 
     Args:
         entries: at least one.
-        pictures: folder of an entry -> small images, which the page embeds.
-        tables: of other runs (methods with a fixed budget of points, the diverse task).
-        figures: shown below those tables.
+        pictures: `Entry.folder` -> small images to embed.
+        tables: tables of other runs (fixed budgets of points, the diverse task).
+        figures: shown below these tables.
     """
     groups = _groups(entries)
     measures = {measure.headings["leaderboard"][1]: measure for measure in measures_in("leaderboard")}
     columns = []
-    for column in groups[0].table.columns:  # the order that puts the best first, and the heading's tooltip
+    for column in groups[0].table.columns:  # with the sort order that puts the best first, and a tooltip
         measure = measures.get(column.name)
         hint = ", ".join(filter(None, (measure.unit, f"{measure.better} is better"))) if measure else ""
         columns.append((column, "descending" if measure and measure.better == "higher" else "ascending", hint))
@@ -89,7 +89,7 @@ def page_html(
 
 
 def _filled(values: Mapping[str, Any]) -> str:
-    """The page with its style and script, which alone its security policy allows; texts are escaped and visible."""
+    """Fill the template; its policy allows only this style and script, and values are escaped and visible."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     def digest(text: str) -> str:
@@ -107,7 +107,7 @@ def _filled(values: Mapping[str, Any]) -> str:
 
 
 def _embedded(image: bytes) -> Markup:
-    """An image's data URI."""
+    """An image as a data URI."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 
     kind = "png" if image.startswith(b"\x89PNG") else "webp"
@@ -131,7 +131,7 @@ def _groups(entries: Sequence[Entry]) -> list[_Group]:
 
 
 def _bars(column: Sequence[Cell]) -> list[tuple[float, float, float] | None]:
-    """The intervals of a column, scaled to its lowest and highest end."""
+    """The intervals of a column, in percent of the column's range."""
     ends = [end for cell in column for end in cell.ends]
     least, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
 
@@ -154,7 +154,7 @@ def _filtered_by(entry: Entry) -> dict[str, str]:
 
 
 def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
-    """What the script draws."""
+    """Data for the script."""
     styles = curve_styles(entries)
     runs: dict[int, dict[str, Any]] = {}
     for place, group in enumerate(groups):
@@ -186,7 +186,7 @@ def _data(entries: Sequence[Entry], groups: Sequence[_Group]) -> dict[str, Any]:
 
 
 def dataset_facts(entry: Entry) -> str:
-    """The dataset of a run: title, samples, content hash, options."""
+    """A run's dataset in words: title, samples, content hash, options."""
     dataset = entry.record.dataset
     parts = [
         str(dataset.facts.get("title", "")),
@@ -198,7 +198,7 @@ def dataset_facts(entry: Entry) -> str:
 
 
 def run_facts(entry: Entry) -> list[tuple[str, str]]:
-    """Heading and text (one printable line) of what a report says of a run, except its command."""
+    """Facts of a run as (heading, printable line), without the command."""
     record, method, card = entry.record, entry.record.method, entry.record.method.facts
     samples = counted(record.dataset.samples, "sample")
     repeated = record.result.batches_repeated.count

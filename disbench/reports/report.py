@@ -48,7 +48,7 @@ FILES = (PAGE, RESULTS, CURVES, TABLES, LEADERBOARD, PNG, SVG, DEPTH_PNG, DEPTH_
 
 @dataclass(frozen=True)
 class Report:
-    """The files that were written, the page first, and lines that tell the user."""
+    """The files written, page first, and lines for the terminal."""
 
     paths: tuple[Path, ...]
     lines: tuple[str, ...]
@@ -57,24 +57,23 @@ class Report:
 def make_report(
     folders: Sequence[Path], out: Path, *, page: bool = False, failures: int = 0, data: Path | None = None
 ) -> Report:
-    """Write tables, curves and the text that joins them; only stored runs are read, and the same give the same bytes.
+    """Write a report with tables and curves from stored runs; the same runs give the same bytes.
 
     Args:
-        folders: each a run, packed or not, or a folder with runs below it, at any depth. Runs of the diverse task
-            get one table; `disbench.reports.ambiguity.report` has the others.
+        folders: runs (packed or not), or folders that contain runs at any depth. Runs of the diverse task get one
+            table; `disbench.reports.ambiguity.report` makes the others.
         out: created if missing; files of an earlier report are replaced.
-        page: also write the leaderboard, one HTML file for a browser.
-        failures: for the leaderboard: samples of each run that are drawn because they are never solved, and as many
-            because they are solved late.
-        data: root of the datasets, for these pictures.
+        page: also write the leaderboard, one HTML file.
+        failures: number of unsolved samples, and of samples solved late, to draw per run in the leaderboard.
+        data: root of the datasets, for the drawn samples.
 
     Returns:
         `report.md`, `results.csv`, `tables.tex`; `curves.csv`, `curves.png` and `curves.svg` if a run has curves;
-        `depth.png` and `depth.svg` of `--policy slices:10`; `leaderboard.html` if asked for.
+        `depth.png` and `depth.svg` for `--policy slices:10`; `leaderboard.html` with `page`.
 
     Raises:
-        InputError: no run in a folder, an unfinished or damaged run, or a dataset of pictures that is missing or not
-            the one that the run was made on.
+        InputError: a folder without runs, an unfinished or damaged run, or a dataset to draw that is missing or
+            differs from the run's.
     """
     found = split_runs(folders)
     runs = found.required()
@@ -82,9 +81,9 @@ def make_report(
     once = [entry for entry in entries if entry.budget]
     series = depth_series([entry for entry in entries if not entry.budget])
     apart = {entry.folder for entry in once} | {entry.folder for one in series for entry in one.slices}
-    clicked = [entry for entry in entries if entry.folder not in apart]  # the table of depths shows the slices
+    clicked = [entry for entry in entries if entry.folder not in apart]  # depth tables show the slices
     if page and not clicked:
-        raise InputError("no run has a loop of clicks, as the leaderboard needs; leave --page out")
+        raise InputError("no run uses the click loop, which the leaderboard needs; leave out --page")
     numbers = [read_numbers(run) for run in found.answers]
     first = [read_first_click_numbers(run) for run in found.first_clicks]
     tried = extremes(clicked)
@@ -139,7 +138,7 @@ def make_report(
 
 
 def _ambiguity_figure(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> Iterator[Picture]:
-    """The leaderboard's figure of ambiguity; packed runs have no table of sets, so they are not in it."""
+    """The leaderboard's ambiguity figure; it skips packed runs, which have no table of sets."""
     on_sets = [run for run in runs if run.record.dataset.has_sets and run.archive is None]
     intents = [read_intents(run) for run in on_sets if run.protocol.stop_at is None]
     if numbers or intents:
@@ -147,7 +146,7 @@ def _ambiguity_figure(numbers: Sequence[Numbers], runs: Sequence[StoredRun]) -> 
 
 
 def _panel(group: Sequence[Entry], table: Table, styles: Mapping[tuple[str, ...], int]) -> Panel:
-    """The curves of runs on one dataset; marks are those of its table of clicks."""
+    """The curves of runs on one dataset, with the marks of its clicks table."""
     marks = {entry.folder: row[0].marks for entry, row in zip(group, table.rows, strict=True)}
     whole = [entry for entry in group if entry.rows.miou is not None]
     curves = [run_curve(entry, marks[entry.folder], styles[entry.setting]) for entry in whole]
@@ -160,8 +159,8 @@ def _panel(group: Sequence[Entry], table: Table, styles: Mapping[tuple[str, ...]
 
 
 def run_curve(entry: Entry, marks: Sequence[str], style: int) -> Curve:
-    """The curve of a run whose samples do not end early, with marks and NoC in the legend."""
-    assert entry.rows.miou is not None  # the caller's condition
+    """The curve of a run without early stopping, with marks and NoC in the legend."""
+    assert entry.rows.miou is not None  # checked by the caller
     before = f"[{', '.join(marks)}] " if marks else ""
     return Curve(entry.label, f"{before}{entry.measured(f'noc_{SOLVED}')}", entry.rows.miou, style)
 

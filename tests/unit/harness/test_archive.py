@@ -226,7 +226,7 @@ def test_a_run_beside_its_packed_form_counts_once(run: StoredRun, tmp_path: Path
     assert names(find_runs([tmp_path / "runs"])) == ["one", "two"]
     other = toy_run(tmp_path / "other", ToySource(2), store="none")
     pack(other.folder, archive)
-    with pytest.raises(InputError, match="one: the folder and the archive of this name are two runs"):
+    with pytest.raises(InputError, match="one: the folder and the archive of this name are different runs"):
         find_runs([tmp_path / "runs"])
     archive.write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"one\.zip: not a whole packed run"):

@@ -226,7 +226,7 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
 def test_no_run_and_an_unfinished_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
-        with pytest.raises(InputError, match=rf"{folder}: there is no run in it"):
+        with pytest.raises(InputError, match=rf"{folder}: contains no run"):
             find_runs([tmp_path / folder])
     write_run(tmp_path / "a")
     (tmp_path / "b").mkdir()
