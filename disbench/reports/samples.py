@@ -1,4 +1,4 @@
-"""Samples of runs as pictures: with their clicks and masks, and those on which a run fails."""
+"""Pictures of samples: the clicks and masks of runs, and their failures."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from disbench.reports.render import Picture, counted, csv_text, plain
 
 LISTED = "failures.csv"
 _PAGE_WIDTH = 1500
-"""Largest width of a picture for the leaderboard, in pixels."""
+"""Maximum width of a leaderboard picture in pixels."""
 SHOWN_CLICKS = (1, 5, 20)
-"""Clicks after which masks are shown, and the last one of a sample with fewer."""
+"""Clicks after which masks are shown, or a sample's last click if it has fewer."""
 
 
 @dataclass(frozen=True)
 class RunSample:
-    """A sample with its rows, one for each click; `place` names their file in errors."""
+    """A sample with one row per click; `place` names their file in errors."""
 
     sample: Sample
     rows: tuple[ClickRow, ...]
     place: str
 
     def clicks(self, number: int) -> tuple[Click, ...]:
-        """The clicks up to a number."""
+        """The first `number` clicks."""
         return tuple(Click(row.x, row.y, row.positive) for row in self.rows[:number])
 
     def mask(self, number: int) -> BoolArray | None:
-        """The mask kept after a click, boolean (height, width); None if it was not stored, `InputError` if damaged."""
+        """The mask kept after a click, bool (height, width), or None if not stored; `InputError` if damaged."""
         counts = self.rows[number - 1].mask
         return None if counts is None else self._decoded(counts, number)
 
     def candidates(self, number: int) -> tuple[BoolArray, ...] | None:
-        """All candidates at a click, as `mask`."""
+        """All candidate masks at a click, like `mask`."""
         every = self.rows[number - 1].candidate_masks
         return None if every is None else tuple(self._decoded(counts, number) for counts in every)
 
     def panel(self, title: str, remark: str = "", **more: Any) -> Panel:
-        """A panel on the image; `more` are fields of `Panel`."""
+        """A panel with the image; `more` sets other fields of `Panel`."""
         return Panel(title, self.sample.image, remark, **more)
 
     def target_panel(self, window: Window | None) -> Panel:
@@ -63,7 +63,7 @@ class RunSample:
         return self.panel("target", target=self.sample.target, window=window)
 
     def first_click_panel(self, window: Window | None) -> Panel:
-        """The whole image with the first click; a rectangle shows what the other panels enlarge."""
+        """The whole image with the first click, and a rectangle around the window of the other panels."""
         return self.panel("image, first click", clicks=self.clicks(1), marks="first", outlined=window)
 
     def absent(self, number: int) -> str:
@@ -85,31 +85,31 @@ class RunSample:
 
 
 def open_same_dataset(run: StoredRun, data: Path | None, dataset: str | None = None) -> SampleSource:
-    """The dataset that a run was made on; `dataset` is a card.toml or folder, if the run's name for it is not a card's.
+    """Open a run's dataset; `dataset` is its card.toml or folder if no card has the name that the run stores.
 
     Raises:
-        InputError: it is missing, its content is not what the run was made on, or its terms allow no picture of it.
+        InputError: it is missing, its content hash differs from the run's, or its terms do not allow pictures.
     """
     if run.record.dataset.facts.get(PRIVATE):
-        raise InputError(f"no pictures of {run.folder}: the card of {plain(run.dataset)} allows none; leave them out")
+        raise InputError(f"{run.folder}: the card of {plain(run.dataset)} does not allow pictures; leave them out")
     try:
         source = open_run_dataset(run, data, dataset)
     except InputError as error:
-        raise InputError(f"no pictures of {run.folder}: {error}") from error
+        raise InputError(f"{run.folder}: cannot draw pictures: {error}") from error
     expected, found = run.record.dataset.content_hash, content_of(source).whole
     if found != expected:
         raise InputError(
-            f"{run.folder}: made on a {plain(run.dataset)} with content hash {plain(expected)[:8]}, "
-            f"but the one here has {found[:8]}; name the root of the right one with --data"
+            f"{run.folder}: made on {plain(run.dataset)} with content hash {plain(expected)[:8]}, "
+            f"but the dataset here has {found[:8]}; give the root of the right one with --data"
         )
     return source
 
 
 def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> list[RunSample]:
-    """Samples of a run and its dataset by their ids, in that order.
+    """Read samples of a run by id, in the given order, with their images and targets from the dataset.
 
     Raises:
-        InputError: the run was imported, it or the dataset does not have a sample, or a row does not fit its image.
+        InputError: the run was imported, the run or dataset lacks a sample, or a row does not fit its image.
     """
     run.require_clicks()
     rows: dict[str, list[ClickRow]] = {name: [] for name in names}
@@ -122,7 +122,7 @@ def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> 
     for name in names:
         if not rows[name] or name not in numbers:
             where = plain(run.dataset) if rows[name] else run.folder
-            raise InputError(f"{where}: there is no sample {plain(name)!r}; name one of the run's samples")
+            raise InputError(f"{where}: has no sample {plain(name)!r}; name one of the run's samples")
         sample, place = source.read(numbers[name]), run.place(CLICKS)
         height, width = sample.target.shape
         for number, row in enumerate(rows[name], start=1):
@@ -132,8 +132,8 @@ def read_samples(run: StoredRun, source: SampleSource, names: Sequence[str]) -> 
                 or not -1 <= row.kept < max(1, row.candidates)
             ):
                 raise InputError(
-                    f"{place}: sample {plain(name)}, row {number}: not a click on its image of {width} x {height} "
-                    "pixels; run it again with --existing overwrite"
+                    f"{place}: sample {plain(name)}, row {number}: not a valid click on the {width} x {height} image; "
+                    "run it again with --existing overwrite"
                 )
         found.append(RunSample(sample, tuple(rows[name]), place))
     return found
@@ -144,7 +144,7 @@ def _frozen(value: Any) -> Any:
 
 
 def window_of(*found: RunSample) -> Window | None:
-    """The part of an image with the target and every run's clicks; None if that is most of it."""
+    """The window around the target and all clicks of all runs; None if it covers most of the image."""
     clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
     return window_around(found[0].sample.target, clicks)
 
@@ -171,7 +171,7 @@ def mask_panels(found: RunSample, window: Window | None, who: str = "") -> tuple
 
 
 def candidate_panels(found: RunSample, most: int, window: Window | None) -> list[Panel]:
-    """Candidates of the first click in the method's order, the kept one framed; `InputError` if not stored."""
+    """At most `most` candidates of click 1 in the method's order, the kept one framed; `InputError` if not stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure:
         return [found.panel("no candidates", absent=found.absent(1), window=window)]
@@ -187,7 +187,7 @@ def candidate_panels(found: RunSample, most: int, window: Window | None) -> list
 
 
 def first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
-    """The kept mask of the first click, then the other candidates if they were stored."""
+    """The kept mask of the first click, then the other candidates if stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure or every is None:
         remark = "IoU 0" if row.failure else f"IoU {row.iou:.3f}"
@@ -219,7 +219,7 @@ def _candidate(found: RunSample, number: int, title: str, mask: BoolArray, windo
 
 @dataclass(frozen=True, slots=True)
 class HardSample:
-    """A hard sample of a run: clicks to an IoU of 0.90, the last IoU (nan over an empty union), whether solved."""
+    """A sample never solved or solved late: NoC@90, final IoU (nan over an empty union), whether solved."""
 
     sample: str
     noc: int
@@ -228,20 +228,20 @@ class HardSample:
 
 
 def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
-    """The samples that never reach an IoU of 0.90 (lowest final IoU first), and those that do late (latest first).
+    """Samples that never reach an IoU of 0.90 (lowest final IoU first), and those that do after click 1 (latest first).
 
-    Samples that cannot be read are left out.
+    Unreadable samples are left out.
 
     Raises:
-        InputError: samples of this run end below 0.90, or its method answers once.
+        InputError: the run stops below 0.90, or has a fixed budget of points.
     """
     rows = entry.rows
     if rows.budget:
-        raise InputError(f"{entry.run.folder}: its method got a fixed budget of points; it has no clicks to draw")
+        raise InputError(f"{entry.run.folder}: run with a fixed budget of points; there are no clicks to draw")
     if not rows.reaches(SOLVED):
         raise InputError(
-            f"{entry.run.folder}: its samples end at an IoU of {rows.stop_at:g}, so that those which never reach "
-            f"{SOLVED / 100:.2f} are unknown; run it without --stop-at"
+            f"{entry.run.folder}: its samples stop at an IoU of {rows.stop_at:g}, so it is unknown which never reach "
+            f"{SOLVED / 100:.2f}; run it without --stop-at"
         )
     needed = clicks_to_reach(rows.ious, SOLVED / 100, rows.max_clicks)
     found = [
@@ -255,13 +255,13 @@ def hard_samples(entry: Entry) -> tuple[list[HardSample], list[HardSample]]:
 
 
 def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: str | None = None) -> bytes | None:
-    """A run's hard samples as a PNG (image, target and clicks, masks after clicks 1, 5 and 20), or None if it has none.
+    """Draw a run's hard samples as a PNG (image, target and clicks, masks after clicks 1, 5 and 20); None without any.
 
-    At most `samples` of those never solved, and of those solved late. `data` is the root of the datasets, `dataset` the
-    path of the run's if its name is not a card's.
+    Draws at most `samples` that are never solved, and as many that are solved late. `data` is the root of the datasets;
+    `dataset` is as in `open_same_dataset`.
 
     Raises:
-        InputError: as `hard_samples`, or the dataset is missing or not the one that the run was made on.
+        InputError: as `hard_samples` and `open_same_dataset`.
     """
     never, late = hard_samples(entry)
     chosen = [*never[:samples], *late[:samples]]
@@ -294,9 +294,9 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
 def write_failures(
     folders: Sequence[Path], out: Path, data: Path | None, samples: int = 8, dataset: str | None = None
 ) -> list[str]:
-    """Write a sheet of pictures for each run, and `failures.csv` with all hard samples of all runs; lines tell of it.
+    """Write a sheet of pictures per run, and `failures.csv` with all hard samples; returns lines for the terminal.
 
-    Arguments are as for `find_runs` and `draw_failures`; nothing is written if one is refused.
+    Arguments as in `find_runs` and `draw_failures`; nothing is written if one of these raises.
     """
     entries = read_entries(find_runs(folders))
     pictures: dict[str, bytes | None] = {}
@@ -326,10 +326,9 @@ def write_failures(
 
 
 def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int) -> dict[str, list[Picture]]:
-    """Folder of an entry -> a small picture (WebP) of its hard samples with a caption, for the leaderboard.
+    """Small captioned pictures (WebP) of hard samples for the leaderboard: `Entry.folder` -> pictures.
 
-    Runs without failures to show are left out: those whose samples end below 0.90, whose method answers once, or that
-    solve all samples by the first click.
+    Skips runs that stop below 0.90, have a fixed budget of points, or solve all samples at the first click.
     """
     from PIL import Image  # noqa: PLC0415
 

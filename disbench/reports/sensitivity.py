@@ -1,4 +1,4 @@
-"""How the choice of clicks moves a method: slices of depth, the worst and best of several, people's first clicks."""
+"""Sensitivity of methods to the choice of clicks: slices of depth, worst and best candidates, recorded first clicks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _IOU, _SIGNED = "{:.3f}".format, "{:+.3f}".format
 
 @dataclass(frozen=True)
 class Series:
-    """A method's run with the standard click, and those with every slice, or with the worst and the best."""
+    """A method's run with the standard click, and its runs with every slice, or with the worst and best clicks."""
 
     base: Entry
     slices: tuple[Entry, ...]
@@ -62,7 +62,7 @@ class Series:
         return tuple(entry.conditions["click policy"] for entry in self.slices)
 
     def values(self, measure: Measure) -> tuple[FloatArray, FloatArray]:
-        """A measure of the standard click, (samples,), and of the slices, (slices, samples); may be unavailable."""
+        """A measure with the standard click (samples,) and the slices (slices, samples); raises `UnavailableError`."""
         assert measure.by_sample is not None
         base, *slices = (np.asarray(measure.by_sample(run.rows), np.float64) for run in (self.base, *self.slices))
         if not all(np.isfinite(values).all() for values in (base, *slices)):
@@ -77,7 +77,7 @@ def _complete(
     place: Callable[[Entry], float],
     count: Callable[[Entry], float],
 ) -> list[Series]:
-    """The series with the standard click and all of their `count` runs, on the same samples under one protocol."""
+    """The series with the standard click and all `count` runs, on the same samples under one protocol."""
     found = []
     for runs in alike(entries, _setting_but_policy).values():
         base = next((run for run in runs if run.record.protocol.policy == "center"), None)
@@ -90,7 +90,7 @@ def _complete(
 
 
 def _setting_but_policy(run: Entry) -> tuple[Any, ...]:
-    """What two runs share that differ in the click policy alone."""
+    """Key of runs that differ only in the click policy."""
     conditions = [value for name, value in run.conditions.items() if name not in ("click policy", "seed")]
     protocol = run.record.protocol
     rest = (run.label, run.build, run.dataset_key, protocol.threshold, run.rows.stop_at, protocol.preset)
@@ -102,7 +102,7 @@ def _option(name: str, run: Entry) -> float:
 
 
 def depth_series(entries: Sequence[Entry]) -> list[Series]:
-    """The complete series of slices among runs, the shallowest first."""
+    """The complete series of slices among runs, shallowest slice first."""
 
     def same(run: Entry) -> tuple[float, ...]:
         return _option("of", run), _option("power", run), run.record.protocol.seed
@@ -111,7 +111,7 @@ def depth_series(entries: Sequence[Entry]) -> list[Series]:
 
 
 def depth_tables(series: Sequence[Series]) -> list[Table]:
-    """A table for each set of slices: a row a measure of each method on each dataset."""
+    """One table per set of slices, one row per dataset, method and measure."""
     tables: list[Table] = []
     for names, ones in alike(series, lambda one: one.names).items():
         after = ("mean ±", "to standard", f"{names[0]} − {names[-1]}", "NSR")
@@ -124,7 +124,7 @@ def depth_tables(series: Sequence[Series]) -> list[Table]:
 
 
 def depth_panels(series: Sequence[Series]) -> list[Panel]:
-    """NoC and AuC against the depth of clicks, two panels a dataset."""
+    """NoC and AuC against the depth of clicks, two panels per dataset."""
     panels = []
     for (name, _, policies), ones in alike(series, lambda one: (*one.base.dataset_key, one.names)).items():
         for measure in map(MEASURES.__getitem__, _DRAWN):
@@ -169,7 +169,7 @@ def _plain_mean(values: FloatArray) -> Cell:
 
 
 def extremes(entries: Sequence[Entry]) -> list[Series]:
-    """Runs with the standard click, and those with the worst and the best of equally many candidates, in this order."""
+    """Series of the standard click with the worst and best of the same number of candidates, in this order."""
 
     def place(run: Entry) -> int:
         return EXTREMES[run.record.protocol.click_policy.name]
@@ -178,7 +178,7 @@ def extremes(entries: Sequence[Entry]) -> list[Series]:
 
 
 def extremes_table(found: Sequence[Series]) -> Table:
-    """A row for each series."""
+    """One row per series."""
     heads = ("worst", "standard", "best")
     columns = [Column(name, number=False) for name in ("Dataset", "Method", "Candidates")]
     columns += [Column(name, group) for group in ("AuC", f"NoC@{SOLVED}") for name in heads]
@@ -203,9 +203,9 @@ def _extremes_row(series: Series) -> tuple[Cell, ...]:
 
 @dataclass(frozen=True)
 class FirstClickNumbers:
-    """A run's numbers; arrays are float64 (samples,), pairs of the standard click and of means over recorded clicks.
+    """Measures of a run; arrays are float64 (samples,), pairs are (standard click, mean over recorded clicks).
 
-    `others` has for each of `_PERCENTS` the share of clicks where another candidate than the chosen one reaches it.
+    `others` is, for each of `_PERCENTS`, the share of clicks where a candidate reaches it but the chosen one does not.
     """
 
     label: str
@@ -224,25 +224,25 @@ class FirstClickNumbers:
 
 
 def read_first_click_numbers(run: StoredFirstClicks) -> FirstClickNumbers:
-    """The numbers of a run; a sample with a failure counts with an IoU of 0 at every click.
+    """Compute the measures of a run; a sample with a failure has an IoU of 0 at every click.
 
     Raises:
-        InputError: a file that is damaged, or does not fit `run.json`.
+        InputError: a file is damaged or does not match `run.json`.
     """
     columns = ["sample", "user", "iou", "on_target", "kept", "candidate_ious", "failure"]
     rows = run.rows().select(columns).to_pylist()
     samples = alike(rows, lambda row: row["sample"])
     if len(samples) != run.record.result.samples or not samples:
-        raise InputError(f"{run.folder / FIRST}: {len(samples)} samples, but run.json says otherwise; run it again")
+        raise InputError(f"{run.folder / FIRST}: {len(samples)} samples, which does not match run.json; run it again")
     failed = {row["sample"] for row in rows if row["failure"] is not None}
     chosen = np.array([0.0 if row["sample"] in failed else row["iou"] for row in rows])
     best = np.array([0.0 if row["sample"] in failed else max(row["candidate_ious"]) for row in rows])
     ends = np.cumsum([len(own) for own in samples.values()])[:-1]
 
     def both(values: FloatArray | BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Of each sample the standard click's value, and the mean of the recorded ones."""
+        """Per sample: the value of the standard click, and the mean over recorded clicks."""
         parts = np.split(values.astype(np.float64), ends)
-        real = [part[1:] if len(part) > 1 else np.zeros(1) for part in parts]  # a failure may leave the first row alone
+        real = [part[1:] if len(part) > 1 else np.zeros(1) for part in parts]  # a failure may leave only the first row
         return np.array([part[0] for part in parts]), np.array([part.mean() for part in real])
 
     def by_another(percent: int) -> BoolArray:
@@ -270,7 +270,7 @@ def read_first_click_numbers(run: StoredFirstClicks) -> FirstClickNumbers:
 
 
 def first_clicks_table(runs: Sequence[FirstClickNumbers]) -> Table:
-    """A row for each run."""
+    """One row per run."""
     notes, names = Footnotes(), ("IoU@1", "best", *(f"other@{percent}" for percent in _PERCENTS))
     columns = (
         *(Column(name, number=False) for name in ("Dataset", "Method")),

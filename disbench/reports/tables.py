@@ -1,4 +1,4 @@
-"""Tables and CSV of runs: their measures, and footnotes that say how runs differ."""
+"""Tables and CSV files of runs: measures, with footnotes on how runs differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from disbench.reports.render import (
 
 _Value = TypeVar("_Value")
 _EVERY_RUN = ("samples", "OpenCV")
-"""Conditions that may differ within a row of the overview; its cells are marked instead."""
+"""Conditions that may differ within a row of the overview; cells are marked instead."""
 _RUN = ("Method", "Protocol", "Samples", "Failed")
 _METHOD = ("Training data", "Backbone")
 
@@ -37,7 +37,7 @@ def clicks_table(entries: Sequence[Entry]) -> Table:
 
 
 def quality_table(entries: Sequence[Entry]) -> Table:
-    """Mean IoUs after some clicks, samples never solved, and time of runs on the same samples."""
+    """Mean IoU after several clicks, share of samples never solved, and time of runs on the same samples."""
     caption = (
         "Mean IoU and mean boundary IoU, area under their curves (AuC), share of samples that never reach an IoU of "
         f"{SOLVED / 100:.2f}, seconds a click (opening the image is part of the first)."
@@ -46,13 +46,13 @@ def quality_table(entries: Sequence[Entry]) -> Table:
 
 
 def leaderboard_table(entries: Sequence[Entry]) -> Table:
-    """The page's rows of runs on the same samples: the numbers, then what each run is and how it was made."""
+    """The leaderboard of runs on the same samples: measures, then descriptions of each run."""
     after = (*_METHOD, "Dataset", "Samples", "Failed", "Selection", "Click policy")
     return _table("leaderboard", entries[0].dataset_name, "", entries, "leaderboard", ("Method",), after)
 
 
 def budget_table(entries: Sequence[Entry]) -> Table:
-    """IoU of methods that get a fixed budget of points, on all datasets."""
+    """IoU of methods with a fixed budget of points, on all datasets."""
     caption = (
         "Mean IoU with its 95 % interval of methods that get all their points at once; they have no number of clicks."
     )
@@ -90,13 +90,13 @@ def overview_table(entries: Sequence[Entry]) -> Table:
 
 
 def results_csv(entries: Sequence[Entry]) -> str:
-    """One row a run: what it is, how it was made, every measure; an empty field where a measure is missing."""
+    """One row per run: description, conditions and every measure; missing measures are empty."""
     groups = by_dataset(entries)
     return csv_text([_record(entry, groups[entry.dataset_key]) for entry in entries])
 
 
 def curves_csv(entries: Sequence[Entry]) -> str:
-    """One row a click of each run that has curves; an empty field for nan."""
+    """One row per click of each run with curves; nan is empty."""
     records = []
     for entry in entries:
         curves = {"mean_iou": entry.rows.miou, "mean_boundary_iou": entry.rows.boundary_miou}
@@ -116,23 +116,23 @@ def curves_csv(entries: Sequence[Entry]) -> str:
 
 
 def reference(entries: Sequence[Entry], leave_out: Sequence[str] = ()) -> dict[str, str]:
-    """The conditions that most runs share."""
+    """The most common combination of conditions."""
     conditions = (tuple(item for item in entry.conditions.items() if item[0] not in leave_out) for entry in entries)
     return dict(most_common(conditions))
 
 
 def most_common(values: Iterable[_Value]) -> _Value:
-    """The most frequent value; of equally frequent ones the first."""
+    """The most frequent value; ties go to the first."""
     return Counter(values).most_common(1)[0][0]
 
 
 def most_common_opencv(entries: Iterable[Entry]) -> str:
-    """The version of OpenCV that most runs were made with."""
+    """The most common OpenCV version."""
     return most_common(entry.conditions["OpenCV"] for entry in entries)
 
 
 def deviation(entry: Entry, shared: Mapping[str, str]) -> str:
-    """How a run's conditions differ from those given, such as `reference`; "" if they do not."""
+    """How a run's conditions differ from `shared`, such as `reference`; "" if they do not."""
     differing = [
         f"{key} {entry.conditions[key]} instead of {value}"
         for key, value in shared.items()
@@ -142,7 +142,7 @@ def deviation(entry: Entry, shared: Mapping[str, str]) -> str:
 
 
 def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
-    """Footnotes on a run's numbers where runs on several datasets share a row; a text may be ""."""
+    """Footnotes on a run's numbers in a row of several datasets; each may be ""."""
     subset, version = entry.conditions["samples"], entry.conditions["OpenCV"]
     return (
         ""
@@ -154,7 +154,7 @@ def notes_on_dataset(entry: Entry, opencv: str) -> tuple[str, ...]:
 
 
 def failures(entry: Entry) -> str:
-    """How many samples of a run failed or cannot be read, and the first reasons; "" if none."""
+    """The number of samples that failed or cannot be read, and the first reasons; "" if none."""
     unread, texts = set(entry.rows.unread), []
     for is_unread, head in (
         (False, "the method failed on {}, which count with an IoU of 0 from that click on"),
@@ -169,7 +169,7 @@ def failures(entry: Entry) -> str:
 
 
 def undefined(entry: Entry) -> str:
-    """Which samples of a run have an IoU over an empty union; "" if none."""
+    """The samples with an IoU over an empty union; "" if none."""
     names = [plain(name) for name in entry.rows.undefined]
     if not names:
         return ""
@@ -180,7 +180,7 @@ def undefined(entry: Entry) -> str:
 
 
 def ran_out(entry: Entry) -> str:
-    """How many samples of a run have fewer than `max_clicks` recorded clicks; "" if none."""
+    """The number of samples with fewer than `max_clicks` recorded clicks; "" if none."""
     few, most = entry.rows.ran_out, entry.rows.max_clicks
     if not few:
         return ""
@@ -203,7 +203,7 @@ def _table(
     before: Sequence[str],
     after: Sequence[str] = (),
 ) -> Table:
-    """A row for each run: descriptions, measures, more descriptions."""
+    """One row per run: descriptions, measures, more descriptions."""
     notes, shared, machine = Footnotes(), reference(entries), most_common(entry.execution for entry in entries)
     measures = [
         measure
@@ -225,7 +225,7 @@ def _table(
 
 
 def _described(entry: Entry, marks: tuple[str, ...]) -> dict[str, Cell]:
-    """Heading -> cell: what a run is and how it was made."""
+    """Descriptions of a run: heading -> cell."""
     samples, subset = f"{len(entry.rows.samples):,}", entry.conditions["samples"]
     if subset != "all":
         samples = f"{samples} of {entry.record.dataset.samples:,} ({subset})"

@@ -188,7 +188,7 @@ def test_the_report_has_a_column_of_its_own_for_them(runs: Path) -> None:
     [
         ("compare runs/BoxOfPoints runs/Discs", "there are no clicks"),
         ("failures runs/BoxOfPoints", "no clicks"),
-        ("report runs/BoxOfPoints --page --out page", "loop of clicks"),
+        ("report runs/BoxOfPoints --page --out page", "click loop"),
         (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --stop-at 0.9", "stop_at = 0.9: "),
         (f"run --method {TOY}:BoxOfPoints --dataset photos --out x --policy random", "policy = random: "),
         ("run --method odd.py:Odd --dataset photos --out x", "did you mean 'extreme-points'"),

@@ -1,4 +1,4 @@
-"""Ablations: a table's rows as trainings of one budget, the contrasts between them, and the record of a trained row."""
+"""Plans of ablations: rows trained at one budget, contrasts between rows, and the record of a trained row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from disbench.io.parquet import complaining
 from disbench.io.settings import Bounds, parse_json_table, settings_from
 
 RECORD = "row.json"
-"""The record of a row and a seed, beside `training/` and `runs/`."""
+"""The record of a row and seed, next to `training/` and `runs/`."""
 RUNS = "runs"
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Seed = Annotated[int, Bounds(0)]
@@ -27,9 +27,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """Shards that a row is trained on instead of the base training's: `folder`, `images` and `only` of its `shards`.
+    """Shards that replace the base training's: `folder`, `images` and `only` as in its `shards`.
 
-    A `recipe`, if any, makes them from `coco`, COCO instance annotations below the root of the datasets.
+    An optional `recipe` makes them from `coco`, COCO instance annotations below the root of the datasets.
     """
 
     folder: str
@@ -40,17 +40,17 @@ class RowShards:
 
     @property
     def command(self) -> str:
-        """The command that makes them, or ""."""
+        """The command that makes the shards, or ""."""
         return f"disbench sample {self.recipe} --coco {self.coco} --out {self.folder}" if self.recipe else ""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row of an ablation, named as its folder (lower-case letters, digits, hyphens); `paper`: its name in `reports/`.
+    """A row of an ablation; `name` is also its folder, `paper` the row's name in `reports/`.
 
-    `set` are differences from the base training, `method` options of the method, `option=value` each. `trained_as`
-    names another row whose network is measured, with `method`, instead of training one. `card` is the method's, instead
-    of that of the command.
+    `set` overrides the base training and `method` sets options of the method, each as `option=value`. `trained_as`
+    names a row whose network is measured (with this `method`) instead of training one. `card` replaces the method card
+    of the command.
     """
 
     name: str
@@ -64,10 +64,10 @@ class PlannedRow:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """The rows before (without) and after (with) one component, whose name it has.
+    """The rows without (`before`) and with (`after`) the component `name`.
 
     Attributes:
-        noc: the paper's difference of NoC@90, after minus before, if its text prints one and its table does not.
+        noc: the paper's difference in NoC@90, after minus before, if printed only in its text.
         source: where that number is printed.
     """
 
@@ -85,7 +85,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class PlannedDataset:
-    """A dataset to measure on: name or path of its card, or a folder; only every `every`-th sample is used."""
+    """A dataset to measure on (name or path of its card, or a folder), using every `every`-th sample."""
 
     name: str
     every: Positive = 1
@@ -93,11 +93,11 @@ class PlannedDataset:
 
 @dataclass(frozen=True, slots=True)
 class AblationPlan:
-    """A table's rows, how many steps each is trained, and on what it is measured; `name` is its folder's too.
+    """An ablation: its rows, the training steps of each, and the datasets to measure on; `name` is also its folder.
 
-    Signs of `contrasts` are compared with those of the paper's `table` in `reports/`. `budget` is the cost in words,
-    `set` are differences from the base training in all rows. `InputError` for a name that repeats, cannot be a
-    folder's, or refers to an unknown row.
+    Signs of `contrasts` are compared with those in the paper's `table` in `reports/`. `budget` is the cost in words;
+    `set` overrides the base training in all rows. `InputError` for a name that is repeated, invalid as a folder name,
+    or of an unknown row.
     """
 
     name: str
@@ -115,19 +115,19 @@ class AblationPlan:
         names = [row.name for row in self.rows]
         for name in (self.name, *names):
             if not _NAME.fullmatch(name) or names.count(name) > 1:
-                raise InputError(f"the name {name!r}: give each row its own, of lower-case letters, digits and hyphens")
+                raise InputError(f"invalid or repeated name {name!r}; use a unique one of a-z, 0-9 and hyphens")
         for row in self.rows:
             if row.trained_as and (row.set or row.shards or self.row(row.trained_as).trained_as):
                 raise InputError(
-                    f"row {row.name!r} is trained as {row.trained_as!r}: name a row that is trained itself, and "
-                    "leave its set and shards out"
+                    f"row {row.name!r} is trained as {row.trained_as!r}; name a row that is itself trained, and "
+                    "leave out set and shards"
                 )
         for contrast in self.contrasts:
             for name in contrast.rows:
                 self.row(name)
 
     def row(self, name: str) -> PlannedRow:
-        """The row of a name; `InputError` if there is none."""
+        """The row called `name`; `InputError` if unknown."""
         rows = {row.name: row for row in self.rows}
         if name not in rows:
             raise unknown_name("row", name, rows, self.name)
@@ -135,7 +135,7 @@ class AblationPlan:
 
 
 def load_plan(name: str) -> AblationPlan:
-    """The ablation of a name in `baselines/configs/ablations/` or of a TOML file; `InputError` if unknown or broken."""
+    """Load a plan by its name in `baselines/configs/ablations/` or path (TOML); `InputError` if unknown or invalid."""
     path = definitions.find("baselines/configs/ablations", name)
     return settings_from(AblationPlan, {"name": path.stem, **definitions.load(path)}, str(path))
 
@@ -153,12 +153,12 @@ class TrainingLength:
 
 @dataclass(frozen=True, slots=True)
 class RowRecord:
-    """A row with a seed: all that decides its numbers, except what its runs record themselves.
+    """The record of a row and seed: everything that determines its numbers and is not in the records of its runs.
 
     Attributes:
-        training: the settings that decide the network.
-        shards: name of a folder of shards -> its fingerprint.
-        method: options of the method, without paths of files.
+        training: the settings that determine the network.
+        shards: name of a shard folder -> fingerprint.
+        method: options of the method, without file paths.
     """
 
     ablation: str
@@ -170,10 +170,10 @@ class RowRecord:
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        _ = self.length  # refuses settings without it
+        _ = self.length  # raises if the settings lack it
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of its JSON file."""
+        """The content of the JSON file."""
         content: dict[str, Any] = json.loads(json.dumps({"format": self.format, **dataclasses.asdict(self)}))
         return content
 
@@ -197,22 +197,22 @@ def write_record(folder: Path, record: RowRecord) -> None:
 
 
 def read_record(folder: Path) -> RowRecord:
-    """The record in a folder; `InputError` if it is missing, damaged or of another version of disbench."""
+    """Read the record in a folder; `InputError` if missing, damaged or from another version of disbench."""
     path = folder / RECORD
     with complaining(path, "not the record of an ablation's row", "run the ablation again"):
         return settings_from(RowRecord, parse_json_table(path.read_bytes()), str(path))
 
 
 def recorded(folder: Path) -> list[Path]:
-    """The folders with a record, one for each row and seed, below an ablation's folder."""
+    """The folders with a record below an ablation's folder, one per row and seed."""
     return sorted(path.parent for path in folder.glob(f"*/seed-*/{RECORD}"))
 
 
 def chosen_datasets(plan: AblationPlan, names: Sequence[str], every: Sequence[str]) -> tuple[PlannedDataset, ...]:
-    """The datasets that a user names, or else the plan's; `every` is `DATASET=N` each: only every N-th sample.
+    """The datasets that the user names, else the plan's; each `every` is `DATASET=N`, to use every N-th sample.
 
     Raises:
-        InputError: text of another form, or a dataset that is not measured.
+        InputError: a malformed `every`, or one for a dataset that is not measured.
     """
     planned = {dataset.name: dataset.every for dataset in plan.datasets}
     chosen = {name: planned.get(name, 1) for name in names or planned}

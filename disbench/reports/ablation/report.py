@@ -1,4 +1,4 @@
-"""The report on an ablation: its measured rows, and the signs of its contrasts beside the paper's."""
+"""Report on an ablation: its measured rows, and the signs of its contrasts compared with the paper's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ROWS = (
 
 
 FIRST = replace(MEASURES["mean_iou_1"], by_sample=lambda rows: np.array([row[0] for row in rows.ious], np.float64))
-"""The IoU at click 1, of runs that stop early too."""
+"""IoU at click 1, available even if runs stop early."""
 
 
 class CellRun(NamedTuple):
@@ -55,7 +55,7 @@ class CellRun(NamedTuple):
 
 
 Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
-"""(row, dataset) -> seed -> its run."""
+"""(row, dataset) -> seed -> run."""
 
 
 def _title(measure: Measure) -> str:
@@ -69,14 +69,14 @@ def _key(measure: Measure) -> str:
 
 
 def _text(measure: Measure, value: float, *, sign: bool = False) -> str:
-    """A value, or with `sign` a difference, as tables print it."""
+    """A value, or a difference with its `sign`, formatted for tables."""
     size = f"{abs(value):.{ {'clicks': 2, 'samples': 1}.get(measure.unit, 3) }f}"
     before = "−" if value < 0 else "+" if sign else ""
     return f"{before}{size}" if float(size) else size
 
 
 def values_of(runs: Sequence[CellRun], measure: Measure) -> FloatArray:
-    """A measure of each seed and sample, (seeds, samples), 1 for a failure; `UnavailableError` if there is none."""
+    """A measure as float64 (seeds, samples), 1 for a failure; `UnavailableError` if it is missing."""
     assert measure.by_sample is not None
     found = np.stack([np.asarray(measure.by_sample(run.entry.rows), dtype=np.float64) for run in runs])
     if not np.isfinite(found).all():
@@ -86,7 +86,7 @@ def values_of(runs: Sequence[CellRun], measure: Measure) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over seeds and samples (for failures, their number), and its 95 % intervals as in `_HOW`."""
+    """Mean over seeds and samples (for failures, their number), with 95 % intervals as in `_HOW`."""
 
     mean: float
     samples: tuple[float, float]
@@ -112,7 +112,7 @@ def estimate(values: npt.ArrayLike, measure: Measure) -> Estimate:
     given = np.asarray(values, dtype=np.float64)
     seeds, samples = given.shape
     scale = samples if measure.unit == "samples" else 1
-    low, high = bootstrap_interval(given.sum(axis=0))  # sums of whole numbers, unlike means, are exact
+    low, high = bootstrap_interval(given.sum(axis=0))  # integer sums are exact, means are not
     means = given.mean(axis=1) * scale
     mean, over_seeds = float(means.mean()), None
     if seeds > 1:
@@ -125,13 +125,13 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     """The finished runs in an ablation's folder.
 
     Raises:
-        InputError: nothing is finished, a run or record is damaged, or budgets, samples or protocols differ.
+        InputError: no run is finished, a run or record is damaged, or budgets, samples or protocols differ.
     """
     records = {
         run.parent: read_record(cell) for cell in recorded(folder) for run in sorted(cell.glob(f"{RUNS}/*/{RUN}"))
     }
     if not records:
-        raise InputError(f"{folder}: no row of an ablation is finished here; run disbench ablate to the end")
+        raise InputError(f"{folder}: contains no finished row of an ablation; run disbench ablate to the end")
     found: dict[tuple[str, str], dict[int, CellRun]] = {}
     first_of: dict[str, CellRun] = {}
     for entry in read_entries(find_runs(list(records))):
@@ -140,15 +140,15 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
         for name, value in own.record.method.items():
             if options.get(name) != value:
                 raise InputError(
-                    f"{place}: {name} = {options.get(name)!r}, where its row has {value!r}; run the ablation again "
+                    f"{place}: {name} = {options.get(name)!r}, but its row has {value!r}; run the ablation again "
                     "with --existing overwrite"
                 )
         first = first_of.setdefault(entry.dataset, own)
         one = next(iter(first_of.values()))
         if own.record.length != one.record.length:
             raise InputError(
-                f"{place} is trained for {own.record.budget} and {one.entry.run.folder} for {one.record.budget}; rows "
-                "are compared at one budget: name another --out for the other"
+                f"{place} was trained for {own.record.budget}, but {one.entry.run.folder} for {one.record.budget}; "
+                "rows are compared at one budget, so use another --out for each"
             )
         if _how(entry) != _how(first.entry):
             raise InputError(
@@ -166,7 +166,7 @@ def _how(entry: Entry) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PaperDifference:
-    """The paper's numbers of a contrast or "", after minus before, and the source if that is not the table."""
+    """The paper's numbers for a contrast or "", after minus before, and the source if it is not the table."""
 
     before: str = ""
     after: str = ""
@@ -180,7 +180,7 @@ class PaperDifference:
 
     @property
     def text(self) -> str:
-        """As tables print it."""
+        """The difference, formatted for tables."""
         if self.difference is None:
             return NOT_PRINTED
         return f"{self.difference:+}".replace("-", "−") if self.difference else str(self.difference)
@@ -188,13 +188,13 @@ class PaperDifference:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """A measured difference beside the printed one.
+    """A measured difference compared with the printed one.
 
     Attributes:
-        dataset: name of its card.
-        before: mean of the row without the component, or None; `after` of the row with it.
+        dataset: name of the dataset card.
+        before: mean of the row without the component, or None; `after` is the row with it.
         ours: after minus before, or None.
-        seeds: those that both rows have.
+        seeds: seeds that both rows have.
         missing: why there is no difference, or "".
     """
 
@@ -211,13 +211,13 @@ class Sign:
 
     @property
     def agreement(self) -> str:
-        """Whether the mean has the printed sign, significant or not; "" where one of the two is missing."""
+        """Whether the mean has the printed sign, significant or not; "" if either is missing."""
         side = 0 if self.ours is None else (self.ours.mean > 0) - (self.ours.mean < 0)
         return "" if not side or not self.paper.side else "same" if side == self.paper.side else "opposite"
 
     @property
     def finding(self) -> str:
-        """As `_HOW` explains."""
+        """The finding, as defined in `_HOW`."""
         if self.ours is None:
             return self.missing
         if not self.ours.side:
@@ -229,7 +229,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class MeasuredAblation:
-    """A plan with its measured rows, and the paper's table if there is one."""
+    """A plan with its measured rows and the paper's table, if any."""
 
     plan: AblationPlan
     paper: PaperTable | None
@@ -237,19 +237,19 @@ class MeasuredAblation:
 
     @cached_property
     def measures(self) -> list[Measure]:
-        """Those of the paper's table, NoC@90, NoF@90, and the IoU at the first click."""
+        """The measures of the paper's table, NoC@90, NoF@90, and the IoU at click 1."""
         printed = {measure.name for measure in self.paper.measures} if self.paper else set()
         return [*(MEASURES[name] for name in sorted(printed | {"noc_90", "nof_90_ritm"})), FIRST]
 
     @cached_property
     def datasets(self) -> list[str]:
-        """The measured datasets, the plan's first."""
+        """The measured datasets, those of the plan first."""
         measured = [dataset for _, dataset in self.results]
         return list(dict.fromkeys([*(d.name for d in self.plan.datasets if d.name in measured), *measured]))
 
     @cached_property
     def signs(self) -> list[Sign]:
-        """Every contrast, dataset and measure; `InputError` if the plan names a row that the paper's table lacks."""
+        """One per contrast, dataset and measure; `InputError` if the plan names a row that the paper's table lacks."""
         return [self._sign(*place) for place in product(self.plan.contrasts, self.datasets, self.measures)]
 
     def _sign(self, contrast: Contrast, dataset: str, measure: Measure) -> Sign:
@@ -281,7 +281,7 @@ class MeasuredAblation:
         if self.paper is None or not row:
             return ""
         if row not in self.paper.rows:
-            raise InputError(f"{self.paper.name}: no row {row!r}; correct the ablation that names it")
+            raise InputError(f"{self.paper.name}: has no row {row!r}; correct the ablation that names it")
         columns = {(one.dataset.card, one.name): one.column for one in self.paper.measures}
         return self.paper.printed(row).numbers.get(columns.get((dataset, measure.name), ""), "")
 
@@ -289,7 +289,7 @@ class MeasuredAblation:
 def report_ablation(plan: AblationPlan, folder: Path) -> Report:
     """Write `signs-NAME.md`, `signs-NAME.csv` and `rows-NAME.csv` from the results in a folder into its `report/`.
 
-    `InputError` if nothing is finished, or rows cannot be compared.
+    `InputError` if no run is finished, or rows cannot be compared.
     """
     paper = read_definition(PaperTable, plan.table) if plan.table else None
     ablation = MeasuredAblation(plan, paper, read_results(folder))
@@ -300,7 +300,7 @@ def report_ablation(plan: AblationPlan, folder: Path) -> Report:
     }
     lines = []
     for sign in _measured(ablation.signs):
-        if sign.measure.name == "noc_90":  # of each contrast and dataset
+        if sign.measure.name == "noc_90":  # one line per contrast and dataset
             measured = sign.missing if sign.ours is None else _text(sign.measure, sign.ours.mean, sign=True)
             found = "" if sign.ours is None else f" ({sign.finding})"
             lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, paper {sign.paper.text}{found}")
@@ -331,13 +331,13 @@ def _page(ablation: MeasuredAblation) -> str:
 
 
 def _measured(signs: Sequence[Sign]) -> list[Sign]:
-    """The signs of contrasts with a difference on some dataset."""
+    """The signs of contrasts with a difference on any dataset."""
     contrasts = [sign.contrast for sign in signs if sign.ours is not None]
     return [sign for sign in signs if sign.contrast in contrasts]
 
 
 def _unmeasured(signs: Sequence[Sign]) -> str:
-    """A sentence on the contrasts without a difference."""
+    """A sentence that lists the contrasts without a difference."""
     measured = [sign.contrast for sign in _measured(signs)]
     names = dict.fromkeys(sign.contrast.name for sign in signs if sign.contrast not in measured)
     return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
@@ -439,7 +439,7 @@ def _sign_record(ablation: str, sign: Sign) -> dict[str, Any]:
 
 
 def _row_records(ablation: MeasuredAblation) -> Iterator[dict[str, Any]]:
-    """A record for each row, seed, dataset and measure."""
+    """One record per row, seed, dataset and measure."""
     for (row, dataset), runs in ablation.results.items():
         for (seed, run), measure in product(sorted(runs.items()), ablation.measures):
             value, missing = None, ""

@@ -119,7 +119,7 @@ def test_another_dataset_or_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", [{"x": 100_000}, {"y": -1}, {"height": 7}, {"click": 9}, {"kept": 3}])
 def test_rows_that_are_no_clicks_on_the_image(tmp_path: Path, column: dict[str, int]) -> None:
     run = damaged(write_photo_run(tmp_path / "run"), **column)
-    with pytest.raises(InputError, match="row 3: not a click on its image"):
+    with pytest.raises(InputError, match="row 3: not a valid click on the"):
         read_samples(run, photos(), NAMES)
 
 
