@@ -1,4 +1,4 @@
-"""Commands for cards and what they name: data, methods, and recorded clicks."""
+"""Commands for datasets, methods and recorded clicks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from disbench.io import addresses
 
 data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=True)
 methods_app = typer.Typer(help="List methods, show their cards, install and check them.", no_args_is_help=True)
-clicks_app = typer.Typer(help="Read clicks that people made.", no_args_is_help=True)
+clicks_app = typer.Typer(help="Import clicks recorded from people.", no_args_is_help=True)
 CardArgument = Annotated[str, arg("Name of a card, or your own card.toml.")]
 WhichOption = Annotated[
     str, opt("Trained network of the card (disbench methods show; default: its first).", "--variant")
@@ -46,19 +46,19 @@ def data_verify(
 @data_app.command("fetch")
 def data_fetch(
     dataset: CardArgument,
-    no_hash: Annotated[bool, opt("Accept files without a hash, or of another content; print it.", "--no-hash")] = False,
+    no_hash: Annotated[bool, opt("Accept files without a hash or with another; print it.", "--no-hash")] = False,
     existing: common.ExistingOption = "resume",
     data: common.DataOption = None,
 ) -> None:
-    """Download a dataset, resumable and checked by its hash, from the first address on its card that serves."""
+    """Download a dataset from the first working address on its card, resumable and verified by hash."""
     from disbench.datasets.fetch import fetch
 
     say_all(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
 
 
 @data_app.command("check-links")
-def data_check_links(dataset: Annotated[Texts, arg("Names of cards, or card.toml; all without.")] = None) -> None:
-    """Ask every address of the cards whether it is alive, without fetching; exit code 1 if a file has none that is."""
+def data_check_links(dataset: Annotated[Texts, arg("Names of cards, or card.toml (default: all).")] = None) -> None:
+    """Check every address on the cards without downloading; exit code 1 if a file has no working address."""
     from disbench.datasets.fetch import check_links
 
     alive: dict[tuple[str, str], bool] = {}
@@ -106,9 +106,9 @@ def methods_fetch(method: CardArgument) -> None:
 def methods_install(
     method: CardArgument,
     variant: WhichOption = "",
-    checkpoint: Annotated[Path | None, given("Use this file of the trained weights instead of fetching them.")] = None,
+    checkpoint: Annotated[Path | None, given("Use this file of trained weights instead of downloading them.")] = None,
 ) -> None:
-    """Install a published system: its code, an environment, trained weights; can be interrupted and repeated."""
+    """Install a published system: code, environment and trained weights; resumable."""
     from disbench.baselines.installs import install
 
     given = None if checkpoint is None else addresses.here(checkpoint)
@@ -128,7 +128,7 @@ def methods_installed() -> None:
 
 @methods_app.command("remove")
 def methods_remove(method: CardArgument) -> None:
-    """Remove an installed system, and the environments that no other one uses."""
+    """Remove an installed system, and environments that no other system uses."""
     from disbench.baselines.installs import remove
 
     remove(method, report=say)
@@ -136,7 +136,7 @@ def methods_remove(method: CardArgument) -> None:
 
 @methods_app.command("check")
 def methods_check(method: CardArgument, variant: WhichOption = "", set_: common.SetOption = None) -> None:
-    """Try an installed system on an embedded photo with three clicks, and say whether it works."""
+    """Run an installed system on an embedded photo with three clicks, and print whether it works."""
     from disbench.harness.predict import check_method
 
     verdict = check_method(method, variant, set_ or [])
@@ -156,17 +156,17 @@ def clicks_import(
         Literal["rclicks", "csv", "recording", "scribbles"],
         arg("RClicks' clicks.csv, any CSV, Parquet of the demo or another tool, or scribbles."),
     ],
-    file: Annotated[Path, arg("The file; of scribbles the folder.", parser=path)],
+    file: Annotated[Path, arg("The file; for scribbles, the folder.", parser=path)],
     dataset: common.NamedDatasetOption,
     out: Annotated[Path, written("Parquet file to write.")],
     missing: Annotated[Literal["error", "drop"], opt("What to do with clicks on unknown samples.")] = "error",
     scale: Annotated[
-        Literal["full", "none"], opt("Clicks measured on another size: scale them, or not (RClicks).")
+        Literal["full", "none"], opt("Clicks measured at another image size: scale them, or not (RClicks).")
     ] = "full",
     dataset_option: common.DatasetSetOption = None,
     data: common.DataOption = None,
 ) -> None:
-    """Turn recorded clicks of other tools into a file for `run --policy replay:FILE` and `run --task first-clicks`."""
+    """Convert clicks recorded by other tools to a file for `run --policy replay:FILE` and `run --task first-clicks`."""
     from disbench.datasets.cards import open_dataset
     from disbench.datasets.click_import import import_clicks
 

@@ -1,4 +1,4 @@
-"""Leaderboards: run a plan, check a submission, build the report; and results of others that are imported."""
+"""Commands for leaderboards (run a plan, check a submission, build the report), and import of other tools' results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from disbench.io import addresses
 leaderboard_app = typer.Typer(
     help="Run a table's rows, check submissions, build the leaderboard.", no_args_is_help=True
 )
-import_app = typer.Typer(help="Read results of other tools.", no_args_is_help=True)
+import_app = typer.Typer(help="Import results of other tools.", no_args_is_help=True)
 
 
 @leaderboard_app.command("run")
@@ -23,7 +23,7 @@ def leaderboard_run(
     plan: Annotated[str, arg("Name of a plan (--list), or your own plan.toml.")],
     out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
     only: Annotated[Texts, opt("Only these rows: DATASET/NAME, with * for any letters; may be repeated.")] = None,
-    dry_run: Annotated[bool, opt("Print rows, downloads and hours, and do nothing.", "--dry-run")] = False,
+    dry_run: Annotated[bool, opt("Only print rows, downloads and estimated hours.", "--dry-run")] = False,
     set_: Annotated[
         Texts, opt("Set an option of all methods that have it: device=cuda; may be repeated.", "--set")
     ] = None,
@@ -33,13 +33,13 @@ def leaderboard_run(
     gpus_per_worker: common.GpusOption = 0.0,
     threads: common.ThreadsOption = 1,
     timeout: common.TimeoutOption = 60.0,
-    existing: Annotated[Literal["resume", "overwrite"], opt("What to do with rows done, or under way.")] = "resume",
+    existing: Annotated[Literal["resume", "overwrite"], opt("What to do with rows done or in progress.")] = "resume",
     data: common.DataOption = None,
     _list: Annotated[bool, common.list_option("reports/plans", "List the plans.")] = False,
 ) -> None:
-    """Do all rows of a plan: install, fetch, run, pack; then report them. The same command resumes.
+    """Execute all rows of a plan: install, download, run, pack; then report. The same command resumes.
 
-    A row that fails stops no other; the exit code is then 1.
+    A failed row does not stop the others; the exit code is then 1.
     """
     from disbench.harness.plan import RUNS, Conduct, jobs_of, preview, read_failures, read_plan, run_plan
     from disbench.reports.paper.figures import build_leaderboard
@@ -63,12 +63,12 @@ def leaderboard_run(
 @leaderboard_app.command("check")
 def leaderboard_check(
     submission: Annotated[Path, arg("A packed run.", parser=path)],
-    dataset: Annotated[str | None, opt("The run's dataset, if its name alone does not find it.")] = None,
+    dataset: Annotated[str | None, opt("The run's dataset, if its name alone does not identify it.")] = None,
     data: common.DataOption = None,
 ) -> None:
-    """Say yes or no to a packed run: every number, click and IoU recomputed on the same dataset.
+    """Accept or reject a packed run, after recomputing every number, click and IoU on the same dataset.
 
-    The exit code is 0 for yes and 2 for no.
+    Prints yes or no; the exit code is 0 for yes and 2 for no.
     """
     from disbench.harness.archive import read_packed
     from disbench.harness.verification import verify_run
@@ -98,18 +98,18 @@ def import_ious(
     method: Annotated[str, opt("Card of the method (disbench methods list), or any name.")],
     dataset: common.NamedDatasetOption,
     out: Annotated[Path, written("Folder of the run.")],
-    variant: Annotated[str, opt("Which of the card's trained networks it is (default: not stated).")] = "",
+    variant: Annotated[str, opt("Which of the card's trained networks was used (default: not stated).")] = "",
     set_: Annotated[Texts, opt("Record an option of the method: option=value; may be repeated.", "--set")] = None,
     dataset_option: common.DatasetSetOption = None,
     protocol: Annotated[str, opt("How its code evaluates (disbench run --list-protocols).")] = "ritm",
     stop_at: Annotated[
         float | None, opt("IoU at which samples ended (its --target-iou; --iou-analysis: none).")
     ] = None,
-    max_clicks: Annotated[int | None, opt("Its cap on clicks (default: those of the longest sample).", min=1)] = None,
-    existing: Annotated[Literal["fail", "overwrite"], opt("What to do with a run that is there.")] = "fail",
+    max_clicks: Annotated[int | None, opt("Its cap on clicks (default: clicks of the longest sample).", min=1)] = None,
+    existing: Annotated[Literal["fail", "overwrite"], opt("What to do with an existing run.")] = "fail",
     data: common.DataOption = None,
 ) -> None:
-    """Import the IoUs that the evaluation of RITM's family saved, for tables and curves beside new runs."""
+    """Import IoUs saved by the evaluation of RITM and its descendants, for tables and curves beside new runs."""
     from disbench.baselines.cards import card_names, load_card
     from disbench.datasets.cards import open_dataset
     from disbench.harness.presets import load_preset
@@ -119,7 +119,7 @@ def import_ious(
     card = load_card(method) if method in card_names() or method.endswith(".toml") else None
     if variant:
         if card is None:
-            raise InputError(f"{method}: there is no such card, so it has no variants; leave --variant out")
+            raise InputError(f"{method}: no such card, so it has no variants; leave --variant out")
         card = card.trained_as(card.variant(variant))
     run = make(
         addresses.here(file),

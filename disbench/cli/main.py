@@ -1,4 +1,4 @@
-"""The command line: every command is a thin call of a library function, imported where it is used."""
+"""The command line: every command is a thin call of a library function, imported on use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ methods_app.command("profile")(profile)
 
 
 def app_for(asked: str | None = None) -> typer.Typer:
-    """The command line; where one command is asked for, the others have no options: reading them all takes long."""
+    """Build the command line; if `asked` names a command, others are only listed: parsing all options takes long."""
     program = typer.Typer(
         help="Datasets of diverse ground truth and an exact benchmark for click-based segmentation.",
         no_args_is_help=True,
@@ -64,14 +64,14 @@ def app_for(asked: str | None = None) -> typer.Typer:
 
 
 def _nothing() -> None:
-    """Stands for a command that is only listed."""
+    """Placeholder for a command that is only listed."""
 
 
 app = app_for()
 
 
 def main() -> None:
-    """Entry point: one-line errors and exit code 2 for what a user can fix."""
+    """Entry point; errors that a user can fix give one line and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -91,13 +91,13 @@ def main() -> None:
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except SystemExit as ended:
-        if ended.code == _INTERRUPTED:  # typer turns Ctrl-C into this
+        if ended.code == _INTERRUPTED:  # typer's exit code for Ctrl-C
             print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
         raise
 
 
 def _environment_problem(error: Exception) -> str | None:
-    """What is wrong with the installed packages, one line; None if an error has another cause."""
+    """One line about incompatible installed packages; None if the error has another cause."""
     from importlib import metadata
 
     from packaging.requirements import Requirement

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
     from disbench.io.definitions import Kind
 
 FAILED_SAMPLES = 1
-"""Exit code of a run that is finished, with samples on which the method failed or that cannot be read."""
-BAD_INPUT = 2  # exit code of a command that was refused, or whose check does not hold
+"""Exit code of a finished run with samples on which the method failed or that cannot be read."""
+BAD_INPUT = 2  # exit code of a rejected command or a failed check
 
 
 def path(text: str) -> Path:
-    """Parse an input: a path, or an address as the path of its local copy, which is made later."""
+    """Parse an input: a path, or an address as the path of its local copy, which is not made yet."""
     try:
         return addresses.path_of(text)
-    except InputError as error:  # typer takes it for the error of a conversion otherwise, and rewrites it
+    except InputError as error:  # typer would rewrite other errors
         raise typer.BadParameter(str(error)) from error
 
 
 def local_path(text: str) -> Path:
-    """Parse an output that is written to this machine only."""
+    """Parse an output that must be on this machine."""
     if addresses.is_address(text):
-        raise typer.BadParameter(f"{text}: written on this machine alone; name a path, and copy it there yourself")
+        raise typer.BadParameter(f"{text}: only written locally; give a path, and copy the result yourself")
     return Path(text)
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a line, with addresses in place of the paths of their local copies."""
+    """Print a line, replacing paths of local copies by their addresses."""
     typer.echo(addresses.with_addresses(str(text)), err=err)
 
 
 def say_all(lines: Iterable[object], *, err: bool = False) -> None:
-    """Print lines as `say` does."""
+    """Print lines with `say`."""
     for line in lines:
         say(line, err=err)
 
 
 def command_line() -> str:
-    """The command as typed, without the path of the program."""
+    """The command as typed, without the program's path."""
     return shlex.join(["disbench", *sys.argv[1:]])
 
 
@@ -62,7 +62,7 @@ def described_line(name: str, content: Mapping[str, Any]) -> str:
 
 
 def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]], str] = described_line) -> Any:
-    """An option `--list`, which prints a line for each definition of a kind and exits; `words` are its help."""
+    """An option `--list` that prints one line per definition of a kind and exits; `words` is its help."""
 
     def show(asked: bool) -> None:
         if not asked:
@@ -77,22 +77,22 @@ def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]],
 
 
 def opt(words: str, *names: str, **more: Any) -> Any:
-    """An option; `words` are its help."""
+    """An option; `words` is its help."""
     return Option(*names, help=words, **more)
 
 
 def arg(words: str, **more: Any) -> Any:
-    """An argument; `words` are its help."""
+    """An argument; `words` is its help."""
     return Argument(help=words, **more)
 
 
 def given(words: str, *names: str, **more: Any) -> Any:
-    """An option that names an input."""
+    """An option for an input path."""
     return opt(words, *names, parser=path, **more)
 
 
 def written(words: str) -> Any:
-    """An option that names an output of this machine."""
+    """An option for a local output path."""
     return opt(words, parser=local_path)
 
 
@@ -104,10 +104,10 @@ _DATASETS = "Root of the datasets; relative paths are looked up there too."
 _METHODS = "Name of a card (disbench methods list), your own card.toml, package.module:Name or path/to/file.py:Name."
 _VARIANT = (
     "An installed variant of a published system (disbench methods install): its repository, Python and checkpoint; "
-    "--set comes before it."
+    "--set overrides them."
 )
-_EXIF = "A photo's EXIF orientation: ignore it (the pixels as stored), or apply it as viewers do."
-_ADDRESS = "Address of the Ray cluster; auto: the one that this machine belongs to (default: start one here)."
+_EXIF = "EXIF orientation of photos: ignore it (pixels as stored), or apply it as image viewers do."
+_ADDRESS = "Address of the Ray cluster; auto: the one this machine belongs to (default: start one here)."
 _WORKERS = "Worker processes; results do not depend on them (default: one per core, or what the cluster fits)."
 
 DataOption = Annotated[Path | None, given(_DATASETS, "--data", envvar="DISBENCH_DATA")]
@@ -134,7 +134,7 @@ TimeoutOption = Annotated[float, opt("Seconds that one call of the method may ta
 
 
 def spec_of(method: str, variant: str | None, settings: list[str] | None) -> MethodSpec:
-    """The method that `--method`, `--variant` and `--set` name."""
+    """The method given by `--method`, `--variant` and `--set`."""
     from disbench.baselines.cards import method_spec
     from disbench.baselines.installs import overrides, require_installed
 
@@ -143,14 +143,14 @@ def spec_of(method: str, variant: str | None, settings: list[str] | None) -> Met
 
 
 def images_at(text: str | None) -> Path | str | None:
-    """What `--images` names: a folder, the embedded photos, or nothing."""
+    """Value of `--images`: a folder, the embedded photos, or None."""
     from disbench.harness.set_source import EMBEDDED
 
     return text if text in (None, EMBEDDED) else path(text)
 
 
 def photos_of(images: Iterable[Path], exif: Exif) -> list[Path]:
-    """Photos on this machine; says which of them viewers turn, if they are not."""
+    """Local paths of photos; notes any whose EXIF orientation is ignored."""
     from disbench.datasets.images import turned
 
     photos = [addresses.here(image) for image in images]
@@ -160,7 +160,7 @@ def photos_of(images: Iterable[Path], exif: Exif) -> list[Path]:
 
 
 def echo_left_out(counts: Mapping[str, int]) -> None:
-    """Print what of a dataset was left out, and which declared links were changed, the most frequent first."""
+    """Print what was left out of a dataset, and which declared links were changed, most frequent first."""
     from disbench.core.scenes import LINK
 
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):

@@ -1,4 +1,4 @@
-"""`disbench quickstart`: the main job, on the embedded photos, for a newcomer to look at."""
+"""`disbench quickstart`: a tour of the main features on the embedded photos."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.statistics import as_text, statistics
 
-PICTURED = 3  # samples of each run that are shown because they are never solved, and as many because they take long
+PICTURED = 3  # samples per run shown because they are never solved, and as many because they take long
 RECIPES = ("lvis-hierarchy", "coco-lvis-proximity")
 METHODS = ("disk", "geodesic", "grabcut")
-EVERY = 24  # of the photos' 257 objects every so-many-th is segmented: enough to see the methods apart in a minute
+EVERY = 24  # every n-th of the photos' 257 objects is segmented: enough to tell the methods apart in a minute
 
 
 def quickstart(out: Path, existing: Existing = "resume") -> list[Path]:
-    """Shards of the embedded photos with statistics and contact sheets; then a benchmark on them, with its report.
+    """Make shards of the embedded photos, with statistics and contact sheets, then a benchmark with its report.
 
     Each recipe and each run gets a folder in `out`. Returns the files to look at.
     """

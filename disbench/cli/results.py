@@ -1,4 +1,4 @@
-"""Commands on stored runs: report, ambiguity, pack, verify, compare, failures, reproduce, published."""
+"""Commands for stored runs: report, ambiguity, pack, verify, compare, failures, reproduce, published."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ambiguity(
     out: Annotated[Path, written("Folder for the report.")] = Path("ambiguity"),
     shards: Annotated[Paths, given("Shards that the runs used, to draw their sets; may be repeated.")] = None,
     images: common.ImagesOption = None,
-    pictures: Annotated[int, opt("With --shards: sets drawn for each dataset.", min=1, max=50)] = 4,
+    pictures: Annotated[int, opt("With --shards: number of sets drawn per dataset.", min=1, max=50)] = 4,
     seed: Annotated[int, opt("Seed for choosing the pictures.", min=0)] = 0,
     data: common.DataOption = None,
 ) -> None:
@@ -56,9 +56,9 @@ def ambiguity(
 def pack(
     run: Annotated[Path, arg("Folder of a finished run.", parser=path)],
     out: Annotated[
-        Path | None, written("The archive, NAME.zip (default: beside the folder; for an address, here).")
+        Path | None, written("The archive, NAME.zip (default: beside the folder; for an address, in this folder).")
     ] = None,
-    without_masks: Annotated[bool, opt("Leave masks out; verify can then check less.", "--without-masks")] = False,
+    without_masks: Annotated[bool, opt("Leave masks out, so that verify checks less.", "--without-masks")] = False,
 ) -> None:
     """Pack a finished run into one file for submission."""
     from disbench.harness.archive import ENDING
@@ -73,7 +73,7 @@ def pack(
 def verify(
     place: Annotated[Path, arg("A run's folder, a packed run, or a folder of shards.", metavar="DIR", parser=path)],
     dataset: Annotated[
-        str | None, opt("The run's dataset (card, folder, shards), if its name does not find it.")
+        str | None, opt("The run's dataset (card, folder, shards), if its name does not identify it.")
     ] = None,
     images: common.ImagesOption = None,
     quick: Annotated[bool, opt("Shards: compare files with the manifest; skip masks and sets.", "--quick")] = False,

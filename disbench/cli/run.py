@@ -1,4 +1,4 @@
-"""Commands that ask a method: run, predict, speed, demo."""
+"""Commands that run a method: run, predict, speed, demo."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _TASK = (
 )
 _MOVE = "With --task diverse: also move each click by this many pixels in 8 directions to test stability; 0: off."
 _GRANULARITY = (
-    "With --task intents, for methods that take the size of the wanted mask relative to its whole: tell them nothing, "
-    "the truth, or that one of ten which needs the fewest clicks to an IoU of 0.90 (or 0.85)."
+    "With --task intents, for methods that take the size of the wanted mask relative to its whole: pass nothing, the "
+    "truth, or the one of ten values that needs the fewest clicks to an IoU of 0.90 (or 0.85)."
 )
 _PROTOCOL = (
-    "Evaluate as the code of a paper does (--list-protocols), or as your own protocol.toml says; other options come "
-    "before it."
+    "Evaluate like the code of a paper (--list-protocols), or according to your own protocol.toml; other options "
+    "override it."
 )
 _SELECTION = (
-    "Which candidate is kept: the best by IoU with the target at click 1 (then the method's own choice), the best at "
+    "Which candidate to select: the best by IoU with the target at click 1 (then the method's own choice), the best at "
     "every click, or the method's highest score (default: the protocol's, oracle-first)."
 )
 _POLICY = (
@@ -52,7 +52,7 @@ _MAX_CLICKS = (
     "once."
 )
 _SETS = ("--shards", "--images", "--sets", "--min-members", "--split")
-_NAMED = 5  # samples that a message names
+_NAMED = 5  # samples listed in a message
 
 
 def _show_protocols(asked: bool) -> None:
@@ -150,7 +150,7 @@ def run(
         initial_masks=initial_masks == "use",
     )
     asked: Task
-    if task == "diverse":  # no candidate is kept, so kept masks are all masks
+    if task == "diverse":  # no candidate is selected, so "kept" stores all masks
         asked = SetTask(SetProtocol(clicks, seed, move, conduct.threshold), "none" if store == "none" else "all")
     elif task == "first-clicks":
         asked, store = FirstClicksTask.of(conduct.policy, conduct.threshold), "none"
@@ -210,11 +210,11 @@ _WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
     "first-clicks": ("samples", "first clicks", "report", "count with an IoU of 0"),
     "diverse": ("sets", "clicks (moved ones among them)", "ambiguity", "count as not covered"),
 }
-"""How a task's samples and answers are called, the command that reports them, and how a failure counts."""
+"""Names of a task's samples and answers, the command that reports them, and how a failure counts."""
 
 
 def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> None:
-    """`InputError` unless options and task go together; `typed`: option -> whether it was typed."""
+    """Raise `InputError` unless options and task fit; `typed`: option -> whether it was given."""
     if task in ("targets", "first-clicks"):
         if not typed["--dataset"]:
             raise InputError("--dataset is missing: name a card (disbench data list), your own card.toml, or a folder")
@@ -226,7 +226,7 @@ def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> Non
         if typed["--split"] and (typed["--sets"] or typed["--min-members"]):
             raise InputError("--split says which sets are taken; leave out --sets and --min-members")
         if not typed["--shards"] or typed["--dataset"] or typed["--dataset-option"]:
-            raise InputError(f"--task {task}: name a folder of shards with --shards, and no --dataset")
+            raise InputError(f"--task {task}: give a folder of shards with --shards, and no --dataset")
     if budget and task != "targets":
         raise InputError(f"--task {task}: a method that gets all its points at once has no first click")
     if task == "first-clicks" and not typed["--policy"]:
@@ -234,11 +234,11 @@ def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> Non
     fitting = {"diverse": _SETS, "first-clicks": ("--dataset", "--dataset-option", "--policy")}.get(task, typed)
     for option in typed:
         if typed[option] and option not in fitting:
-            raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {task}")
+            raise InputError(f"{option} is for loops of clicks; leave it out with --task {task}")
 
 
 def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None:
-    """Print which samples failed and why, and exit; `counted` says how they count, `verify` what finds bad files."""
+    """Print failed samples and why, and exit; `counted` says how they count, `verify` how to find bad files."""
     unread = result.unread
     failed = [failure for failure in result.failed if failure not in unread]
     if failed:
@@ -270,7 +270,7 @@ def predict(
     variant: common.VariantOption = None,
     set_: common.SetOption = None,
     keep: Annotated[
-        int | None, opt("Candidate to keep after click 1, from 0 (default: the highest score).", min=0)
+        int | None, opt("Index of the candidate to keep after click 1, from 0 (default: highest score).", min=0)
     ] = None,
     threshold: common.ThresholdOption = None,
     every: Annotated[bool, opt("Also write every candidate and an overlay, and print scores.", "--all")] = False,
@@ -284,15 +284,15 @@ def predict(
     from disbench.harness.protocol import recorded_clicks
 
     if (recorded is None) == (not click) or (sample is not None and recorded is None):
-        raise InputError("give clicks, either by --click or by --recorded (with --sample where it has several)")
+        raise InputError("give clicks, either with --click or with --recorded (and --sample if it has several)")
     clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     pixels = read_rgb(addresses.here(image), exif)
     (photo,) = common.photos_of([image], exif)
     if out.exists() and out.samefile(photo):
-        raise InputError(f"{out}: this is the image itself, and would be lost; name another file with --out")
+        raise InputError(f"{out}: is the image itself and would be overwritten; use another --out")
     spec = common.spec_of(method, variant, set_)
     cut = spec.threshold if threshold is None else threshold
-    with contextlib.chdir(os.curdir):  # a method may go to another folder
+    with contextlib.chdir(os.curdir):  # the method may change folders
         answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
     write_png(out, answer.mask)
     typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
@@ -317,10 +317,10 @@ def speed(
         Literal["sat"], opt("sat: open, and 256 first clicks on a grid (SegNext).", "--protocol")
     ] = "sat",
     repeats: Annotated[int, opt("Repeats, after a warm-up; the median and the range are shown.", min=1)] = 5,
-    clicks: Annotated[int, opt("Clicks of the loop that is timed click by click.", min=1, max=256)] = 20,
+    clicks: Annotated[int, opt("Clicks in the loop that is timed per click.", min=1, max=256)] = 20,
     threads: common.ThreadsOption = 1,
 ) -> None:
-    """Time a method on one image: SAT latency, and milliseconds by the number of the click."""
+    """Time a method on one image: SAT latency, and milliseconds per click number."""
     from disbench.datasets.cards import open_dataset
     from disbench.datasets.images import read_rgb
     from disbench.harness.predict import measure_speed, picture_hash
@@ -330,9 +330,9 @@ def speed(
     limit(threads)
     spec = common.spec_of(method, variant, set_)
     if spec.budget:
-        raise InputError(f"{spec.name}: it gets all points at once, and a speed by clicks it does not have")
+        raise InputError(f"{spec.name}: gets all points at once, so it has no speed per click")
     pixels = open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.here(image), "ignore")
-    with contextlib.chdir(os.curdir):  # a method may go to another folder
+    with contextlib.chdir(os.curdir):  # the method may change folders
         made = spec.build()
         found = measure_speed(made, pixels, repeats=repeats, clicks=clicks)
     options = ", ".join(f"{name}={value}" for name, value in spec.options.items())

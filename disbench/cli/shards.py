@@ -1,4 +1,4 @@
-"""Commands for datasets of diverse sets: sample, merge, inspect, export, split; and quickstart."""
+"""Commands for shards of diverse sets: sample, merge, inspect, export, split; and quickstart."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def sample(
 
 
 def _print_made(out: Path | str, manifest: ShardManifest) -> None:
-    """Print what the shards hold and what was left out."""
+    """Print the contents of the shards and what was left out."""
     typer.echo(
         f"{out}: {manifest.scenes} scenes, {manifest.objects} objects, {manifest.sets} sets "
         f"in {len(manifest.files)} shards (of {manifest.images} images)"
@@ -107,10 +107,10 @@ def merge(
 
 
 def inspect(
-    folders: Annotated[list[Path], arg("Folders of shards; several: one table.", metavar="DIR...", parser=path)],
+    folders: Annotated[list[Path], arg("Folders of shards; several give one table.", metavar="DIR...", parser=path)],
     images: Annotated[Path | None, given("Folder of the images, for the contact sheet.")] = None,
     sheet: Annotated[
-        Path | None, written("Contact sheet (default: contact-sheet.png in the folder; of an address, here).")
+        Path | None, written("Contact sheet (default: contact-sheet.png in the folder; for an address, here).")
     ] = None,
     rows: Annotated[int, opt("Sets on the contact sheet; 0 draws none.", min=0)] = 8,
     only: Annotated[Texts, opt("Draw only sets of this image id; may be repeated.", "--image")] = None,
@@ -122,7 +122,7 @@ def inspect(
 ) -> None:
     """Print statistics of shards and draw a contact sheet of images, masks and click regions.
 
-    Of several folders, their statistics are one table, and no sheet is drawn.
+    Several folders give one table of statistics and no sheet.
     """
     import json
 
@@ -154,7 +154,7 @@ def inspect(
         if drawn.missing:
             typer.echo(
                 f"  images not found: {', '.join(drawn.missing[:5])}{' ...' if drawn.missing[5:] else ''} "
-                "(name their folder with --images)",
+                "(give their folder with --images)",
                 err=as_json,
             )
 
@@ -201,15 +201,13 @@ ShardsArgument = Annotated[Path, arg("A finished folder of shards.", parser=path
 @split_app.command("make")
 def split_make(
     shards: ShardsArgument,
-    out: Annotated[Path, written("List to write, NAME.jsonl; NAME.toml beside it says how it was made.")],
+    out: Annotated[Path, written("List to write, NAME.jsonl; NAME.toml beside it records how it was made.")],
     dataset: Annotated[str, opt("Name of the dataset, the first part of each key.")],
     split: Annotated[str, opt("Split of the dataset, the second part of each key: val, test ...")],
-    size: Annotated[
-        int | None, opt("Sets to draw: at most 3 of an image, 5 % of a part (default: all).", min=1)
-    ] = None,
-    images: Annotated[str, opt("Only images whose file_name fits: 'val2017/*', '*[05].jpg'.", metavar="PATTERN")] = "*",
+    size: Annotated[int | None, opt("Sets to draw: at most 3 per image, 5 % of a part (default: all).", min=1)] = None,
+    images: Annotated[str, opt("Images whose file_name matches: 'val2017/*', '*[05].jpg'.", metavar="PATTERN")] = "*",
 ) -> None:
-    """Draw diverse sets of shards by the hash of their keys, and write them as a list with hashes of their masks."""
+    """Draw diverse sets from shards by the hash of their keys, and write them as a list with hashes of their masks."""
     from disbench.sampling.splits import make_split, standard_draw
 
     draw = standard_draw(dataset, split, images, size)

@@ -1,4 +1,4 @@
-"""The commands of DISNet: train, methods profile, ablate."""
+"""Commands for DISNet: train, methods profile, ablate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(
         for name, value in training_of.dry_run(training, out, device).items():
             typer.echo(f"{name:<24} {value if isinstance(value, str) else f'{value:,.6g}'}")
         return
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate launched
+    is_first = os.environ.get("RANK", "0") == "0"  # among the processes started by accelerate
     if is_first:
         training_of.begin(out, existing)
     benchmark = _benchmark(training, data) if training.validation else None
@@ -62,7 +62,7 @@ def train(
 
 
 def _benchmark(training: Training, data: Path | None) -> Benchmark:
-    """A benchmark run of the network in training, in this process, to five clicks."""
+    """Benchmark of the network during training, in this process, with five clicks."""
     from disbench.datasets.cards import open_dataset
     from disbench.disnet.method import DisnetMethod
     from disbench.harness import evaluate

@@ -1,1 +1,1 @@
-"""The field's words as pure functions and small types: masks, clicks, metrics, samples, scenes."""
+"""Pure functions and small types: masks, clicks, metrics, samples, scenes."""

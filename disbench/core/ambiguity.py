@@ -1,8 +1,8 @@
-"""Measures of ambiguity: how a method's candidates for one click cover the set of masks that the click may mean.
+"""Measures of ambiguity: how well a method's candidates for one click cover the set of masks that the click may mean.
 
-Pure functions of arrays (docs/ambiguity.md has the definitions). `ious` is float (members, candidates) in [0, 1]: the
-IoU of each mask of the set, inner to outer, with each candidate that a method offers for one click; (members, 0) for
-a method that failed. nan counts as 0. `scores` is one number for each candidate, the method's own, or None.
+Pure functions of arrays (definitions: docs/ambiguity.md). `ious` is float (members, candidates) in [0, 1]: the IoU of
+each mask of the set, inner to outer, with each candidate for one click; (members, 0) if the method failed. nan counts
+as 0. `scores` is one number per candidate, the method's own, or None.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from disbench.core.statistics import bootstrap_interval
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
 THRESHOLDS = (0.5, 0.75, 0.9)  # IoUs at which a member counts as found
 MATCHED = 0.5  # a candidate that reaches this IoU with no member is wasted
-MOST_EXACT = 10  # up to this number of candidates the oracle tries every choice; of more, it takes one after another
+MOST_EXACT = 10  # up to this number of candidates the oracle is exact, beyond it greedy
 GRANULARITIES = tuple(number / 10 for number in range(1, 11))  # sizes of a wanted mask relative to its whole
-BINS = 10  # of equal width, for the calibration of scores
+BINS = 10  # of equal width, for score calibration
 
 
 def best_ious(ious: npt.ArrayLike) -> FloatArray:
-    """IoU of each member with the candidate nearest to it: float64 (members,); 0 without candidates.
+    """IoU of each member with its best candidate: float64 (members,); 0 without candidates.
 
     >>> best_ious([[0.9, 0.2], [0.4, 0.5]]).tolist()
     [0.9, 0.5]
@@ -38,7 +38,7 @@ def best_ious(ious: npt.ArrayLike) -> FloatArray:
 
 
 def coverage(ious: npt.ArrayLike) -> float:
-    """Mean over the members of the best candidate's IoU: 1 where the candidates are the set itself.
+    """Mean over members of the best candidate's IoU; 1 if the candidates include the whole set.
 
     >>> coverage([[0.9, 0.2], [0.4, 0.5]])
     0.7
@@ -47,7 +47,7 @@ def coverage(ious: npt.ArrayLike) -> float:
 
 
 def recall(ious: npt.ArrayLike, threshold: float) -> float:
-    """Share of the members that some candidate reaches with an IoU; compared as float32.
+    """Share of the members whose best IoU reaches a threshold; compared as float32.
 
     >>> recall([[0.9, 0.2], [0.4, 0.5]], 0.75)
     0.5
@@ -56,9 +56,9 @@ def recall(ious: npt.ArrayLike, threshold: float) -> float:
 
 
 def own_order(scores: Scores, candidates: int) -> IntArray | None:
-    """The candidates by the method's own score, the best first; ties by the lower index, nan last: int64 (candidates,).
+    """Candidates ordered by score, best first: int64 (candidates,); ties by lower index, nan last.
 
-    None where a method offers several and has no score, so that it has no order.
+    None if a method offers several candidates without scores. ValueError for a wrong number of scores.
     """
     if scores is None:
         return np.arange(candidates) if candidates < 2 else None
@@ -78,10 +78,10 @@ def coverage_by_own_order(ious: npt.ArrayLike, scores: Scores) -> FloatArray | N
 
 
 def coverage_by_oracle(ious: npt.ArrayLike, most_exact: int = MOST_EXACT) -> FloatArray:
-    """The largest coverage that any 1, 2, ... candidates can have: float64 (candidates,).
+    """Largest coverage by any 1, 2, ... candidates: float64 (candidates,).
 
-    Up to `most_exact` candidates every choice is tried. Of more, the one that adds most is taken each time (of equal
-    ones the lower index): coverage is submodular, so this reaches at least 1 - 1/e of the largest.
+    Exhaustive for up to `most_exact` candidates, greedy for more (ties by lower index): coverage is submodular, so
+    greedy reaches at least 1 - 1/e of the largest.
     """
     values = _checked(ious)
     count = values.shape[1]
@@ -103,7 +103,7 @@ def redundancy(agreement: npt.ArrayLike) -> float:
 
 
 def waste(ious: npt.ArrayLike, threshold: float = MATCHED) -> float:
-    """Share of the candidates that reach an IoU with no member; nan without candidates.
+    """Share of the candidates whose IoU reaches the threshold with no member; nan without candidates.
 
     >>> waste([[0.9, 0.2], [0.4, 0.3]])
     0.5
@@ -115,22 +115,22 @@ def waste(ious: npt.ArrayLike, threshold: float = MATCHED) -> float:
 
 
 def top1(scores: Scores, candidates: int) -> int | None:
-    """The candidate that a method means when it must choose one; None where it offers none, or has no order."""
+    """Index of the candidate with the best score; None without candidates or without an order."""
     order = own_order(scores, candidates)
     return None if order is None or not len(order) else int(order[0])
 
 
 def meant_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCHED) -> int | None:
-    """The member that a candidate is nearest to, of equal ones the inner; None below the threshold with all."""
+    """Index of the member with the largest IoU, ties to the inner one; None if that IoU is below the threshold."""
     column = _checked(ious)[:, candidate]
     member = int(column.argmax())
     return member if bool(_reached(column, threshold)[member]) else None
 
 
 def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BINS) -> FloatArray:
-    """The sums of the calibration error: float64 (bins, 3), the candidates, scores and IoUs in each bin of the score.
+    """Sums for the calibration error: float64 (bins, 3) of candidates, scores and IoUs per bin of the score.
 
-    Scores (n,) are cut to [0, 1], those that are nan left out; `ious` (n,) are with the member that each is nearest to.
+    Scores (n,) are clipped to [0, 1], nan excluded; `ious` (n,) are with the member nearest to each candidate.
     """
     said, found = np.asarray(scores, dtype=np.float64), np.nan_to_num(np.asarray(ious, dtype=np.float64))
     known = ~np.isnan(said)
@@ -141,9 +141,9 @@ def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BIN
 
 
 def calibration_error(sums: FloatArray) -> Any:
-    """Expected calibration error: the mean over candidates of |mean score - mean IoU| of their bin; nan without any.
+    """Expected calibration error: mean over candidates of |mean score - mean IoU| of their bin; nan without candidates.
 
-    `sums` are (..., bins, 3), added over clicks from `calibration_sums`.
+    `sums` are (..., bins, 3): `calibration_sums`, added over clicks.
     """
     count = sums[..., 0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -151,7 +151,7 @@ def calibration_error(sums: FloatArray) -> Any:
 
 
 def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
-    """Spearman's rank correlation; nan for fewer than two scores, or where all scores or all IoUs are equal."""
+    """Spearman's rank correlation; nan for fewer than two scores, or if all scores or all IoUs are equal."""
     from scipy.stats import rankdata  # noqa: PLC0415  (slow to load)
 
     said, found = np.asarray(scores, dtype=np.float64), np.asarray(ious, dtype=np.float64)
@@ -165,9 +165,9 @@ def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
 
 
 def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
-    """IoU of the candidates that a method chooses before and after a click is moved; nan where it chooses none.
+    """IoU of the top-scored candidates before and after moving a click; nan if either is missing.
 
-    `between` is (candidates before, candidates after), their IoUs.
+    `between` is (candidates before, candidates after): their IoUs.
     """
     values = np.asarray(between, dtype=np.float64)
     first, second = top1(before, values.shape[0]), top1(after, values.shape[1])
@@ -175,9 +175,9 @@ def held_top1(before: Scores, after: Scores, between: npt.ArrayLike) -> float:
 
 
 def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLike) -> float:
-    """IoU of the candidates nearest to a member before and after a click is moved, mean over members; nan without any.
+    """Mean over members of the IoU between their best candidates before and after moving a click; nan without any.
 
-    `before` and `after` are `ious`; `between` is (candidates before, candidates after), their IoUs.
+    `before` and `after` are `ious`; `between` is (candidates before, candidates after): their IoUs.
     """
     a, b = _checked(before), _checked(after)
     if not a.shape[1] or not b.shape[1]:
@@ -186,7 +186,7 @@ def held_best(before: npt.ArrayLike, after: npt.ArrayLike, between: npt.ArrayLik
 
 
 def granularity_of(area: int, whole: int) -> float:
-    """The granularity of a mask, one of `GRANULARITIES`: max(round(area / whole, 1), 0.1) (GraCo, training).
+    """Granularity of a mask, one of `GRANULARITIES`: max(round(area / whole, 1), 0.1) (GraCo, training).
 
     >>> granularity_of(3, 100), granularity_of(26, 100)
     (0.1, 0.3)
@@ -195,10 +195,10 @@ def granularity_of(area: int, whole: int) -> float:
 
 
 def best_loop(ious: Sequence[FloatArray] | FloatArray, threshold: float, max_clicks: int = 20) -> int:
-    """Which of several loops of clicks on one target is best (GraCo's oracle of the granularity).
+    """Index of the best of several click sequences on one target (GraCo's granularity oracle).
 
-    The one with the fewest clicks to an IoU; of equal ones that with the highest IoU after click 1, then the first.
-    `ious` has one sequence a loop; arguments and errors are as for `disbench.core.metrics.noc`.
+    The one with the fewest clicks to reach the threshold; ties by the higher IoU after click 1, then by order. `ious`
+    has one sequence per item; arguments and errors are as for `disbench.core.metrics.noc`.
 
     >>> best_loop(np.array([[0.1, 0.9, 0.9], [0.2, 0.9, 0.9], [0.8, 0.8, 0.9]]), 0.9, max_clicks=3)
     1
@@ -209,7 +209,7 @@ def best_loop(ious: Sequence[FloatArray] | FloatArray, threshold: float, max_cli
 
 
 def all_within(ious: npt.ArrayLike, clicks: int, threshold: float) -> bool:
-    """Whether each of a set's targets reaches an IoU within some clicks; `ious` is (members, clicks).
+    """True if all targets of a set reach a threshold within a number of clicks; `ious` is (members, clicks).
 
     >>> [all_within([[0.5, 0.9], [0.9, 0.4]], clicks, 0.85) for clicks in (1, 2)]
     [False, True]
@@ -220,8 +220,7 @@ def all_within(ious: npt.ArrayLike, clicks: int, threshold: float) -> bool:
 def containment(inner: Rle, outer: Rle) -> float:
     """Share of a mask's pixels that lie in another, |inner and outer| / |inner|; 0 for an empty inner mask.
 
-    One mask for all scores 1, so the IoU belongs beside it. ValueError for masks of different sizes.
-
+    A mask of the whole image scores 1, so report the IoU with it. ValueError for masks of different sizes.
     >>> from disbench.core.masks import encode
     >>> containment(encode(np.array([[True, True, False]])), encode(np.array([[True, False, True]])))
     0.5
@@ -232,9 +231,9 @@ def containment(inner: Rle, outer: Rle) -> float:
 
 
 def gap_of_granularity(sums: FloatArray) -> Any:
-    """Largest less smallest mean number of clicks over levels; a level without targets does not count.
+    """Largest minus smallest mean number of clicks over levels; levels without targets are ignored.
 
-    `sums` are (..., levels, 2): the clicks and targets of each level, added over targets.
+    `sums` are (..., levels, 2): clicks and number of targets per level.
 
     >>> float(gap_of_granularity(np.array([[30.0, 3], [8, 4], [0, 0]])))
     8.0
@@ -251,10 +250,10 @@ def interval_over_groups(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval where whole groups (images) are drawn; the draws are those of `bootstrap_interval`.
+    """Percentile bootstrap interval that resamples whole groups (images), with the draws of `bootstrap_interval`.
 
-    `sums` (n, ...) are added over the clicks of a group, `groups` (n,) the image of each; `statistic` takes the sums of
-    resamples, (resamples, ...), and gives (resamples,).
+    `sums` (n, ...) are added within each group, `groups` (n,) are the images; `statistic` maps resampled sums,
+    (resamples, ...), to (resamples,).
     """
     values = np.asarray(sums, dtype=np.float64)
     names, place = np.unique(np.asarray(groups), return_inverse=True)
@@ -272,7 +271,7 @@ def interval_over_groups(
 
 
 def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float, float]:
-    """95 % interval of a mean, over groups (images): of sums over counts."""
+    """95 % interval of a mean, resampling groups (images)."""
     given = np.asarray(values, dtype=np.float64)
     sums = np.stack([given, np.ones_like(given)], axis=1)
     return interval_over_groups(sums, groups, lambda found: found[:, 0] / found[:, 1])
@@ -292,10 +291,10 @@ def _reached(values: FloatArray, threshold: float) -> BoolArray:
 
 
 def _checked(ious: npt.ArrayLike) -> FloatArray:
-    """As float64 (members, candidates) without nan; ValueError for another shape or values outside [0, 1]."""
+    """Convert to float64 (members, candidates) without nan; ValueError for another shape or values outside [0, 1]."""
     values = np.nan_to_num(np.asarray(ious, dtype=np.float64))
     if values.ndim != 2 or not values.shape[0]:
-        raise ValueError(f"IoUs of shape {values.shape}; (members, candidates) with a member or more is expected")
+        raise ValueError(f"IoUs of shape {values.shape}; expected (members, candidates) with at least one member")
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"IoUs from {values.min():g} to {values.max():g}; an IoU lies in [0, 1]")
     return values

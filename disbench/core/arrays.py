@@ -1,4 +1,4 @@
-"""NumPy array types that the package names often."""
+"""NumPy array types."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where a simulated user clicks: the protocol's centre, or policies that say how robust a method is to it.
+"""Simulated clicks: the protocol's centre click, and policies that test how robust a method is to other clicks.
 
-A policy that draws takes its generator from the seed, the sample's id and the click's number alone, so that
-neither order nor processes change a click.
+Random policies seed their generator from the seed, the sample's id and the click's number only, so clicks do not
+depend on order or worker processes.
 """
 
 from __future__ import annotations
@@ -31,47 +31,46 @@ POLICIES: dict[str, dict[str, float]] = {
     "worst": {"candidates": 16},
     "best": {"candidates": 16},
 }
-"""Name -> its options with their defaults.
+"""Policy name -> options with their defaults.
 
 - `center`: the protocol's click (`disbench.core.clicks.next_click`).
-- `random`: uniform among the pixels of the largest error: the 8-connected component with the most pixels, of
-  false negatives and false positives; of equal ones a false positive, then the first in row-major order.
-  Pixels clicked before are left out, of the component's size too.
-- `jitter`: the protocol's click, moved by Gaussian noise of `sigma` times the distance from it to the nearest
-  pixel that is not of its error (the radius of the largest inscribed disc), rounded to whole pixels, drawn
-  again until it falls on the same component and not on an earlier click; after 100 draws the protocol's
-  click itself.
+- `random`: uniform over the largest error: the 8-connected component with the most pixels, among false negatives and
+  false positives; ties go to a false positive, then to the first in row-major order. Pixels clicked before do not
+  count and are not drawn.
+- `jitter`: the protocol's click, moved by Gaussian noise of `sigma` times its distance to the nearest pixel that is not
+  an error of its kind (the radius of the largest inscribed disc), rounded to whole pixels, redrawn until it falls on
+  the same component and not on an earlier click; after 100 draws the protocol's click itself.
 - `scipy-center`: the protocol's click by SciPy's exact transform (float64), which picks other pixels on some exact ties
   (f-BRS, FCANet).
-- `scipy-restart`: the same; where nothing is left to click, the click that an empty prediction would get (FocusCut).
-- `removed-center`: pixels clicked before are no errors, so that the distances around them change; ignored pixels count
-  as background; of the pixels of the largest distance one is drawn (InterFormer). A false negative's distance must be
-  larger, strictly, as everywhere.
-- `slice`: drawn at a chosen depth (`drawn_from_slice`): the pixels of the errors of the kind that the protocol clicks
-  weigh their distance to the nearest pixel that is no such error, to the `power`, 0 where clicked before; ordered by
-  weight, they are cut into `of` slices of equal mass, the shallowest first, and one pixel of slice `group` is drawn.
-- `worst`, `best`: of several candidates (`ClickPolicy.candidates`) the click after which the method's IoU is smallest
-  (largest); the harness asks the method. `simulate` alone gives the first candidate, the protocol's click.
+- `scipy-restart`: the same; if nothing is left to click, the click for an empty prediction (FocusCut).
+- `removed-center`: pixels clicked before no longer count as errors, which changes the distances around them; ignored
+  pixels count as background; one of the pixels of the largest distance is drawn (InterFormer). As everywhere, the
+  click is positive only if a false negative's distance is strictly larger.
+- `slice`: drawn at a chosen depth (`drawn_from_slice`). Each error pixel of the kind that the protocol clicks is
+  weighted by its distance to the nearest other pixel, to the `power`, or 0 if clicked before; ordered by weight, pixels
+  are cut into `of` slices of equal mass, shallowest first, and one pixel of slice `group` is drawn.
+- `worst`, `best`: the candidate (`ClickPolicy.candidates`) after which the method's IoU is smallest (largest); the
+  harness asks the method. `simulate` alone gives the first candidate, the protocol's click.
 
-Where nothing is wrong all but `scipy-restart` give what the protocol gives: `Click(0, 0, False)`.
+If there is no error, all but `scipy-restart` give the protocol's `Click(0, 0, False)`.
 """
 DRAWING = ("random", "jitter", "removed-center", "slice")  # policies whose clicks depend on the seed
-CLICKING_ON = ("scipy-restart", "removed-center")  # those that may click on where the prediction is perfect
-EXTREMES = {"worst": -1, "best": 1}  # those that try several candidates, and the sign of the IoU to keep the largest
+CLICKING_ON = ("scipy-restart", "removed-center")  # policies that may click although the prediction is perfect
+EXTREMES = {"worst": -1, "best": 1}  # policies that try candidates -> sign that makes the wanted IoU the largest
 SLICES, TRIED = "slices", "extremes"
-"""Series of policies: `slices:10` is the protocol's click and every slice of 10; `extremes:16` is the protocol's click,
+"""Series of policies: `slices:10` is the protocol's click and each of 10 slices; `extremes:16` is the protocol's click,
 and the worst and the best of 16 candidates."""
-REPLAY = "replay"  # the policy that takes clicks that people made, and simulates none
+REPLAY = "replay"  # the policy that replays recorded clicks
 _RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
 _DRAWS = 100
-_INNER = 1.5  # depth of the candidates of `worst` and `best`, at least
+_INNER = 1.5  # minimum depth of candidates of `worst` and `best`, pixels
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Recorded clicks of one user; once `disbench.io.recorded_clicks` has read them, `file` is a bare name.
+    """Recorded clicks of one user; `file` is a bare name once `disbench.io.recorded_clicks` has read them.
 
-    `user` is "" where the file has one user, `digest` (16 hexadecimal digits of the clicks' hash) before they are read.
+    `user` is "" if the file has a single user; `digest` (16 hexadecimal digits of the clicks' hash) is "" until read.
     """
 
     file: str
@@ -81,10 +80,10 @@ class Recording:
 
     @classmethod
     def parse(cls, text: str) -> Recording:
-        """What `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST` names; InputError for another text."""
+        """Parse `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST`; InputError for other text."""
         found = _RECORDING.fullmatch(text.strip())
         if found is None:
-            raise InputError(f"policy {REPLAY}: it takes recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME")
+            raise InputError(f"policy {REPLAY}: needs recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME")
         return cls(found["file"].strip(), (found["user"] or "").strip(), found["digest"] or "")
 
     def __str__(self) -> str:
@@ -93,7 +92,7 @@ class Recording:
         return f"{self.file}{user}" + (f",clicks={self.digest}" if self.digest else "")
 
     def check_inside(self, sample: str, shape: tuple[int, ...]) -> None:
-        """InputError unless all clicks on a sample lie within its image of `shape` (height, width)."""
+        """Raise InputError unless all clicks on a sample lie in its image of `shape` (height, width)."""
         for number, click in enumerate(self.clicks.get(sample, ()), 1):
             if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
                 raise InputError(
@@ -103,7 +102,7 @@ class Recording:
 
 
 def replays(policy: str) -> bool:
-    """Whether a policy, as results write it, takes recorded clicks."""
+    """True if a policy, as stored in results, replays recorded clicks."""
     return policy.partition(":")[0].strip() == REPLAY
 
 
@@ -112,9 +111,9 @@ class ClickPolicy:
     """A policy with its options.
 
     Attributes:
-        name: one of `POLICIES`, or `REPLAY`; InputError for another, and for an option or a value that it has not.
-        options: those that differ from the defaults; once made, all of them.
-        recording: the clicks, for `REPLAY` only.
+        name: one of `POLICIES`, or `REPLAY`; InputError for an unknown name, option or value.
+        options: those that differ from the defaults; complete after construction.
+        recording: the clicks, only for `REPLAY`.
     """
 
     name: str = "center"
@@ -129,7 +128,7 @@ class ClickPolicy:
         defaults = POLICIES[self.name]
         for key, value in self.options.items():
             if not defaults:
-                raise InputError(f"policy {self.name}: it has no options; leave {key!r} out")
+                raise InputError(f"policy {self.name}: has no options; leave {key!r} out")
             if key not in defaults:
                 raise unknown_name("option", key, defaults, f"policy {self.name}")
             if not (math.isfinite(value) and (value > 0 or (key, value) == ("power", 0))):
@@ -143,9 +142,9 @@ class ClickPolicy:
 
     @classmethod
     def parse(cls, text: str) -> ClickPolicy:
-        """A policy from `name` or `name:option=value,...`, as the command line and results write it.
+        """Parse `name` or `name:option=value,...`, as on the command line and in results.
 
-        Recorded clicks (`Recording.parse`) are not read here; `disbench.harness.protocol` does that.
+        Does not read recorded clicks (`Recording.parse`); `disbench.harness.protocol` does.
         """
         name, _, rest = text.partition(":")
         if replays(text):
@@ -162,7 +161,7 @@ class ClickPolicy:
 
     @property
     def label(self) -> str:
-        """As tables write it: D1 to D10 for the slices of 10 by depth, `worst of 16`, otherwise as the record."""
+        """Name in tables: D1 to D10 for the slices of 10 by depth, `worst of 16`, otherwise as stored in results."""
         if self.name in EXTREMES:
             return f"{self.name} of {self.options['candidates']}"
         if self.name != "slice":
@@ -172,7 +171,7 @@ class ClickPolicy:
         return f"D{group}" + (f" ({', '.join(more)})" if more else "")
 
     def ends(self, sample: str, clicks: int) -> bool:
-        """Whether a sample gets no further click after these: recorded clicks end, simulated ones do not."""
+        """True if a sample's recorded clicks are exhausted; simulated clicks never are."""
         return self.recording is not None and clicks >= len(self.recording.clicks.get(sample, ()))
 
     def simulate(
@@ -184,7 +183,7 @@ class ClickPolicy:
         seed: int = 0,
         sample: str = "",
     ) -> Click:
-        """The next click; arguments and errors as for `next_click`, and ValueError where recorded clicks have ended."""
+        """The next click; arguments and errors as for `next_click`, and ValueError if recorded clicks are exhausted."""
         if self.recording is not None:
             if self.ends(sample, len(clicks)):
                 raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
@@ -209,11 +208,11 @@ class ClickPolicy:
         return drawn(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
 
     def candidates(self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> list[Click]:
-        """The clicks that `worst` and `best` try: the protocol's, and others that are spread over its kind of error.
+        """Clicks tried by `worst` and `best`: the protocol's, and others spread over errors of its kind.
 
-        The region is all errors of that kind that were not clicked before and are at least 1.5 from the nearest other
-        pixel, or, if there are none, all that were not clicked before. Each further candidate is the pixel of the
-        region that is farthest from those before, the first row by row among equals. Arguments are as for `next_click`.
+        The region is all errors of that kind that were not clicked before and are at least 1.5 pixels from the nearest
+        other pixel, or, if there are none, all that were not clicked before. Each further candidate is the pixel of the
+        region farthest from all earlier ones, ties by row-major order. Arguments are as for `next_click`.
         """
         first = next_click(target, prediction, clicks)
         missed, excess = error_masks(target, prediction)
@@ -250,18 +249,18 @@ class ClickPolicy:
 
 
 def usual_clicks(policy: str) -> int | None:
-    """Clicks of a sample unless the user says otherwise: 5 where each is one of several tried; None: the protocol's."""
+    """Default number of clicks per sample: 5 for policies that try several clicks; None for the protocol's default."""
     return 5 if policy.partition(":")[0].strip() in (TRIED, *EXTREMES) else None
 
 
 def series(policy: str) -> list[ClickPolicy]:
-    """The policies that `slices:10` or `extremes:16` stands for, the protocol's first; [] for a single policy."""
+    """The policies in a series such as `slices:10` or `extremes:16`, the protocol's first; [] for a single policy."""
     name, _, count = policy.partition(":")
     name = name.strip()
     if name not in (SLICES, TRIED):
         return []
     if not count.strip().isdecimal() or int(count) < 1:
-        raise InputError(f"policy {name}: {count!r}; give how many, such as {SLICES}:10 or {TRIED}:16")
+        raise InputError(f"policy {name}: {count!r}; give a number, such as {SLICES}:10 or {TRIED}:16")
     of = int(count)
     if name == TRIED:
         return [ClickPolicy(), *(ClickPolicy(extreme, {"candidates": of}) for extreme in EXTREMES)]
@@ -269,12 +268,12 @@ def series(policy: str) -> list[ClickPolicy]:
 
 
 def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.random.Generator) -> tuple[int, int]:
-    """A pixel (x, y), drawn from one of several slices of equal mass, of the pixels in the order of their weight.
+    """Draw a pixel (x, y) from one of `of` slices of equal mass, with pixels ordered by weight.
 
     Pixels of equal weight form a class, whose mass is its number of pixels times the weight; classes lie end to end,
     ascending, on [0, T]. Slice `group` (from 1) is [(group - 1) T / of, group T / of). u is drawn uniformly in it, then
-    one pixel, row by row, of the class in which u lies. So every slice has exactly the same mass, and no pixel of a
-    class is preferred. `weights` are float32 (height, width), finite, at least 0, one of them above 0.
+    one pixel, in row-major order, of the class that contains u. So all slices have exactly the same mass, and pixels of
+    a class are equally likely. `weights` are float32 (height, width), finite, non-negative, at least one positive.
     """
     flat = weights.reshape(-1)
     pixels = np.flatnonzero(flat)
@@ -287,7 +286,7 @@ def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.rando
 
 
 def distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
-    """Distance of every error to the nearest other pixel, 0 where clicked before; float32 (height, width)."""
+    """Distance of each error pixel to the nearest other pixel, 0 if clicked before; float32 (height, width)."""
     found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
     for click in clicked:
         found[click.y, click.x] = 0
@@ -296,7 +295,7 @@ def distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
     """None if every error was clicked before."""
-    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (center, the standard, needs none)
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  (not needed by `center`, the default)
 
     largest, found = 0.0, None
     for errors, positive in ((excess, False), (missed, True)):
@@ -304,7 +303,7 @@ def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click])
         if not len(rows):
             continue
         top, left = int(rows[0]), int(columns[0])
-        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # beyond it all is zero, as beyond the image
+        box = errors[top : rows[-1] + 1, left : columns[-1] + 1]  # all zero outside it, as outside the image
         distances = distance_transform_edt(np.pad(box, 1))[1:-1, 1:-1]
         for click in clicks:
             if errors[click.y, click.x]:
@@ -343,7 +342,7 @@ def _random(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws
 
 
 def _largest_component(errors: BoolArray, clicks: Sequence[Click]) -> IntArray:
-    """Flat indices, ascending, of the component's pixels that were not clicked before."""
+    """Flat indices, ascending, of the largest component's pixels that were not clicked before."""
     count, labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)
     if count == 1:
         return np.zeros(0, dtype=np.int64)
@@ -365,15 +364,15 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return math.nan  # refused with the option's name
+        return math.nan  # rejected later, with the option's name
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Points of the target that a method without a click loop gets at once: their number and a description.
+    """Points of the target given at once to a method without a click loop.
 
-    It answers once: what it reaches is an IoU at its budget, never a number of clicks (PROTOCOL: deviations between
-    peers). `points` makes them from an object, bool (height, width) with at least one pixel, and its target.
+    The method answers once, so its result is an IoU at this budget, never a number of clicks (PROTOCOL: deviations
+    between peers). `points` makes them from an object, bool (height, width) with at least one pixel, and its target.
     """
 
     count: int
@@ -382,7 +381,7 @@ class Budget:
 
 
 def budget_points(name: str, target: npt.ArrayLike) -> list[Click]:
-    """The points that a budget (of `BUDGETS`) gives for a target, int (height, width) of 1, 0, -1, with an object."""
+    """Points of a budget (one of `BUDGETS`) for a target, int (height, width) of 1, 0, -1, with an object."""
     checked = checked_target(target)
     return BUDGETS[name].points(checked == 1, checked)
 
@@ -406,8 +405,8 @@ def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click
 def inside_and_corners(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:
     """The protocol's first click, and as background clicks the top left and bottom right corner of the object's box.
 
-    IOG (Zhang et al. 2020, section 3): an inside point near the center, and two corners of the box, of which the others
-    follow. The box is the tight one, in inclusive pixels; a method that wants a margin adds it.
+    IOG (Zhang et al. 2020, section 3): an inside point near the center, and two corners of the box, which determine the
+    others. The box is tight, in inclusive pixels; a method that needs a margin adds it.
     """
     rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
     return [

@@ -14,37 +14,37 @@ from disbench.core.errors import opencv
 
 
 class Click(NamedTuple):
-    """One click: whole pixels to the right and down from the top left corner, from 0; positive on the object."""
+    """One click: pixel coordinates from the top left corner, counted from 0; positive means on the object."""
 
     x: int
     y: int
     positive: bool
 
 
-NO_ERROR = Click(0, 0, False)  # the protocol's click where all errors, if any, were clicked before
+NO_ERROR = Click(0, 0, False)  # the protocol's click if there is no error left to click
 
 
 def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> Click:
     """The click of the standard protocol: the centre of the largest error.
 
-    False negatives (object, not predicted) and false positives (predicted, background) each have a map of
-    Euclidean distances to the nearest pixel that is not of their kind; beyond the image's border nothing is.
-    Pixels clicked before have distance 0. The click is positive if the largest distance is that of a false
-    negative, strictly; it lies at the first pixel, row by row, of the largest distance. Ignored pixels do not
-    count as errors. Without an error that was not clicked before: `Click(0, 0, False)`.
+    False negatives (object, not predicted) and false positives (predicted, background) each get a map of Euclidean
+    distances to the nearest pixel that is not an error of their kind, with no errors beyond the image. Pixels clicked
+    before have distance 0. The click is at the first pixel, in row-major order, of the largest distance, and is
+    positive if a false negative's distance is strictly larger. Ignored pixels are not errors. If no unclicked error is
+    left, returns `Click(0, 0, False)`.
 
-    Distances are those of OpenCV's own precise transform (`disbench.core.depths.transform`), so that ties are exact.
+    Distances are those of OpenCV's precise transform (`disbench.core.depths.transform`), so ties are exact.
 
     Args:
         target: integers (height, width): 1 object, 0 background, -1 ignored; row-major, y down.
         prediction: booleans, or integers 0 and 1, (height, width).
-        clicks: those made before, in any order.
+        clicks: earlier clicks, in any order.
 
     Raises:
-        ValueError: arrays of other shapes, types or values than these, or a click outside the image.
+        ValueError: wrong shapes, types or values, or a click outside the image.
         InputError: OpenCV cannot be imported.
     """
-    opencv()  # not every click needs it; where it is missing, the first one says so
+    opencv()  # not needed for every click; if it is missing, fail on the first one
     missed, excess = error_masks(target, prediction)
     check_clicks(clicks, missed.shape)
     depth = deepest(missed, excess, clicks)
@@ -52,9 +52,9 @@ def next_click(target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequenc
 
 
 def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolArray, BoolArray]:
-    """What a prediction misses and what it has in excess, boolean (height, width) each; ignored pixels are in neither.
+    """False negatives and false positives of a prediction, boolean (height, width) each, without ignored pixels.
 
-    Target and prediction, and errors, are as for `next_click`.
+    Arguments and errors are as for `next_click`.
     """
     goal, guess = _row_major(checked_target(target)), _row_major(checked_mask(prediction))
     if goal.shape != guess.shape:
@@ -64,41 +64,41 @@ def error_masks(target: npt.ArrayLike, prediction: npt.ArrayLike) -> tuple[BoolA
 
 
 def checked_target(target: npt.ArrayLike) -> npt.NDArray[np.int8]:
-    """A target as int8 (height, width); ValueError for other shapes, types, or values than 1, 0 and -1."""
+    """Convert a target to int8 (height, width); ValueError for other shapes, types, or values than 1, 0 and -1."""
     array = _map(target, "target")
     if array.dtype.kind not in "biu":
-        raise ValueError(f"a target holds integers (1 object, 0 background, -1 ignored), not {array.dtype}")
+        raise ValueError(f"a target must be integers (1 object, 0 background, -1 ignored), not {array.dtype}")
     if array.dtype.kind != "b" and (array.min() < -1 or array.max() > 1):
-        raise ValueError(f"a target holds 1, 0 and -1 only, not {array.min()} to {array.max()}")
+        raise ValueError(f"a target must be 1, 0 and -1 only, not {array.min()} to {array.max()}")
     return array.astype(np.int8, copy=False)
 
 
 def checked_mask(mask: npt.ArrayLike) -> BoolArray:
-    """A mask as booleans (height, width); ValueError for anything but two axes of booleans, or of 0 and 1."""
+    """Convert a mask to bool (height, width); ValueError unless it has two axes of booleans, or of 0 and 1."""
     array = _map(mask, "prediction")
     if array.dtype.kind == "b":
         return array
     if array.dtype.kind not in "iu":
-        raise ValueError(f"a prediction holds booleans, or 0 and 1, not {array.dtype}; threshold it first")
+        raise ValueError(f"a prediction must be booleans, or 0 and 1, not {array.dtype}; threshold it first")
     if array.min() < 0 or array.max() > 1:
-        raise ValueError(f"a prediction of integers holds 0 and 1 only, not {array.min()} to {array.max()}")
+        raise ValueError(f"a prediction of integers must be 0 and 1 only, not {array.min()} to {array.max()}")
     return array.astype(np.bool_)
 
 
 def opencv_version() -> str:
-    """The version of the OpenCV whose distance transform places the clicks; errors as for `opencv`."""
+    """Version of OpenCV, whose distance transform places the clicks; errors as for `opencv`."""
     return str(opencv().__version__)
 
 
 def check_clicks(clicks: Sequence[Click], shape: tuple[int, ...]) -> None:
-    """ValueError unless all clicks lie within an image of `shape` (height, width)."""
+    """Raise ValueError unless all clicks lie in an image of `shape` (height, width)."""
     for click in clicks:
         if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
             raise ValueError(f"the click at x={click.x}, y={click.y} is outside an image of {shape[1]} x {shape[0]}")
 
 
 def _row_major(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same values, row by row in memory: run lengths are decoded column by column, and all else is slower."""
+    """Convert to row-major memory: RLE decoding is column-major, and everything else is slower on that."""
     if array.flags.c_contiguous or not array.flags.f_contiguous:
         return array
     return np.asarray(opencv().transpose(array.T.view(np.uint8))).view(array.dtype)
@@ -107,7 +107,7 @@ def _row_major(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _map(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"a {name} has two axes (height, width) and at least one pixel, not shape {array.shape}")
+        raise ValueError(f"a {name} must have two axes (height, width) and at least one pixel, not shape {array.shape}")
     return array
 
 

@@ -1,7 +1,7 @@
-"""The deepest pixels of errors: where the largest Euclidean distance to anything else is.
+"""The deepest pixels of errors: those with the largest Euclidean distance to any other pixel.
 
-A distance transform of the whole frame answers the question, at the price of a distance for every pixel.
-Here squares tell first where the largest distance can be, and only those few pixels are measured.
+A distance transform of the whole image would compute a distance for every pixel. Here, squares of errors first bound
+where the largest distance can be, and only those few pixels are measured.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from disbench.core.arrays import BoolArray, ByteArray, Float32Array, IntArray
 from disbench.core.errors import opencv
 
 _RADIUS = 128  # up to this distance, in pixels, single pixels may be measured without a distance transform
-_WORD = 64  # pixels in a word of the maps of squares, one bit each
-_SAMPLE = 1 << 16  # neighbours, for how many pixels, that are looked up to learn how large the largest distance is
-_PRECISION = 8  # the side of the largest square is found up to this part of it
-_LOOKUPS = 2  # as many neighbours are looked up in the time of a distance transform of one pixel
-_BLOCK = 1 << 13  # neighbours that are looked up at a time
+_WORD = 64  # pixels per word of a map of squares, one bit each
+_SAMPLE = 1 << 16  # neighbours looked up to estimate the largest distance
+_PRECISION = 8  # the side of the largest square is found to within 1 / 8 of it
+_LOOKUPS = 2  # neighbour lookups in the time of a distance transform of one pixel
+_BLOCK = 1 << 13  # neighbours looked up at a time
 BitArray = npt.NDArray[np.uint64]
 
 
 class Depth(NamedTuple):
-    """The largest distance of one kind of errors, and the first pixel in the image that has it."""
+    """The largest distance of one kind of error, and the first pixel that has it."""
 
     distance: float
     x: int
@@ -37,24 +37,24 @@ class Depth(NamedTuple):
 
 
 def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[Any] = ()) -> Depth | None:
-    """The pixel with the largest distance to what is not an error of its own kind.
+    """The pixel with the largest distance to the nearest pixel that is not an error of its kind.
 
-    Distances are from pixel centre to pixel centre, in the float32 of `transform`; everything beyond the
-    border counts as correct. Of equal distances an excess pixel wins over a missed one, then the first row by row.
+    Distances are between pixel centres, in the float32 of `transform`; everything beyond the border counts as correct.
+    Ties go to excess pixels before missed ones, then to row-major order.
 
-    Why little has to be looked at: around a pixel at distance d the square of side 2 * ceil(d / sqrt(2)) - 1 is all
-    error; conversely the centre of a square of errors of side s has a distance of at least (s + 1) // 2. So the largest
-    square bounds the largest distance from both sides, and only centres of squares nearly as large can be the answer.
+    Few pixels need measuring: around a pixel at distance d, the square of side 2 * ceil(d / sqrt(2)) - 1 is all errors;
+    conversely the centre of a square of errors of side s has a distance of at least (s + 1) // 2. So the largest square
+    bounds the largest distance from both sides, and only centres of squares nearly as large can be the answer.
 
     Args:
         missed: boolean (height, width), errors of one kind.
         excess: boolean (height, width), errors of the other kind.
-        clicked: clicks, or other pixels (x, y), that are not looked for; they count as errors all the same. None is
-            returned if all errors are among them.
+        clicked: clicks, or other pixels (x, y), to exclude; they still count as errors. None is returned if no other
+            errors are left.
     """
     packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
     either = packed[0] | packed[1]
-    rows, columns = _span(np.any(either, axis=1)), _span(np.any(either, axis=0))  # of eight pixels
+    rows, columns = _span(np.any(either, axis=1)), _span(np.any(either, axis=0))  # columns of eight pixels
     height, reach = rows.stop - rows.start, columns.stop - columns.start
     both = np.zeros((2 * height + 3, 8 * (reach // 8 + 1)), dtype=np.uint8)
     for begin, errors in zip((1, height + 2), packed, strict=True):
@@ -71,10 +71,10 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[Any] = ()) -
 
 
 def transform(mask: ByteArray) -> Float32Array:
-    """OpenCV's own precise Euclidean distance transform of uint8 with a zero somewhere: float32 to the nearest zero.
+    """OpenCV's own precise Euclidean distance transform of uint8 with at least one zero: float32 to the nearest zero.
 
-    They are square roots of whole numbers, so equal distances are exactly equal. Intel's library, by which some builds
-    compute them with one thread or for a small image, is not used: its last bits depend on the place in memory.
+    Distances are square roots of integers, so equal distances compare equal. Intel's library, which some builds use
+    with one thread or for small images, is disabled: its last bits depend on the memory address.
     """
     cv2 = opencv()
     intel = cv2.ipp.useIPP()
@@ -89,14 +89,14 @@ def transform(mask: ByteArray) -> Float32Array:
 class _Errors:
     """Errors of both kinds, excess above missed, with a row of zeros above, between and below them.
 
-    A pixel is a bit, and rows follow one another: a pixel is one number, its place, and all are shifted at once.
-    Every row ends with a zero, so what is shifted from one row to the next is no square.
+    A pixel is a bit, and rows follow one another: a pixel's place is a single number, and all are shifted at once.
+    Every row ends with a zero, so squares cannot wrap into the next row.
 
     Attributes:
-        bits: uint64 (height * width / 64,), the lowest bit first.
-        width: of a row.
-        clicked: places that are not looked for.
-        squares: `squares[k]` has the top left corners of squares of side 2**k, all of errors; filled as needed.
+        bits: uint64 (height * width / 64,), lowest bit first.
+        width: length of a row.
+        clicked: excluded places.
+        squares: `squares[k]` marks top left corners of squares of errors of side 2**k; filled as needed.
     """
 
     bits: BitArray
@@ -105,7 +105,7 @@ class _Errors:
     squares: list[BitArray]
 
     def corners(self, side: int) -> BitArray:
-        """Where a square of this side, all of errors, has its top left corner, its centre not being clicked.
+        """Top left corners of all squares of errors of this side whose centre was not clicked.
 
         The centre is `(side - 1) // 2` down and right of the corner.
         """
@@ -123,16 +123,16 @@ class _Errors:
         return corners
 
     def centres(self, side: int) -> IntArray:
-        """Places of the centres of such squares, row by row."""
+        """Places of the centres of these squares, in row-major order."""
         corners = self.corners(side)
         words = np.flatnonzero(corners)
         which, bits = np.nonzero(np.unpackbits(corners[words].view(np.uint8), bitorder="little").reshape(-1, _WORD))
         return words[which] * _WORD + bits + (side - 1) // 2 * (self.width + 1)
 
     def deepest(self, places: IntArray, sure: int, bound: int, least: int = 0) -> tuple[float, int]:
-        """The largest distance of some places, and the first that has it.
+        """The largest distance among some places, and the first place that has it.
 
-        Its square is at least `least`; that of every place is from `sure` to `bound`.
+        Its square is at least `least`; those of all places are between `sure` and `bound`.
         """
         reach, words = math.isqrt(bound) + 1, self.width // _WORD
         top = max(int(places[0]) // self.width - reach, 0)
@@ -142,7 +142,7 @@ class _Errors:
         if bound <= _RADIUS**2:
             squares, _, _ = _neighbours()
             first, last = (int(found) for found in np.searchsorted(squares, (sure, least)))
-            some = slice(max(first, last - max(8, _BLOCK // len(at))), last)  # the farthest rule out most
+            some = slice(max(first, last - max(8, _BLOCK // len(at))), last)  # the farthest exclude the most
             at = at[self._full(flat, at, some).all(axis=0)]
             while len(at) * (bound - squares[first]) <= _LOOKUPS * len(flat):  # nearest first
                 last = min(first + max(8, _BLOCK // len(at)), len(squares)) - 1
@@ -160,7 +160,7 @@ class _Errors:
         return float(distances.max()), int(at[distances.argmax()]) + top * self.width
 
     def _full(self, flat: ByteArray, at: IntArray, block: slice) -> BoolArray:
-        """Boolean (neighbours, pixels): which of some neighbours of some pixels are errors."""
+        """Which neighbours of which pixels are errors: boolean (neighbours, pixels)."""
         _, dy, dx = _neighbours()
         return flat.view(np.bool_).take(at + (dy[block] * self.width + dx[block])[:, None], mode="clip")
 
@@ -180,22 +180,22 @@ def _deepest(errors: _Errors) -> tuple[float, int] | None:
         places = errors.centres(side)
         step = 1 + len(places) // min(16, 1 + _SAMPLE // (bound - least))
         distance, _ = errors.deepest(places[::step], least, bound)
-        # Distances are rounded: what ties with this one must still be found.
+        # Distances are rounded: ties must still be found.
         least = math.ceil(distance**2 * (1 - 1e-6))
-    half = math.isqrt((least - 1) // 2)  # the largest square around a pixel that the least distance spans
+    half = math.isqrt((least - 1) // 2)  # half of the largest square that the smallest possible distance covers
     return errors.deepest(errors.centres(2 * half + 1), (half + 1) ** 2, bound, least)
 
 
 def _span(holds: BoolArray) -> slice:
-    """From the first true value to the last; empty where there is none."""
+    """From the first true value to the last; empty if there is none."""
     first = int(holds.argmax())
     return slice(first, len(holds) - int(holds[::-1].argmax()) if holds[first] else first)
 
 
 def squares_of(mask: BoolArray, side: int) -> BoolArray:
-    """Where a square of this side (pixels, at least 1), all of a mask's, has its top left corner.
+    """Top left corners of all squares of one side (pixels, at least 1) inside a mask.
 
-    Boolean (height - side + 1, width - side + 1); an axis has length 0 where the square does not fit.
+    Boolean (height - side + 1, width - side + 1); an axis has length 0 if the square does not fit.
     """
     height, width = mask.shape
     words = width // _WORD + 1
@@ -212,7 +212,7 @@ def squares_of(mask: BoolArray, side: int) -> BoolArray:
 
 
 def _overlap(squares: BitArray, step: int, width: int) -> BitArray:
-    """Squares of side s + step from those of side s >= step, in rows of a width: four of these cover one."""
+    """Squares of side s + step from those of side s >= step, in rows of `width` pixels: four of these cover one."""
     if step == 0:
         return squares
     words, bits = divmod(step, _WORD)

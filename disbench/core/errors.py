@@ -1,4 +1,4 @@
-"""The one kind of error that a user can fix."""
+"""`InputError`, the error that a user can fix, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_SHOWN = 60  # characters of a text from outside that a message repeats
-_LONGEST = 300  # characters of a line about an error
-CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # what would break or forge a line of a terminal
+_SHOWN = 60  # maximum length of an outside value quoted in a message
+_LONGEST = 300  # maximum length of one line about an error
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # characters that break or forge lines on a terminal
 _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or name another place"),
@@ -22,15 +22,15 @@ _FIXES = {
 
 
 class InputError(ValueError):
-    """Something outside the program is wrong: a file, a record, an option.
+    """Invalid input: a file, a record or an option.
 
-    The message, one sentence or two, names the file, the record and the fix; the command line prints it without a
+    The message, one or two sentences, names the file, the record and the fix; the command line prints it without a
     traceback and exits with code 2.
     """
 
 
 def shown(value: object) -> str:
-    """A value from outside, of any kind, size and depth, for a message: short, one line, no control characters."""
+    """Format an untrusted value of any type and size for a message: short, one line, no control characters."""
     if isinstance(value, str | bytes):
         return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
     if isinstance(value, int) and value.bit_length() > 128:
@@ -44,7 +44,7 @@ def shown(value: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text from outside on one line of printable characters, cut where it is long."""
+    """Untrusted text as one line of printable characters, truncated if long."""
     plain = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST])
     return " ".join(plain.split())[:_LONGEST]
 
@@ -60,7 +60,7 @@ def sentence_of(error: InputError | OSError) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error of another's code on one line: its type, its message, and where it was raised."""
+    """A third-party error on one line: its type, its message, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     try:
@@ -71,7 +71,7 @@ def told(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """An `InputError` for an unknown name of a kind ("recipe", "option") in a file, with the nearest known names."""
+    """`InputError` for an unknown name of some kind ("recipe", "option"), with the nearest known names."""
     choices = sorted(known)
     near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
@@ -80,7 +80,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
 
 
 def extra_module(name: str, extra: str, user: str) -> Any:
-    """A module of an optional package; `InputError` names what needs it and the extra of disbench that has it."""
+    """Import an optional module; `InputError` names its `user` and the extra of disbench that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -91,7 +91,7 @@ def extra_module(name: str, extra: str, user: str) -> Any:
 
 
 def opencv() -> Any:
-    """The module `cv2`; `InputError` if it cannot be imported, mostly for want of two system libraries."""
+    """The module `cv2`; `InputError` if it cannot be imported, usually because two system libraries are missing."""
     try:
         import cv2  # noqa: PLC0415
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""Masks as COCO run lengths: rasterising, areas, boxes, overlaps, unions, dilation.
+"""Masks as COCO run-length encodings: rasterising, areas, boxes, overlaps, unions, dilation.
 
-A mask at rest is a COCO compressed RLE, `{"size": [height, width], "counts": bytes}`; runs go down the
-columns (Fortran order) and start with background. In hand it is a boolean array (height, width). Nothing
-in this module but `encode`, `decode` and the `fillpoly` raster makes an array of the mask's size.
+A stored mask is a COCO compressed RLE, `{"size": [height, width], "counts": bytes}`; runs are column-major (Fortran
+order) and start with background. A decoded mask is a boolean array (height, width). Only `encode`, `decode` and the
+`fillpoly` raster allocate an array of the mask's size.
 
-pycocotools is the reference for all of it. rlemasklib does what pycocotools lacks (dilation, difference) and
-what it does several times faster (encoding, decoding: `benchmarks/run_lengths.py`).
+pycocotools is the reference for all of it. rlemasklib adds what pycocotools lacks (dilation, difference) and is several
+times faster at encoding and decoding (`benchmarks/run_lengths.py`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
 
 Raster = Literal["pycocotools", "fillpoly"]
 
-POLYGON_MARGIN = 1.0  # pixels by which a polygon may leave its image uncounted: outlines run along the border
-_FARTHEST = 2.0**28  # of a coordinate: pycocotools counts fifths of a pixel in 32 bits
-_FEWEST = 6  # coordinates of a ring with an area: three points
+POLYGON_MARGIN = 1.0  # pixels by which a polygon may leave its image without being counted: outlines follow the border
+_FARTHEST = 2.0**28  # largest coordinate: pycocotools counts fifths of a pixel in 32 bits
+_FEWEST = 6  # coordinates of the smallest ring with an area: three points
 _NUMBERS = (int, float, str, np.integer, np.floating)
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
-_UPSAMPLED = 5  # by which pycocotools refines the grid that it draws polygons on
-_MOST_GROUPS = 7  # of 5 bits, in a run that fits an image, its sign included
-_AT_ONCE = 20_000  # bytes of compressed masks decoded together; for more, malloc maps each array anew
-_ROWS = 16  # masks that `overlaps_where` compares in one call with all others that are wanted for one of them
+_UPSAMPLED = 5  # factor by which pycocotools refines the grid that it draws polygons on
+_MOST_GROUPS = 7  # 5-bit groups, including the sign, in the longest run that fits an image
+_AT_ONCE = 20_000  # bytes of compressed masks decoded together; for larger arrays, malloc maps new memory each time
+_ROWS = 16  # masks that `overlaps_where` compares in one call
 
 
 class Rle(TypedDict):
@@ -46,27 +46,27 @@ class Rle(TypedDict):
 
 
 def encode(mask: BoolArray) -> Rle:
-    """Run lengths of a boolean (height, width) array."""
+    """Encode a boolean (height, width) array."""
     if mask.ndim != 2:
-        raise ValueError(f"a mask has two axes (height, width), this one {mask.ndim}")
+        raise ValueError(f"a mask must have two axes (height, width), not {mask.ndim}")
     return _to_coco(RLEMask.from_array(np.ascontiguousarray(mask, dtype=np.uint8)))
 
 
 def from_grey_png(data: bytes, least: int) -> Rle:
-    """The pixels of a PNG with at least a value, 1 to 255; several times faster than by way of an array.
+    """Mask of the pixels of a grey PNG that are at least `least`, 1 to 255; several times faster than via an array.
 
-    The size that its head claims is not checked. ValueError for a damaged one, or one not plainly grey with 8 bits.
+    The size claimed by the header is not checked. ValueError if the PNG is damaged or not plain 8-bit grey.
     """
     return _to_coco(RLEMask.from_png(data=data, threshold=least))
 
 
 def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
-    """Boolean (height, width) array of a mask, in memory column by column ("F", the faster) or row by row ("C")."""
+    """Decode to a boolean (height, width) array, stored column-major ("F", faster) or row-major ("C")."""
     return np.asarray(RLEMask.from_dict(rle).to_array(order=order)).view(np.bool_)
 
 
 def pixel(rle: Rle, number: int) -> tuple[int, int]:
-    """(x, y) of one of a mask's pixels, counted column by column from 0; IndexError where there is none."""
+    """(x, y) of a mask's pixel by its column-major index among the mask's pixels; IndexError if out of range."""
     runs = RLEMask.from_dict(rle).counts.astype(np.int64)  # background first
     ends = np.cumsum(runs[1::2])
     run = int(np.searchsorted(ends, number, side="right"))
@@ -83,31 +83,31 @@ def areas(rles: Sequence[Rle]) -> IntArray:
 
 
 def boxes(rles: Sequence[Rle]) -> IntArray:
-    """Bounding boxes: int64 (n, 4) of x, y, width, height in whole pixels, both ends included; zeros for no pixel."""
+    """Bounding boxes: int64 (n, 4) of x, y, width, height in whole pixels; zeros for an empty mask."""
     return np.asarray(coco_mask.toBbox(list(rles)) if rles else []).astype(np.int64).reshape(-1, 4)
 
 
 def contained_shares(rle: Rle, others: Sequence[Rle]) -> FloatArray:
-    """For each other mask, its share of this mask's area: |rle and other| / |rle|, float64 (n,)."""
+    """Share of a mask's area that lies in each other mask: |rle and other| / |rle|, float64 (n,)."""
     return _coco_ious([rle], others, crowd=True).reshape(-1)
 
 
 def shares_inside(rles: Sequence[Rle], other: Rle) -> FloatArray:
-    """For each mask, the share of its area that lies in another: |rle and other| / |rle|, float64 (n,)."""
+    """Share of each mask's area that lies in another mask: |rle and other| / |rle|, float64 (n,)."""
     return _coco_ious(rles, [other], crowd=True).reshape(-1)
 
 
 def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
-    """IoU of a mask with each of the others: float64 (n,); 0 where a union is empty."""
+    """IoU of a mask with each of the others: float64 (n,); 0 if the union is empty."""
     return _coco_ious([rle], others, crowd=False).reshape(-1)
 
 
 def overlaps_where(
     wanted: BoolArray, rles: Sequence[Rle], others: Sequence[Rle], measure: Literal["iou", "contained"]
 ) -> FloatArray:
-    """How the `wanted` pairs, bool (n, m), of n masks and m others overlap, measured in a few calls.
+    """Overlaps of only the `wanted` pairs, bool (n, m), of n masks and m others, measured in a few calls.
 
-    float64 (n, m), 0 for the other pairs: the IoU, or with `contained` the share of mask i that lies in other mask j.
+    float64 (n, m), 0 for other pairs: the IoU, or for `contained` the share of mask i that lies in other mask j.
     """
     found = np.zeros(wanted.shape)
     (rows,) = np.nonzero(wanted.any(axis=1))
@@ -121,12 +121,12 @@ def overlaps_where(
 
 
 def union(rles: Sequence[Rle]) -> Rle:
-    """Union of one mask or more of the same size."""
+    """Union of one or more masks of the same size."""
     return _merged(rles, intersect=False)
 
 
 def intersection(rles: Sequence[Rle]) -> Rle:
-    """Intersection of one mask or more of the same size."""
+    """Intersection of one or more masks of the same size."""
     return _merged(rles, intersect=True)
 
 
@@ -136,14 +136,14 @@ def _merged(rles: Sequence[Rle], *, intersect: bool) -> Rle:
 
 
 def difference(rle: Rle, removed: Sequence[Rle]) -> Rle:
-    """The mask's pixels that lie in none of the removed masks."""
+    """Pixels of a mask that lie in none of the removed masks."""
     if not removed:
         return rle
     return _to_coco(RLEMask.from_dict(rle) - RLEMask.from_dict(union(removed)))
 
 
 def dilate(rle: Rle, iterations: int = 1) -> Rle:
-    """Dilation by a 3 x 3 square, repeated; the image's border cuts it off."""
+    """Repeated dilation by a 3 x 3 square, clipped at the image border."""
     mask = RLEMask.from_dict(rle)
     for _ in range(iterations):
         mask = mask.dilate3x3(connectivity=8)
@@ -151,12 +151,12 @@ def dilate(rle: Rle, iterations: int = 1) -> Rle:
 
 
 def empty(height: int, width: int) -> Rle:
-    """The mask without a pixel."""
+    """A mask without pixels."""
     return _to_coco(RLEMask.zeros((height, width)))
 
 
 def whole_number(value: object) -> int | None:
-    """The whole number that a value of JSON means: 640, 640.0, "640" or "640.0"; None for anything else."""
+    """The integer that a JSON value represents: 640, 640.0, "640" or "640.0"; None for anything else."""
     if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -172,20 +172,20 @@ def from_polygons(
     raster: Raster = "pycocotools",
     changes: Counter[str] | None = None,
 ) -> Rle:
-    """Rasterise the rings of one object and unite them; what lies outside the image is cut off.
+    """Rasterise the rings of one object and unite them, clipped to the image.
 
     Args:
-        rings: each a flat list x0, y0, x1, y1, ... in pixels, y down from the image's top left corner. Those of fewer
+        rings: each a flat list x0, y0, x1, y1, ... in pixels, y down from the image's top left corner. Rings of fewer
             than three points have no area; without others the mask is empty.
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height: image height, pixels.
+        width: image width, pixels.
         raster: `pycocotools` (upsampled by 5, the COCO reference), or `fillpoly` (points rounded to whole pixels and
-            OpenCV's `fillPoly`, as RITM does; differs by boundary pixels).
-        changes: counts rings left out, and polygons that are cut off by more than `POLYGON_MARGIN` pixels.
+            OpenCV's `fillPoly`, as in RITM; differs in boundary pixels).
+        changes: updated with counts of rings left out and of polygons clipped by more than `POLYGON_MARGIN` pixels.
 
     Raises:
-        ValueError: pairs [x, y] in place of flat lists, an odd number of coordinates, a value that is not a finite
-            number or is beyond 2**28, or outlines of more than `MAX_OUTLINE` fifths of a pixel together.
+        ValueError: pairs [x, y] instead of flat lists, an odd number of coordinates, a value that is not a finite
+            number or exceeds 2**28, or outlines longer than `MAX_OUTLINE` fifths of a pixel in total.
     """
     found = list(map(_checked_ring, rings))
     checked = [ring for ring in found if ring.size >= _FEWEST]
@@ -208,11 +208,11 @@ def from_segmentations(
     raster: Raster = "pycocotools",
     changes: Counter[str] | None = None,
 ) -> list[Rle]:
-    """The masks of objects of one image, in any form that COCO's annotations have.
+    """Masks of the objects of one image, from any form of segmentation in COCO annotations.
 
     Each is a list of rings, one ring, an RLE, a list of RLEs, or nothing (None, NaN, an empty list), which gives an
-    empty mask. Other arguments and errors are as for `from_polygons` and `from_foreign_rle`; ValueError, too, for masks
-    that take more than `MAX_MASK_BYTES` together.
+    empty mask. Other arguments and errors are as for `from_polygons` and `from_foreign_rle`; also ValueError if the
+    masks exceed `MAX_MASK_BYTES` in total.
     """
     polygons = [found for found in segmentations if isinstance(found, list)]
     rings = _plain_rings(polygons, height, width)
@@ -246,16 +246,16 @@ def _from_segmentation(found: object, height: int, width: int, raster: Raster, c
 
 
 def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
-    """A mask from outside (`counts` compressed or a list of runs); ValueError if it is no mask of this size."""
+    """Convert an untrusted RLE (`counts` compressed or a list of runs); ValueError if it is not a mask of this size."""
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
         raise ValueError(f"the segmentation is {shown(rle)}, neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
     if not isinstance(size, list | tuple) or list(map(whole_number, size)) != [height, width]:
         raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
     runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
-    # Everything is checked here, for pycocotools checks nothing: it would write beyond its memory.
+    # Check everything here: pycocotools checks nothing and would write out of bounds.
     if runs.size and (lowest := int(runs.min())) < 0:
-        raise ValueError(f"the RLE's counts have {lowest} where a whole number from 0 on should be")
+        raise ValueError(f"the RLE's counts contain {lowest}; they must be whole numbers from 0 on")
     if (runs.size and runs.max() > height * width) or runs.sum() != height * width:
         raise ValueError(f"the RLE's runs add up to {sum(runs.tolist())}, not to {height} x {width} pixels")
     if not runs[1:].all():
@@ -266,10 +266,10 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
 
 
 def are_well_formed(rles: Sequence[Rle]) -> bool:
-    """Whether run lengths are as the encoder writes those of masks that are not empty, which `from_foreign_rle` keeps.
+    """True if all RLEs are canonical and non-empty, so that `from_foreign_rle` would keep them as they are.
 
-    That is: positive but for the first, as many as there are pixels, and each in as few groups of bits as it takes.
-    Many masks are decoded at once, which is many times faster for small ones.
+    Canonical: all runs but the first are positive, they add up to the number of pixels, and each is encoded in the
+    fewest groups of bits. All are decoded together, which is many times faster for small masks.
     """
     waiting: list[Rle] = []
     size = 0
@@ -290,34 +290,34 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
         return False
     pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
     has_pixels = np.diff(first, append=len(runs)) > 1
-    only_first = np.count_nonzero(runs <= 0) == np.count_nonzero(runs[first] == 0)  # may be 0, and none is below
+    only_first = np.count_nonzero(runs <= 0) == np.count_nonzero(runs[first] == 0)  # only first runs may be 0
     return bool(are_short and has_pixels.all() and only_first and (np.add.reduceat(runs, first) == pixels).all())
 
 
 def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
-    """Runs of compressed masks, one mask after the other; where each begins; and whether all are written shortest.
+    """Runs of compressed masks, concatenated; where each mask begins; and whether all are encoded shortest.
 
-    A run is groups of 5 bits from the lowest up, each with a continuation bit; from the fourth run on it is stored as
-    the difference from the run before the last. ValueError for what is not of this form.
+    A run is 5-bit groups, lowest first, each with a continuation bit; from the fourth on, a run is stored as the
+    difference to the run two before it. ValueError for any other content.
     """
     if not all(counts):
         raise ValueError("the RLE's counts are empty")
-    groups = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # what is below wraps around
+    groups = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # smaller values wrap around
     behind = np.cumsum(list(map(len, counts)))
     if groups.max() > 63:
-        raise ValueError("the RLE's counts are not run lengths in COCO's compressed form")
+        raise ValueError("the RLE's counts are not in COCO's compressed form")
     if (groups[behind - 1] & 32).any():
         raise ValueError("the RLE's counts end in the middle of a run")
     ends = np.flatnonzero(groups < 32)
     lengths = np.diff(ends, prepend=-1)
     if lengths.max() > _MOST_GROUPS:
-        raise ValueError("the RLE's counts are not run lengths of an image: one is longer than any")
-    stored = (groups[ends] ^ 16).astype(np.int64) - 16  # the highest group of each run, which has its sign
+        raise ValueError("the RLE's counts have a run that is longer than any image")
+    stored = (groups[ends] ^ 16).astype(np.int64) - 16  # the highest group of each run, which carries the sign
     are_short = True
     longer = np.flatnonzero(lengths > 1)
     for number in range(1, int(lengths.max())):
         values = stored[longer] * 32 + (groups[ends[longer] - number] & 31)
-        # A highest group that only repeats the sign of the one below is too much.
+        # A highest group that only repeats the sign of the group below is redundant.
         are_short &= number > 1 or not ((values >= -16) & (values < 16)).any()
         stored[longer] = values
         longer = longer[lengths[longer] > number + 1]
@@ -327,10 +327,10 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
 
 
 def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
-    """Runs of masks one after the other, each mask's from the fourth on stored as differences; `first` begin a mask."""
+    """Undo the differences in concatenated runs, from each mask's fourth run on; masks begin at `first`."""
     runs = np.empty_like(stored)
     behind = np.append(first[1:], len(stored))
-    for parity in (0, 1):  # every other run; in a mask sums begin with its second or its third
+    for parity in (0, 1):  # every other run; a mask's sums begin with its second or third
         sums = np.append(0, np.cumsum(stored[parity::2]))
         places = [(ends - parity + 1) // 2 for ends in (first, behind)]
         heads = (first + 1 + (first + 1 + parity) % 2 - parity) // 2
@@ -340,26 +340,26 @@ def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
 
 
 def check_total(size: int) -> None:
-    """ValueError if the run lengths of a scene's masks take more than `MAX_MASK_BYTES` bytes together."""
+    """Raise ValueError if the RLEs of a scene exceed `MAX_MASK_BYTES` bytes in total."""
     if size > MAX_MASK_BYTES:
         raise ValueError(f"the run lengths of its masks take more than {MAX_MASK_BYTES} bytes")
 
 
 def from_label_map(labels: npt.NDArray[np.integer], ignored: Sequence[int] = (0,)) -> dict[int, Rle]:
-    """One mask for each value of an integer (height, width) map, in ascending order of the values."""
+    """One mask per value of an integer (height, width) map, in ascending order of the values."""
     found = [int(value) for value in np.unique(labels) if int(value) not in ignored]
     return {value: encode(labels == value) for value in found}
 
 
 def _coco_ious(rles: Sequence[Rle], others: Sequence[Rle], *, crowd: bool) -> FloatArray:
-    """IoU of all pairs; of "crowds", in COCO's sense, the union is the first mask."""
+    """IoU of all pairs; with `crowd`, as in COCO, the union is the area of the first mask."""
     if not rles or not others:
         return np.zeros((len(rles), len(others)))
     return np.asarray(coco_mask.iou(list(rles), list(others), [crowd] * len(others)))
 
 
 def _plain_rles(rles: Sequence[dict[str, Any]], height: int, width: int) -> list[Rle]:
-    """Compressed RLEs, checked together; none where one of them has to be looked at by itself."""
+    """Compressed RLEs, checked together; empty if any needs to be checked individually."""
     texts = [rle.get("counts") for rle in rles]
     if any(rle.get("size") != [height, width] for rle in rles) or not all(
         isinstance(text, str) and text.isascii() for text in texts
@@ -370,18 +370,18 @@ def _plain_rles(rles: Sequence[dict[str, Any]], height: int, width: int) -> list
 
 
 def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list[FloatArray]:
-    """The rings of all polygons, checked together; none where one of them has to be looked at by itself."""
+    """Rings of all polygons, checked together; empty if any needs to be checked individually."""
     rings = list(chain.from_iterable(polygons))
     if not all(polygons) or set(map(type, rings)) != {list}:
         return []
     values = list(chain.from_iterable(rings))
     sizes = list(map(len, rings))
-    side = _UPSAMPLED * (max(height, width) + 3)  # of a polygon in the image, at most
+    side = _UPSAMPLED * (max(height, width) + 3)  # longest side of a polygon in the image
     if (
         not set(map(type, values)) <= {int, float}
         or min(sizes) < 6
         or any(size % 2 for size in sizes)
-        or side * len(values) > MAX_MASK_BYTES  # a step along an outline gives a byte of run lengths at most
+        or side * len(values) > MAX_MASK_BYTES  # a step along an outline gives at most one byte of run lengths
         or side * max(sum(map(len, polygon)) for polygon in polygons) > MAX_OUTLINE
     ):
         return []
@@ -395,7 +395,7 @@ def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list
 
 
 def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, width: int, raster: Raster) -> list[Rle]:
-    """Masks from checked rings; `counts` says how many rings each mask has."""
+    """Masks from checked rings; `counts` is the number of rings of each mask."""
     if raster == "fillpoly":
         parts = iter(rings)
         return [_fill_polygons(list(islice(parts, count)), height, width) for count in counts]
@@ -407,7 +407,7 @@ def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, widt
 
 
 def _checked_ring(ring: Sequence[float]) -> FloatArray:
-    # Before NumPy makes an array of them: of texts it would make one of the longest text's length for each.
+    # Check before np.array, which would make every item as long as the longest string.
     kinds = set(map(type, ring)) if isinstance(ring, list | tuple | np.ndarray) else {list}
     if kinds & {list, tuple, dict, np.ndarray}:
         raise ValueError("a polygon is not a flat list of numbers [x0, y0, x1, y1, ...]")
@@ -420,20 +420,20 @@ def _checked_ring(ring: Sequence[float]) -> FloatArray:
     except OverflowError:
         points = np.array([np.inf])
     if points.size and not np.abs(points).max() <= _FARTHEST:
-        raise ValueError("a polygon has a coordinate that is not a finite number, or far too large")
+        raise ValueError("a polygon has a coordinate that is not a finite number, or is far too large")
     if points.size >= _FEWEST and points.size % 2:
         raise ValueError(f"a polygon has an odd number of coordinates ({points.size}), not x and y of each point")
     return points
 
 
 def _leaves(points: FloatArray, height: int, width: int) -> bool:
-    """Whether a ring is outside its image by more than the margin."""
+    """True if a ring leaves its image by more than the margin."""
     right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
     return bool(points.min() < -POLYGON_MARGIN or right > width + POLYGON_MARGIN or bottom > height + POLYGON_MARGIN)
 
 
 def _outline(points: FloatArray) -> float:
-    """Steps that pycocotools walks along a closed outline: of each side the longer of its two extents."""
+    """Steps that pycocotools walks along a closed outline: the longer extent of each side."""
     corners = points.reshape(-1, 2)
     sides = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
     return _UPSAMPLED * float(sides.sum()) + len(corners)
@@ -443,7 +443,7 @@ def _listed_runs(counts: list[object]) -> IntArray:
     runs: list[Any] = counts if set(map(type, counts)) == {int} else list(map(whole_number, counts))
     if None in runs:
         wrong = shown(counts[runs.index(None)])
-        raise ValueError(f"the RLE's counts have {wrong} where a whole number from 0 on should be")
+        raise ValueError(f"the RLE's counts contain {wrong}; they must be whole numbers from 0 on")
     try:
         return np.array(runs, dtype=np.int64)
     except OverflowError:
@@ -453,7 +453,7 @@ def _listed_runs(counts: list[object]) -> IntArray:
 def _decompressed(counts: object) -> IntArray:
     """The runs of a compressed RLE."""
     if isinstance(counts, str) and counts.isascii():
-        if counts.startswith("b'"):  # Python's text of bytes
+        if counts.startswith("b'"):  # repr of Python bytes
             counts = counts[2:-1].replace("\\\\", "\\")
         counts = counts.encode("ascii")
     if not isinstance(counts, bytes):
@@ -462,7 +462,7 @@ def _decompressed(counts: object) -> IntArray:
 
 
 def _without_zeros(runs: IntArray) -> IntArray:
-    """The runs as the encoder would write them: none of length 0 but the first."""
+    """Canonical runs: none of length 0 but the first."""
     present = np.flatnonzero(runs)
     colours = present % 2
     starts = np.flatnonzero(np.concatenate([[True], colours[1:] != colours[:-1]]))

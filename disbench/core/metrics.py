@@ -1,4 +1,4 @@
-"""The benchmark's measures: pure functions of arrays, exactly as the field computes them."""
+"""Measures of the benchmark, as pure functions of arrays, exactly as the field computes them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from disbench.core.errors import unknown_name
 
 FailureRule = Literal["strict", "ritm"]
 IoUs = Sequence[Sequence[float] | npt.NDArray[np.floating[Any]]] | npt.NDArray[np.floating[Any]]
-"""A sequence a sample, or an array (samples, clicks)."""
+"""One sequence per sample, or an array (samples, clicks)."""
 
 
 def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
-    """Intersection over union of the object and a prediction, over pixels that are not ignored.
+    """Intersection over union of target and prediction, over pixels that are not ignored.
 
     Args:
         target: integers (height, width): 1 object, 0 background, -1 ignored.
         prediction: booleans, or integers 0 and 1, (height, width).
 
     Returns:
-        In [0, 1], rounded to float32 as results store it; nan where neither has a pixel.
+        In [0, 1], rounded to float32 as in stored results; nan if both are empty.
 
     Raises:
-        ValueError: arrays of other shapes, types or values than these.
+        ValueError: wrong shapes, types or values.
 
     >>> iou([[1, 1, 0, -1]], [[True, False, False, True]])
     0.5
@@ -49,16 +49,16 @@ def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
 def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
     """Number of clicks to reach an IoU (NoC@threshold), mean over samples.
 
-    IoUs and threshold are compared as float32; nan reaches nothing. A sample that never reaches it counts `max_clicks`.
+    IoUs and threshold are compared as float32; nan never reaches it. A sample that never does counts `max_clicks`.
 
     Args:
-        ious: one sequence a sample: the IoU after click 1, 2, ..., of which `max_clicks` count. A shorter one must
-            reach the threshold: what would have come after its end is not known.
+        ious: one sequence per sample: the IoU after click 1, 2, ..., of which the first `max_clicks` are used. A
+            shorter sequence must reach the threshold, since later IoUs are unknown.
         threshold: in (0, 1].
         max_clicks: at least 1.
 
     Raises:
-        ValueError: no samples, a sequence that ends early below the threshold, an IoU or a threshold out of range.
+        ValueError: no samples, a sequence that ends early below the threshold, or an IoU or threshold out of range.
 
     >>> noc([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2)
     2.0
@@ -74,8 +74,8 @@ def clicks_to_reach(ious: IoUs, threshold: float, max_clicks: int = 20) -> IntAr
 def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = "strict") -> int:
     """Number of samples that fail to reach an IoU (NoF@threshold); other arguments and errors as for `noc`.
 
-    `rule` is `strict`: samples that never reach the threshold, or `ritm`: those whose NoC equals `max_clicks`, also
-    where they succeed at the very last click. Published numbers follow `ritm`.
+    `rule` is `strict`: samples that never reach the threshold, or `ritm`: samples whose NoC equals `max_clicks`,
+    including those that succeed at the very last click. Published numbers follow `ritm`.
 
     >>> [nof([[0.5, 0.95], [0.2, 0.3]], 0.9, max_clicks=2, rule=rule) for rule in ("strict", "ritm")]
     [1, 2]
@@ -87,12 +87,12 @@ def nof(ious: IoUs, threshold: float, max_clicks: int = 20, rule: FailureRule = 
 
 
 def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
-    """Mean IoU over samples after each click, not smoothed: float64 (max_clicks,), nan where one of them is.
+    """Mean IoU over samples after each click: float64 (max_clicks,), nan if any sample's IoU is.
 
-    Arguments are those of `noc`.
+    Arguments are as for `noc`.
 
     Raises:
-        ValueError: no samples, a sample with fewer than `max_clicks` values (it ended early), or one outside [0, 1].
+        ValueError: no samples, a sample with fewer than `max_clicks` IoUs (it ended early), or an IoU outside [0, 1].
 
     >>> miou_curve([[0.5, 1.0], [0.25, 0.5]], max_clicks=2).tolist()
     [0.375, 0.75]
@@ -108,20 +108,21 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
 
 
 def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
-    """Area under each sample's IoU over clicks (AuC), by trapezoids of unit steps, divided by their number.
+    """Area under each sample's curve of IoU over clicks (AuC), by the trapezoidal rule, divided by the number of steps.
 
-    float64 (samples,) in [0, 1]; nan where an IoU is; of one click, the IoU. Arguments and errors as for `miou_curve`.
+    float64 (samples,) in [0, 1]; nan if an IoU is nan; the IoU itself for one click. Arguments and errors as for
+    `miou_curve`.
 
     >>> area_under_curve([[0.8] * 20, [0.5] * 10 + [1.0] * 10]).round(4).tolist()
     [0.8, 0.75]
     """
-    miou_curve(ious, max_clicks)  # refuses what has no curve
+    miou_curve(ious, max_clicks)  # raises if there is no curve
     values = _as_stored(ious, max_clicks)[0].astype(np.float64)
     return np.asarray(np.trapezoid(values, axis=1) / (max_clicks - 1) if max_clicks > 1 else values[:, 0])
 
 
 class Spread(NamedTuple):
-    """A value's mean and deviation over groups of clicks, and their quotient (nan for a mean of 0), (samples,) each."""
+    """Mean, standard deviation and their quotient (nan if the mean is 0) over groups of clicks, (samples,) each."""
 
     mean: FloatArray
     deviation: FloatArray
@@ -129,7 +130,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: npt.ArrayLike) -> Spread:
-    """The spread of each sample's values, (groups, samples), such as its IoU after each of many first clicks.
+    """Spread of each sample's values, (groups, samples), such as its IoU after each of many first clicks.
 
     >>> [part.round(4).tolist() for part in spread([[0.9], [0.9], [0.6], [0.6]])]
     [[0.75], [0.15], [0.2]]
@@ -140,10 +141,10 @@ def spread(values: npt.ArrayLike) -> Spread:
 
 
 def difference_to_base(values: npt.ArrayLike, base: npt.ArrayLike, *, relative: bool) -> FloatArray:
-    """How far the mean over groups is above the standard click's value (RClicks' dSB), float64 (samples,).
+    """Mean over groups minus the value of the standard click (RClicks' dSB), float64 (samples,).
 
-    `values` are (groups, samples) of NoC, AuC, or failures as 0 and 1; `base` (samples,) the same with the standard
-    click; `relative`: as a share of `base`, as for NoC.
+    `values` are (groups, samples) of NoC, AuC, or failures as 0 and 1; `base` (samples,) are those of the standard
+    click; `relative` divides by `base`, as for NoC.
 
     >>> float(difference_to_base([[3, 4], [3, 4]], [2, 4], relative=True).mean())
     0.25
@@ -152,7 +153,7 @@ def difference_to_base(values: npt.ArrayLike, base: npt.ArrayLike, *, relative: 
 
 
 def difference_of_groups(values: npt.ArrayLike, *, relative: bool) -> FloatArray:
-    """The first group's value less the last's (RClicks' dGR), float64 (samples,); arguments as `difference_to_base`.
+    """First group's value minus the last's (RClicks' dGR), float64 (samples,); arguments as `difference_to_base`.
 
     >>> float(difference_of_groups([[4, 4], [2, 4]], relative=True).mean())
     0.5
@@ -167,11 +168,11 @@ def _apart(value: FloatArray, base: npt.ArrayLike, relative: bool) -> FloatArray
 
 
 class TargetBoundary:
-    """Boundary IoU with one target, for many predictions (Cheng et al., Boundary IoU, CVPR 2021).
+    """Boundary IoU of many predictions with one target (Cheng et al., Boundary IoU, CVPR 2021).
 
-    The boundary of a mask is those of its pixels that lie within d pixels (a square of side 2d + 1) of a pixel outside
-    it, or of the image's border; d is `dilation_ratio`, the paper's 0.02, of the image's diagonal, at least 1 pixel.
-    Ignored pixels are left out of intersection and union. Target and errors are as for `iou`.
+    A mask's boundary is its pixels within d pixels (a square of side 2d + 1) of a pixel outside the mask, or of the
+    image border; d is `dilation_ratio` (0.02 in the paper) of the image diagonal, at least 1 pixel. Ignored pixels
+    count in neither intersection nor union. Target and errors are as for `iou`.
     """
 
     def __init__(self, target: npt.ArrayLike, dilation_ratio: float = 0.02) -> None:
@@ -182,7 +183,7 @@ class TargetBoundary:
         self._size = int(np.count_nonzero(self._band))
 
     def iou(self, prediction: npt.ArrayLike) -> float:
-        """Boundary IoU of a prediction, booleans (height, width): in [0, 1] as float32; nan of nothing with nothing."""
+        """Boundary IoU of a prediction, bool (height, width): in [0, 1] as float32; nan if both are empty."""
         guess = checked_mask(prediction)
         if guess.shape != self._band.shape:
             raise ValueError(f"the prediction has shape {guess.shape}, the target {self._band.shape}")
@@ -194,7 +195,7 @@ class TargetBoundary:
 
 
 def boundary(mask: BoolArray, distance: int) -> BoolArray:
-    """The pixels of a mask within a distance (along rows and columns, at least 1) of its outside, boolean too."""
+    """Pixels of a mask within `distance` (>= 1, along rows and columns) of its outside, boolean."""
     box, band = _band_in_box(mask, distance)
     whole = np.zeros_like(mask)
     whole[box] = band
@@ -202,7 +203,7 @@ def boundary(mask: BoolArray, distance: int) -> BoolArray:
 
 
 def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], BoolArray]:
-    """The box of a mask's pixels, and its boundary there."""
+    """Bounding box of a mask, and its boundary in the box."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return (slice(0), slice(0)), np.zeros((0, 0), dtype=bool)
@@ -217,9 +218,9 @@ def _band_in_box(mask: BoolArray, distance: int) -> tuple[tuple[slice, slice], B
 
 
 def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
-    """The first click of each sample that reaches the threshold; max_clicks + 1 where none does."""
+    """First click of each sample that reaches the threshold; max_clicks + 1 if none does."""
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold = {threshold}: an IoU lies above 0 and at most at 1")
+        raise ValueError(f"threshold = {threshold}: must be above 0 and at most 1")
     values, lengths = _as_stored(ious, max_clicks)
     reached = values >= np.float32(threshold)
     firsts = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, max_clicks + 1)
@@ -227,22 +228,19 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
     if len(unknown):
         raise ValueError(
             f"sample {unknown[0]} ends after {lengths[unknown[0]]} of {max_clicks} clicks, below {threshold}: whether "
-            "it would have reached it is not known"
+            "it would have reached it is unknown"
         )
     return firsts.astype(np.int64)
 
 
 def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
-    """The first `max_clicks` IoUs of each sample, float32 (samples, max_clicks), and how many each has.
-
-    nan passes; it also pads what follows a sample's end.
-    """
+    """First `max_clicks` IoUs of each sample, float32 (samples, max_clicks), padded with nan, and how many each has."""
     if max_clicks < 1:
-        raise ValueError(f"max_clicks = {max_clicks}: at least 1")
+        raise ValueError(f"max_clicks = {max_clicks}: must be at least 1")
     if not len(ious):
-        raise ValueError("there are no samples to take a mean of")
+        raise ValueError("there are no samples")
     values = np.full((len(ious), max_clicks), np.nan, dtype=np.float32)
-    if isinstance(ious, np.ndarray) and ious.ndim == 2:  # a row at a time would take a hundred times as long
+    if isinstance(ious, np.ndarray) and ious.ndim == 2:  # a hundred times faster than row by row
         whole = ious[:, :max_clicks]
         lengths = np.full(len(whole), whole.shape[1], dtype=np.int64)
         values[:, : whole.shape[1]] = whole
@@ -253,5 +251,5 @@ def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     outside = np.argwhere((values < 0) | (values > 1))
     if len(outside):
         number, at = outside[0]
-        raise ValueError(f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; an IoU lies in [0, 1]")
+        raise ValueError(f"sample {number} has IoU {values[number, at]:g} after click {at + 1}; must be in [0, 1]")
     return values, lengths

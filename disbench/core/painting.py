@@ -1,7 +1,7 @@
-"""Masks and clicks painted on photographs, in Okabe and Ito's colours, which colour-blind people can tell apart.
+"""Paint masks and clicks on photographs, in Okabe and Ito's colour-blind safe colours.
 
-Pictures are uint8 (height, width, 3), RGB. `shares` is float (height, width) in [0, 1]: how much of each pixel a mask
-covers.
+Pictures are uint8 (height, width, 3), RGB. `shares` is float (height, width) in [0, 1]: the share of each pixel that a
+mask covers.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ VERMILLION: Colour = (213, 94, 0)
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 CANDIDATES = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION)
-"""Colours of the candidates of one click; of more candidates they repeat."""
+"""Colours of the candidates of one click, repeated if there are more."""
 _FEW_PIXELS = 40
-_OPACITY = 120  # of the inside of `overlay_png`, of 255
+_OPACITY = 120  # alpha inside the mask in `overlay_png`, of 255
 
 
 def png(pixels: ByteArray, compression: int = 6) -> bytes:
-    """A PNG without metadata."""
+    """Encode a PNG without metadata."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=compression)
     return file.getvalue()
 
 
 def fitted(width: int, height: int, cell: float, tallest: float) -> tuple[int, int]:
-    """The (width, height) of an image scaled to fit a cell, which is `cell` pixels wide and `tallest * cell` high."""
+    """Size (width, height) of an image scaled to fit a cell `cell` pixels wide and `tallest * cell` high."""
     scale = min(cell / width, tallest * cell / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def resized(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
-    """A picture at another (width, height)."""
+    """Resize a picture to (width, height)."""
     return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def coverage(mask: BoolArray, size: tuple[int, int]) -> FloatArray:
-    """Share of each pixel that a mask covers, at another (width, height)."""
+    """Share of each pixel that a mask covers after resizing to (width, height)."""
     whole = Image.fromarray(mask.astype(np.float32))
     return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
 
 
 def tinted(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour = BLUE, rim: Colour = WHITE) -> RgbImage:
-    """A mask filled and edged with a colour, with a thin rim around the edge."""
+    """Fill and outline a mask in one colour, with a thin rim around the outline."""
     from scipy import ndimage  # noqa: PLC0415
 
     inside, square = _inside(shares), np.ones((3, 3), dtype=bool)
@@ -72,24 +72,24 @@ def tinted(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour = BLUE,
 
 
 def faded(picture: RgbImage) -> RgbImage:
-    """A photograph turned nearly grey, so that a mask stands out."""
+    """Desaturate a photograph, so that a mask stands out."""
     grey = picture.mean(axis=2, keepdims=True)
     return np.asarray(np.rint(0.75 * grey + 0.25 * picture), dtype=np.uint8)
 
 
 def on_grey(picture: RgbImage, shares: FloatArray) -> RgbImage:
-    """A mask in blue with a white rim on a faded photograph."""
+    """Paint a mask in blue with a white rim on a faded photograph."""
     return tinted(faded(picture), shares)
 
 
 def spotlit(picture: RgbImage, shares: FloatArray) -> RgbImage:
-    """A mask in orange with a black rim; the photograph outside it is dark and faded."""
+    """Paint a mask in orange with a black rim; the photograph outside it is darkened and faded."""
     lit = shares[..., None]
     return tinted(lit * picture + (1 - lit) * 0.5 * faded(picture), shares, ORANGE, BLACK)
 
 
 def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
-    """A mask's outline in yellow and black dashes of some pixels, visible on every photograph."""
+    """Outline a mask in yellow and black dashes of `dash` pixels, visible on any photograph."""
     from scipy import ndimage  # noqa: PLC0415
 
     inside, square = _inside(shares), np.ones((3, 3), dtype=bool)
@@ -103,7 +103,7 @@ def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
 
 
 def hatched(picture: RgbImage, shares: FloatArray) -> RgbImage:
-    """A region under grey diagonal stripes."""
+    """Cover a region with grey diagonal stripes."""
     rows, columns = np.indices(shares.shape)
     inside, stripe = shares >= 0.5, (rows + columns) % 6
     painted = picture.copy()
@@ -113,9 +113,9 @@ def hatched(picture: RgbImage, shares: FloatArray) -> RgbImage:
 
 
 def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
-    """An image, uint8 (height, width, 3), with masks in the colours of `CANDIDATES`, one over the other, and clicks.
+    """Paint masks in the colours of `CANDIDATES`, then clicks, on an image, uint8 (height, width, 3).
 
-    Clicks are marked on top: green with a plus on the object, red with a minus outside.
+    Positive clicks are green with a plus, negative ones red with a minus.
     """
     drawn = image.astype(np.float32)
     for number, mask in enumerate(masks):
@@ -132,7 +132,7 @@ def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]
 
 
 def overlay_png(mask: BoolArray, number: int) -> bytes:
-    """A candidate's PNG to lay over a photograph: transparent outside the mask, tinted inside, with a solid edge."""
+    """PNG of a candidate to overlay on a photograph: transparent outside the mask, tinted inside, with a solid edge."""
     thickness = max(1, round(max(mask.shape) / 250))
     inside = np.ascontiguousarray(mask, dtype=np.uint8)
     inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
@@ -145,6 +145,6 @@ def overlay_png(mask: BoolArray, number: int) -> bytes:
 
 
 def _inside(shares: FloatArray) -> BoolArray:
-    """The pixels of a mask: those half covered; of a mask of a few pixels, those touched at all."""
+    """Pixels that are at least half covered; for a mask of few pixels, all that are touched."""
     half = shares >= 0.5
     return half if half.sum() >= _FEW_PIXELS else shares > 0

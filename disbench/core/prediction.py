@@ -1,6 +1,6 @@
-"""What a method is: `open(image)` gives a session, `session.predict(clicks)` gives candidate masks.
+"""The method interface: `open(image)` returns a session, `session.predict(clicks)` returns candidate masks.
 
-No base class and no registration: any object of this shape is a method.
+No base class or registration: any object with these methods works.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Result = TypeVar("Result")
 
 
 class MethodError(Exception):
-    """The method failed on a sample; this is recorded in its row, and the run continues."""
+    """The method failed on a sample; recorded in the sample's row, and the run continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The candidate masks that a method offers for the clicks so far.
+    """Candidate masks for the clicks so far.
 
     Attributes:
-        masks: (candidates, height, width) of the image's size, row-major, y down: booleans, or floating
-            point probabilities in [0, 1] that the harness thresholds. At least one candidate.
-        scores: one number a candidate, the higher the better, or None where the method has none.
+        masks: (candidates, height, width), at the image's size, row-major, y down: booleans, or floating point
+            probabilities in [0, 1] that the harness thresholds. At least one candidate.
+        scores: one number per candidate, higher is better, or None if the method has none.
     """
 
     masks: npt.NDArray[Any]
@@ -40,21 +40,21 @@ class Prediction:
 
 
 class Session(Protocol):
-    """One image being segmented.
+    """Interactive segmentation of one image.
 
-    Optional, looked for by name:
+    Optional methods:
 
-    - `keep(index: int) -> None`: told, after each `predict`, which candidate was kept.
-    - `start(mask: BoolArray) -> None`: told, before the first `predict`, the mask (height, width) that the
-      user corrects from (DAVIS-585's initial masks).
-    - `restart() -> None`: forget all clicks and masks, as if just opened on the same image. Where several loops run on
-      one image (`--policy slices:10`), a session without it is opened again for each.
-    - `undo() -> None`: forget the last `predict`, as if it had not been called. The policies `worst` and `best` try
-      several clicks in turn; a session without it is restarted, or opened again, and led to the same state.
+    - `keep(index: int) -> None`: called after each `predict` with the candidate that was kept.
+    - `start(mask: BoolArray) -> None`: called before the first `predict` with the mask (height, width) that the user
+      corrects (DAVIS-585's initial masks).
+    - `restart() -> None`: forget all clicks and masks, as if just opened on the same image. Without it, a session is
+      opened again for each of several runs of clicks on one image (`--policy slices:10`).
+    - `undo() -> None`: forget the last `predict`. The policies `worst` and `best` try several clicks in turn; without
+      it, a session is restarted or opened again, and brought to the same state.
     """
 
     def predict(self, clicks: Sequence[Click]) -> Prediction:
-        """Candidates for all clicks so far, in order; each call has one click more than the one before.
+        """Predict candidates for all clicks so far, in order; each call has one more click than the one before.
 
         A method with a budget (`budget` of its card or class, one of `disbench.core.click_policies.BUDGETS`) is called
         once, with all its points.
@@ -64,26 +64,26 @@ class Session(Protocol):
 class Method(Protocol):
     """A click-based segmentation method.
 
-    Optional, looked for by name:
+    Optional methods and attributes:
 
-    - `predict_batch(sessions, clicks) -> list of Prediction`: the same as `predict` on each session with its
-      clicks, in one go; the harness then steps several samples in lockstep.
-    - `make_ready() -> None`: called before each `open`, without a time limit, to restore what the method lost
-      (such as the process that it runs in).
+    - `predict_batch(sessions, clicks) -> list of Prediction`: `predict` on each session with its clicks, in one call;
+      the harness then steps several samples in lockstep.
+    - `make_ready() -> None`: called before each `open`, without a time limit, to restore lost resources (such as the
+      process that the method runs in).
     - `open(image, granularity=None)`: also takes the size of the wanted mask relative to its whole, in (0, 1], or None
-      where the user says nothing of it.
-    - `versions`: name -> version of what it computes with outside this environment; a run records it.
+      if unspecified.
+    - `versions`: name -> version of software outside this environment that affects results; recorded with the run.
     """
 
     def open(self, image: RgbImage) -> Session:
-        """Begin with an image: uint8 (height, width, 3), RGB, row-major, y down."""
+        """Open an image: uint8 (height, width, 3), RGB, row-major, y down."""
 
 
 def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
-    """The result of a call of a method, whose changes of NumPy's error handling are taken back.
+    """Call a method and return its result, undoing its changes to NumPy's error handling.
 
-    MethodError if the call (`what`) raised an error of any kind, `SystemExit` among them, but not Ctrl-C, nor one of
-    `passing`, which is raised as it is.
+    MethodError if the call (`what`) raised any error, including `SystemExit`; Ctrl-C and errors of the types `passing`
+    are re-raised.
     """
     try:
         with np.errstate():

@@ -1,4 +1,4 @@
-"""A sample: one image with one target; and where samples come from."""
+"""Samples (one image with one target), and where they come from."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Sample:
     """One image with one target.
 
     Attributes:
-        id: unique within its dataset; made of the image's name, and of the object's where there are several.
+        id: unique within its dataset; made of the image's name, and the object's if there are several.
         image: uint8 (height, width, 3), RGB, row-major, y down.
         target: int8 (height, width): 1 object, 0 background, -1 ignored; at least one pixel is 1.
-        initial: boolean (height, width), the mask that the user corrects from, or None to start from nothing.
-        first_click: where the user clicks first; None leaves it to the click policy.
+        initial: boolean (height, width), the mask that the user corrects, or None to start from nothing.
+        first_click: the user's first click; None leaves it to the click policy.
         granularity: size of the target relative to its whole (`disbench.core.ambiguity.granularity_of`), or None.
     """
 
@@ -38,48 +38,48 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What identifies samples: a SHA-256 (hex) of all, and one of each, which changes with its files and id only."""
+    """Identity of samples: SHA-256 (hex) of all, and one per sample, which depends only on its files and id."""
 
     whole: str
     samples: Sequence[str]
 
 
 class Source(Protocol):
-    """The samples of a run. Picklable: worker processes read samples by number.
+    """The samples of a run. Picklable: worker processes read samples by index.
 
-    Optional, looked for by name:
+    Optional methods:
 
-    - `write_tables(folder)`: writes tables of its own into the run's folder.
-    - `content() -> Content`: as `content_hash`, and each sample's; of a file that is missing nothing is hashed.
+    - `write_tables(folder)`: write additional tables into the run's folder.
+    - `content() -> Content`: like `content_hash`, plus a hash per sample; missing files are skipped.
     """
 
     @property
     def name(self) -> str:
-        """The name of the dataset's card."""
+        """Name of the dataset card."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """The id of every sample, in the dataset's order; known without reading images."""
+        """Ids of all samples, in the dataset's order; available without reading images."""
 
     def read(self, index: int) -> Any:
-        """The sample with this number, as the run's task takes it; InputError for a file that is missing or damaged."""
+        """Sample at an index, in the form the run's task expects; InputError for a missing or damaged file."""
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of everything that decides the samples: ids, images' and masks' bytes, options."""
+        """SHA-256 (hex) of everything that determines the samples: ids, bytes of images and masks, options."""
 
     def facts(self) -> dict[str, object]:
-        """JSON-ready facts that a result records beside name and hash: title, options of the card."""
+        """JSON-ready facts recorded with a result besides name and hash: title, card options."""
 
 
 class SampleSource(Source, Protocol):
-    """A dataset of samples with one target each."""
+    """A dataset with one target per sample."""
 
     def read(self, index: int) -> Sample:
-        """The sample with this number; errors as for `Source.read`."""
+        """Sample at an index; errors as for `Source.read`."""
 
 
 def content_of(source: Source) -> Content:
-    """The content of a source; without `content()`, every sample changes with any of them."""
+    """Content of a source; without `content()`, all samples share the hash of the whole."""
     if (content := getattr(source, "content", None)) is not None:
         return content()  # type: ignore[no-any-return]
     whole = source.content_hash()

@@ -1,4 +1,4 @@
-"""A scene: one image with all its objects, as a dataset's reader gives it to the samplers."""
+"""Scenes (one image with all its objects), as dataset readers pass them to the samplers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from disbench.core.masks import Rle, areas, boxes, difference, pixel, union
 
 Kind = Literal["thing", "crowd", "stuff", "group"]
 
-LINK = "link: "  # how `Scene.dropped` names what happened to a declared link
+LINK = "link: "  # prefix in `Scene.dropped` of changes to declared links
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,15 @@ class SceneObject:
 
     Attributes:
         rle: the mask, of the image's size.
-        area: its pixels.
+        area: number of pixels.
         box: x, y, width, height of the mask in whole pixels, both ends included.
-        category: the dataset's name for it.
-        synset: WordNet synset ("cup.n.01") where the dataset tells it.
-        annotation_id: the dataset's number for the annotation, where it has one.
-        source: which dataset it comes from ("lvis", "coco", "sbd", ...).
-        kind: countable, a region of many things, stuff, or like parts of one whole, which the sampler adds.
-        keys: what makes parts alike, the finest first ("left front leg", "front leg", "leg"), as `part_key` writes it;
-            empty: the part's name in `category`. Not stored in shards.
+        category: the dataset's category name.
+        synset: WordNet synset ("cup.n.01") if the dataset has it.
+        annotation_id: the dataset's id of the annotation, if any.
+        source: the dataset it comes from ("lvis", "coco", "sbd", ...).
+        kind: a countable thing, a crowd, stuff, or a group of alike parts of one whole, added by the sampler.
+        keys: keys by which parts are alike, finest first ("left front leg", "front leg", "leg"), as written by
+            `part_key`; empty for the part's name in `category`. Not stored in shards.
     """
 
     rle: Rle
@@ -48,19 +48,19 @@ class SceneObject:
 
 
 def scene_objects(rles: Sequence[Rle], about: Iterable[tuple[Any, ...]]) -> tuple[SceneObject, ...]:
-    """Objects of masks, which are measured here; `about` has the fields of `SceneObject` from `category` on."""
+    """Objects with the areas and boxes of their masks; `about` has the fields of `SceneObject` from `category` on."""
     columns = zip(rles, areas(rles).tolist(), map(tuple, boxes(rles).tolist()), about, strict=True)
     return tuple([SceneObject(rle, area, box, *rest) for rle, area, box, rest in columns])
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The wholes that a dataset declares for the parts of a scene, as it says them; the sampler checks them.
+    """Wholes that a dataset declares for the parts in a scene, unchecked; the sampler checks them.
 
     Attributes:
-        parents: of each object, empty and small ones included, the number of its declared parent; -1 for none, and for
-            one that is missing, which the reader counts (or refuses).
-        nest: whether parts of one whole may also lie in each other, by geometry: for datasets that declare one level.
+        parents: index of each object's declared parent, including empty and small objects; -1 for none and for a
+            missing parent, which the reader counts (or refuses).
+        nest: True if parts of one whole may also be nested by geometry, for datasets that declare one level.
     """
 
     parents: tuple[int, ...]
@@ -75,14 +75,14 @@ def links_by_id(
     *,
     nest: bool = False,
 ) -> Links:
-    """The declared links of a scene, from what a file says by ids.
+    """Declared links of a scene, from ids in a file.
 
     Args:
-        ids: of the objects, in their order; None for one that cannot be a parent.
-        parents: the id of each object's parent; None, or its own id, for none.
-        refuse: called with an object's number and what is wrong with its link (a parent that is missing, a cycle);
-            raises where the user asked for it. Otherwise the object becomes a root.
-        dropped: gets the count of missing parents; the sampler counts the rest.
+        ids: id of each object; None for an object that cannot be a parent.
+        parents: id of each object's parent; None, or its own id, for none.
+        refuse: called with an object's index and what is wrong with its link (a missing parent, a cycle); raises if
+            the user asked for it. Otherwise the object becomes a root.
+        dropped: updated with the count of missing parents; the sampler counts the rest.
         nest: as in `Links`.
     """
     place = {name: number for number, name in enumerate(ids) if name is not None}
@@ -99,8 +99,8 @@ def links_by_id(
 
 
 def on_cycles(parents: Sequence[int]) -> set[int]:
-    """The numbers from which a way up (-1: no parent) leads back to themselves."""
-    walks = [0] * len(parents)  # the walk in which a number was met first, from 1
+    """Indices of all nodes on a cycle; a parent of -1 means none."""
+    walks = [0] * len(parents)  # the walk, from 1, that first visited a node
     cyclic: set[int] = set()
     for start in range(len(parents)):
         node, path = start, []
@@ -118,14 +118,14 @@ class Scene:
     """One image with its objects, in the order of the dataset.
 
     Attributes:
-        image_id: the dataset's name for the image; a number is written in digits.
-        file_name: of the image, relative to the folder of images.
+        image_id: the dataset's id of the image, as a string.
+        file_name: path of the image, relative to the folder of images.
         height, width: pixels.
         source: the dataset or datasets ("lvis", "coco+lvis").
-        objects: the masks that take part.
-        parents: each object's parent (-1 for a root) where the dataset brings a finished hierarchy, otherwise None.
-        dropped: how many annotations were left out, by reason, and links that were changed (`link: ...`).
-        links: where the dataset declares parts, the links as it says them; otherwise None.
+        objects: the objects used.
+        parents: each object's parent (-1 for a root) if the dataset has a finished hierarchy, otherwise None.
+        dropped: number of annotations left out, by reason, and of links that were changed (`link: ...`).
+        links: the declared links if the dataset declares parts, otherwise None.
     """
 
     image_id: str
@@ -140,7 +140,7 @@ class Scene:
 
     @property
     def rles(self) -> list[Rle]:
-        """The masks of all objects, in order."""
+        """Masks of all objects, in order."""
         return [item.rle for item in self.objects]
 
     @property
@@ -155,37 +155,37 @@ class Scene:
 
 
 class SceneSource(Protocol):
-    """A dataset that scenes are read from. Picklable: worker processes read scenes by number.
+    """A dataset that scenes are read from. Picklable: worker processes read scenes by index.
 
-    Optional, looked for by name: `object_counts(images)`, how many objects each image of a range has, or an estimate,
-    by which work is divided evenly; `check_unchanged()`: `InputError` if its file is no longer the one that was opened.
+    Optional methods: `object_counts(images)`: exact or estimated number of objects of each image in a range, used to
+    divide work evenly; `check_unchanged()`: `InputError` if its file has changed since it was opened.
     """
 
     @property
     def name(self) -> str:
-        """The dataset or datasets: "lvis", "coco+lvis", "sbd" ..."""
+        """Name of the dataset or datasets: "lvis", "coco+lvis", "sbd" ..."""
 
     def __len__(self) -> int:
-        """How many images there are, those without a mask included."""
+        """Number of images, including those without masks."""
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes of these numbers, in this order; InputError for a malformed record."""
+        """Read the scenes at these indices, in this order; InputError for a malformed record."""
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of everything that decides the scenes, by file name."""
+        """SHA-256 of everything that determines the scenes, by file name."""
 
 
 class KeyedScenes(ABC):
-    """A `SceneSource` that has a key for each image, in the order of its scenes, and reads a scene by its key."""
+    """A `SceneSource` with one key per image, in order, that reads a scene by its key."""
 
     keys: Sequence[Any]
 
     def __len__(self) -> int:
-        """How many images there are, those without a mask included."""
+        """Number of images, including those without masks."""
         return len(self.keys)
 
     def read(self, indices: Sequence[int]) -> Iterator[Scene]:
-        """The scenes with these indices, in this order; `InputError` for a malformed record."""
+        """Read the scenes at these indices, in this order; `InputError` for a malformed record."""
         return (self._scene(self.keys[index]) for index in indices)
 
     @abstractmethod
@@ -197,14 +197,14 @@ Combination = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class SetOfObjects:
-    """One diverse set, by the numbers of its objects.
+    """One diverse set, by indices of its objects.
 
     Attributes:
         center: the object that the click is meant for.
-        members: the masks, inner to outer; each is the union of the objects that it names.
+        members: the masks, inner to outer; each is the union of the objects listed.
         click_excludes: objects whose pixels are not part of the click region.
-        left_out: combinations that were not looked at once the cap was reached; some might have repeated a mask.
-        repeated: combinations whose union another one has already.
+        left_out: combinations not examined after the cap was reached; some might have repeated a mask.
+        repeated: combinations whose union equals an earlier one.
     """
 
     center: int
@@ -219,10 +219,10 @@ class SampledScene:
     """A scene with the relations between its objects and its diverse sets. One row of a shard.
 
     Attributes:
-        scene: the objects that take part, in the order that their numbers mean.
-        parents: each object's parent, -1 for a root; None without a hierarchy, and for stuff, which is not in it.
-        levels: 0 for a root; None likewise.
-        neighbours: of each object those that touch it, ascending; empty without a proximity graph.
+        scene: the objects used; all indices refer to this order.
+        parents: each object's parent, -1 for a root; None without a hierarchy, and for stuff.
+        levels: depth in the hierarchy, 0 for a root; None as for `parents`.
+        neighbours: objects that touch each object, ascending; empty without a proximity graph.
     """
 
     scene: Scene
@@ -233,32 +233,32 @@ class SampledScene:
 
 
 def click_region(rles: Sequence[Rle], chosen: SetOfObjects) -> Rle:
-    """The pixels from which the first click is drawn."""
+    """Pixels from which the first click is drawn."""
     return difference(rles[chosen.center], [rles[index] for index in chosen.click_excludes])
 
 
 def set_masks(rles: Sequence[Rle], chosen: SetOfObjects) -> list[Rle]:
-    """The masks of a set, inner to outer."""
+    """Masks of a set, inner to outer."""
     return [union([rles[index] for index in member]) for member in chosen.members]
 
 
 def draw_click(region: Rle, generator: np.random.Generator) -> Click:
-    """A positive click, uniform over the pixels of a region; ValueError for an empty one."""
+    """Draw a positive click uniformly from a region; ValueError if it is empty."""
     area = int(areas([region])[0])
     if area == 0:
-        raise ValueError("no click can be drawn from an empty region")
+        raise ValueError("cannot draw a click from an empty region")
     x, y = pixel(region, int(generator.integers(area)))
     return Click(x, y, positive=True)
 
 
 def relation(sampled: SampledScene, center: int, member: Combination) -> str:
-    """The relation of a member of a set to its center.
+    """Relation of a member of a set to its center.
 
     Returns:
-        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with what lies between); `group`: like
-            parts of one whole, which is no step up;
-        `with-1-neighbour`, `with-2-neighbours`, ...: united with objects that touch it; `container`: another object
-        that contains it; `with-1-other`, ...: united with unrelated objects.
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with objects in between); `group`: alike
+            parts of one whole, which does not count as a level; `with-1-neighbour`, `with-2-neighbours`, ...: united
+            with objects that touch it; `container`: another object that contains it; `with-1-other`, ...: united with
+            unrelated objects.
     """
     others = [number for number in member if number != center]
     if not others:
@@ -277,7 +277,7 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
 
 
 def ancestors(parents: Sequence[int | None], node: int) -> list[int]:
-    """A node's parent, grandparent and so on; empty without a tree."""
+    """Parent, grandparent and so on of a node; empty without a hierarchy."""
     found: list[int] = []
     parent = parents[node]
     while parent is not None and parent >= 0:

@@ -1,6 +1,6 @@
-"""Sheets of pictures: photographs with a mask, a target and clicks, readable without telling colours apart.
+"""Sheets of pictures: photographs with a mask, a target and clicks, readable without colour vision.
 
-At the end is what all figures by matplotlib share: the same bytes again for the same content, and texts that fit.
+At the end, helpers shared by all matplotlib figures: byte-identical output for the same content, and text that fits.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LEGEND = (
     "disc: positive click, black square: negative click, the last one larger; numbers tell their order, and 3+ stands "
     "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
-"""What a sheet's drawing means."""
-TALLEST = 1.3  # height of a picture over the width of its place, at most
-MAX_HEIGHT = 60_000  # pixels of a PNG; few programs open a taller one
+"""Explains a sheet's drawing."""
+TALLEST = 1.3  # largest height of a picture relative to the width of its column
+MAX_HEIGHT = 60_000  # pixels of a PNG; few programs open taller ones
 Point = tuple[float, float]
 Window = tuple[int, int, int, int]  # part of an image: left, top, right, bottom in pixels, the last two exclusive
 _DARK, _GREY, _YELLOW = "#1A1A1A", "#444444", "#F0E442"
 _LEADING = 1.35
-# Side of an enlarged part: as a share of the image's, at least and at most; in pixels, at least.
+# Side of a zoomed part: minimum and maximum relative to the image, and minimum in pixels.
 _LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 0.12, 0.7, 24
 
 
@@ -44,18 +44,18 @@ class Panel:
     """One picture.
 
     Attributes:
-        title: above it.
+        title: shown above the picture.
         image: uint8 (height, width, 3), RGB.
         remark: a smaller line below the title.
         target: int8 (height, width): 1 object, 0 background, -1 ignored.
         mask: boolean (height, width).
-        clicks: in their order.
-        marks: how clicks are drawn: numbered, as marks with a larger last one, or the first alone as a yellow dot.
-        absent: why there is no mask where one is expected; written into the lower left corner.
-        framed: sets the picture off with a thick frame.
-        window: the part of the image that is shown, of the image's own aspect; None shows all of it.
-        outlined: a part that a rectangle is drawn around.
-        paint: how the mask is painted, one of `disbench.core.painting`.
+        clicks: in order.
+        marks: how clicks are drawn: numbered, as dots with a larger last one, or only the first as a yellow dot.
+        absent: why an expected mask is missing; written into the lower left corner.
+        framed: draw a thick frame around the picture.
+        window: the part of the image to show, with the image's aspect ratio; None shows all of it.
+        outlined: a part to draw a rectangle around.
+        paint: function that paints the mask, from `disbench.core.painting`.
     """
 
     title: str
@@ -73,13 +73,13 @@ class Panel:
 
     @property
     def shown(self) -> Window:
-        """The part of the image that is shown."""
+        """The part of the image to show."""
         return self.window or (0, 0, self.image.shape[1], self.image.shape[0])
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Rows of pictures of one image below a title; None leaves a place empty."""
+    """Rows of pictures of one image below a title; None leaves a cell empty."""
 
     title: str
     rows: tuple[tuple[Panel | None, ...], ...]
@@ -87,9 +87,9 @@ class Strip:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All that is drawn, and how large: `columns` pictures side by side at most, each `place` inches wide.
+    """Contents and layout: at most `columns` pictures side by side, each `place` inches wide.
 
-    A generator of `strips` spares the memory of the images. `letters` are points, `title_lines` those of a picture.
+    `strips` may be a generator, to save memory. `letters` is the font size in points, `title_lines` per picture.
     """
 
     heading: str
@@ -109,14 +109,14 @@ def sheet_of(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size
 
 
 def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
-    """A sheet as files in some formats, the same bytes with the same matplotlib; InputError above `MAX_HEIGHT`."""
+    """Draw a sheet in some file formats, byte-identical for the same matplotlib; InputError above `MAX_HEIGHT`."""
     with own_style():
         figure = _Painter(sheet).figure
         return {form: saved(figure, form) for form in forms}
 
 
 def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
-    """A panel's picture without its clicks: uint8 (height, width, 3) of a size (width, height); dashes in pixels."""
+    """A panel without clicks: uint8 (height, width, 3), resized to `size` (width, height); `dash` in pixels."""
     left, top, right, bottom = panel.shown
     part = (slice(top, bottom), slice(left, right))
     picture = resized(panel.image[part], size)
@@ -132,9 +132,9 @@ def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
 
 
 def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) -> Window | None:
-    """The part of an image that holds target and clicks with room around them, of the image's own aspect.
+    """Part of an image that contains target and clicks with some margin, with the image's aspect ratio.
 
-    `room` is the side of the part over that of what it holds. None where that is most of the image.
+    `room` is the side of the part relative to its contents. None if the part would be most of the image.
     """
     height, width = target.shape
     rows, columns = np.nonzero(target > 0)
@@ -151,9 +151,9 @@ def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) ->
 
 
 def placed(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
-    """Where the numbers of clicks go so that they do not cover each other, as near to their clicks as possible.
+    """Place the numbers of clicks near their clicks without overlaps.
 
-    `points` are (x, y) of the clicks, `radius` a badge's; badges stay within a picture of (width, height) if possible.
+    `points` are the clicks (x, y), `radius` that of a badge; badges stay within (width, height) `size` if possible.
     """
     taken: list[Point] = []
     for point in points:
@@ -173,7 +173,7 @@ def placed(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
 
 
 def _places(point: Point, radius: float) -> Iterator[Point]:
-    """The click itself, and rings of places around it, the nearest first."""
+    """The click itself, then rings of places around it, nearest first."""
     yield point
     for distance in np.arange(1, 7) * 1.2 + 0.9:
         for angle in np.arange(12) * math.pi / 6:
@@ -181,7 +181,7 @@ def _places(point: Point, radius: float) -> Iterator[Point]:
 
 
 class _Painter:
-    """A sheet on one pair of axes whose unit is the PNG's pixel, y down."""
+    """Draws a sheet on one pair of axes in units of PNG pixels, y down."""
 
     def __init__(self, sheet: Sheet) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
@@ -199,8 +199,8 @@ class _Painter:
         for strip in sheet.strips:
             y = self._paint_strip(strip, y)
             if y > MAX_HEIGHT:
-                raise InputError(f"a sheet of more than {MAX_HEIGHT:,} pixels is too high; draw fewer samples")
-        slack = 1e-6  # a size in inches that is not exact must not lose a pixel
+                raise InputError(f"a sheet of more than {MAX_HEIGHT:,} pixels is too tall; draw fewer samples")
+        slack = 1e-6  # inches are inexact and must not lose a pixel
         self.figure.set_size_inches((self.width + slack) / sheet.dpi, (y + slack) / sheet.dpi)
         self.axes.set(xlim=(0, self.width), ylim=(y, 0), aspect="auto")
 
@@ -233,7 +233,7 @@ class _Painter:
         self.axes.imshow(picture, extent=(left, left + width, top + height, top), interpolation="none", aspect="auto")
         scale = width / (panel.shown[2] - panel.shown[0])
         if panel.framed:
-            inset = self._pixels(2 / 72)  # half of the frame's width, so that it covers no text
+            inset = self._pixels(2 / 72)  # half the frame's width, so that it covers no text
             self._rectangle((left + inset, top + inset, left + width - inset, top + height - inset), _YELLOW, 2.4, 4.0)
         if panel.outlined is not None:
             a, b, c, d = (scale * value for value in panel.outlined)
@@ -250,7 +250,7 @@ class _Painter:
         left, top, right, bottom = panel.shown
 
         def centre(click: Click) -> Point:
-            """The middle of the clicked pixel, on the sheet."""
+            """Centre of the clicked pixel, on the sheet."""
             return corner[0] + (click.x - left + 0.5) * scale, corner[1] + (click.y - top + 0.5) * scale
 
         if panel.marks == "first":
@@ -273,7 +273,7 @@ class _Painter:
             self._badge(click, f"{found[0]}{'+' if len(found) > 1 else ''}", point, badge)
 
     def _badge(self, click: Click, text: str, point: Point, badge: Point) -> None:
-        """A click's number, with a line to the click where it is beside it."""
+        """A click's number, connected to the click by a line if it is elsewhere."""
         letters = self.sheet.letters - 2.2
         if math.dist(point, badge) > 1e-6:
             for width, colour in ((2.4, "white"), (1.0, "black")):
@@ -285,7 +285,7 @@ class _Painter:
         self._text(*badge, text, size, ha="center", va="center_baseline", color=colour, zorder=7)
 
     def _click(self, at: Point, positive: bool, diameter: float, zorder: float = 5) -> None:
-        """A white disc with a black rim, or a black square with a white one."""
+        """A white disc with a black rim, or a black square with a white rim."""
         look = ("o", diameter, "white", "black") if positive else ("s", 0.92 * diameter, "black", "white")
         self._mark(at, *look, zorder)
 
@@ -305,7 +305,7 @@ class _Painter:
     def _write(
         self, text: str, left: int, top: int, width: float = 0.0, size: float = 0.0, *, most: int, **how: Any
     ) -> int:
-        """Write a text in lines that fit a width in inches (the sheet's); the place below them."""
+        """Write text in lines of a width in inches (by default the sheet's); returns the y below them."""
         if not text:
             return top
         size = size or self.sheet.letters
@@ -333,18 +333,18 @@ class _Painter:
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CANVASES: dict[str, tuple[str, str, dict[str, None]]] = {  # module, class, and the metadata that would change
+_CANVASES: dict[str, tuple[str, str, dict[str, None]]] = {  # format -> module, class, variable metadata to remove
     "png": ("agg", "Agg", {"Software": None}),
     "svg": ("svg", "SVG", {"Date": None, "Creator": None}),
     "pdf": ("pdf", "Pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
 }
 FORMS = tuple(_CANVASES)  # file formats of figures
-MAX_LETTERS = 1000  # letters of a text that are drawn
+MAX_LETTERS = 1000  # characters of a text that are drawn
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw with matplotlib's defaults: the user's own style would change the picture."""
+    """Draw with matplotlib's defaults, ignoring the user's own style."""
     import warnings  # noqa: PLC0415
 
     import matplotlib as mpl  # noqa: PLC0415  (heavy)
@@ -353,15 +353,15 @@ def own_style() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
         mpl.rcdefaults()
         mpl.rcParams["svg.hashsalt"] = "disbench"
-        mpl.rcParams["pdf.fonttype"] = 42  # letters that can be searched and edited
+        mpl.rcParams["pdf.fonttype"] = 42  # searchable and editable text
         mpl.rcParams["image.composite_image"] = False  # each picture at its own size
-        mpl.rcParams["text.hinting"] = "none"  # a PNG's texts are as wide as an SVG's
+        mpl.rcParams["text.hinting"] = "none"  # text as wide in a PNG as in an SVG
         mpl.rcParams["text.parse_math"] = False
         yield
 
 
 def saved(figure: Figure, form: str) -> bytes:
-    """A figure as `png`, `svg` or `pdf`, without date and version."""
+    """Encode a figure as `png`, `svg` or `pdf`, without date and version."""
     module, name, metadata = _CANVASES[form]
     canvas: Any = getattr(import_module(f"matplotlib.backends.backend_{module}"), f"FigureCanvas{name}")
     file = io.BytesIO()
@@ -370,9 +370,9 @@ def saved(figure: Figure, form: str) -> bytes:
 
 
 def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight: str = "normal") -> list[str]:
-    """Text broken at spaces, hyphens and the like, a word that is too wide at any letter; an ellipsis ends a cut text.
+    """Break text into at most `most` lines, at spaces, hyphens and similar, or anywhere in a word that is too wide.
 
-    `size` of the letters in points, `width` of a line in inches, `most` lines; white space counts as one space.
+    `size` is the font size (points), `width` a line's width (inches); truncated text ends in an ellipsis.
     """
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415  (heavy)
     from matplotlib.textpath import text_to_path  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """Bootstrap intervals, and a paired test of two methods on the same samples.
 
-They are written out here, not taken from `scipy.stats`: its permutation test takes 5 to 10 times as long, loading it
-takes over a second, and it draws where all resamples of whole numbers can be counted; where both draw, results are
-equal (`benchmarks/paired_tests.py --scipy`).
+`scipy.stats` is not used: its permutation test takes 5 to 10 times as long, importing it takes over a second, and it
+samples even where all resamples of integers can be counted exactly; where both sample, results are equal
+(`benchmarks/paired_tests.py --scipy`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from disbench.core.arrays import FloatArray, IntArray
 
-RESAMPLES = 10_000  # draws of an interval and of a test; the smallest p-value is 1 / (RESAMPLES + 1)
+RESAMPLES = 10_000  # resamples of an interval or a test; the smallest p-value is 1 / (RESAMPLES + 1)
 _DRAWN_AT_ONCE = 1 << 22  # numbers in memory at a time
-_LONGEST_SUM = 1 << 22  # up to this range of a sum of whole numbers its distribution is computed instead of drawn
-_QUANTILE_ROUNDING = 1e-9  # error of the sums of a distribution's floating-point numbers
-_SUM_ROUNDING = 1e-12  # sums that differ by less, relative to the sum of all sizes, were added in another order
+_LONGEST_SUM = 1 << 22  # largest range of a sum of integers whose distribution is computed instead of sampled
+_QUANTILE_ROUNDING = 1e-9  # rounding error of cumulative probabilities
+_SUM_ROUNDING = 1e-12  # sums that differ by less, relative to the sum of magnitudes, differ only by rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two methods on the same samples, A less B.
+    """Comparison of two methods on the same samples, A minus B.
 
     `low` and `high` are the 95 % bootstrap interval of `mean`, the mean difference; `p` is two-sided (`sign_flip_p`);
     `a_better`, `ties` and `b_better` are numbers of samples.
@@ -42,14 +42,14 @@ class Difference:
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, *, lower_is_better: bool, seed: int = 0) -> Difference:
-    """All statistics of two methods' values `a` and `b` on the same samples, (samples,) each.
+    """Compare two methods' values `a` and `b` on the same samples, (samples,) each.
 
-    Whole samples are drawn again, so that what makes a sample hard for both methods cancels. ValueError for no samples,
-    arrays of different shapes, or a value that is not finite.
+    Resamples whole samples, so that sample difficulty common to both methods cancels. ValueError for no samples, arrays
+    of different shapes, or a value that is not finite.
     """
     of_a, of_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if of_a.shape != of_b.shape:
-        raise ValueError(f"values of shapes {of_a.shape} and {of_b.shape}; a pair needs the same samples")
+        raise ValueError(f"values of shapes {of_a.shape} and {of_b.shape}; pairs need the same samples")
     differences = _checked(of_a - of_b)
     low, high = bootstrap_interval(differences, seed=seed)
     below, above = int((differences < 0).sum()), int((differences > 0).sum())
@@ -73,17 +73,17 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) over samples (Efron): the same seed gives the same interval.
+    """Percentile bootstrap interval (low, high) over samples (Efron), deterministic for a seed.
 
-    For the mean of whole numbers, such as clicks, nothing is drawn: all resamples are counted, by the convolution of
-    their distribution.
+    For the mean of integers, such as clicks, the interval is exact: the distribution over all resamples is computed by
+    convolution.
 
     Args:
         values: (samples,) finite; ValueError otherwise.
-        statistic: of (resamples, samples), along the last axis; None is the mean.
+        statistic: maps (resamples, samples) to (resamples,); None is the mean.
         level: share of the resampled statistics within the interval, in (0, 1).
-        resamples: number of draws.
-        seed: for the draws.
+        resamples: number of resamples.
+        seed: seed of the generator.
     """
     given = _checked(values)
     ends = ((1 - level) / 2, (1 + level) / 2)
@@ -96,11 +96,11 @@ def bootstrap_interval(
 
 
 def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of a mean difference by a permutation test, in (0, 1]: in random pairs A and B change places.
+    """Two-sided p-value of a mean difference by a permutation test that swaps A and B in random pairs, in (0, 1].
 
-    b counts the draws of signs whose mean is at least as far from 0 as the mean that was found; p = (b + 1) / (B + 1)
-    (Phipson and Smyth, Permutation p-values should never be zero, 2010), with B `resamples`. It holds for any number of
-    samples n; no p below 2 to the power of 1 - n can be expected. `differences` are (samples,) finite; ValueError
+    b is the number of sign draws whose mean is at least as far from 0 as the observed mean; p = (b + 1) / (B + 1)
+    (Phipson and Smyth, Permutation p-values should never be zero, 2010), with B `resamples`. Valid for any number of
+    samples n; p is not expected below 2 to the power of 1 - n. `differences` are (samples,) finite; ValueError
     otherwise.
     """
     given = _checked(differences)
@@ -115,7 +115,7 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
 
 
 def _drawn(samples: int, count: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]) -> FloatArray:
-    """Statistics (resamples,), drawn in parts that fit memory: `draw` gets a generator and a number of resamples."""
+    """Statistics (resamples,), computed in parts that fit memory: `draw` gets a generator and a number of resamples."""
     draws = np.random.Generator(np.random.PCG64(seed))
     step = max(1, _DRAWN_AT_ONCE // samples)
     return np.concatenate([draw(draws, min(step, count - begin)) for begin in range(0, count, step)])
@@ -127,7 +127,7 @@ def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> Flo
 
 
 def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:
-    """Quantiles of the mean over all resamples, by the distribution of the sum of n drawn values."""
+    """Quantiles of the mean over all resamples, from the distribution of the sum of n drawn values."""
     from scipy import fft  # noqa: PLC0415  (slow to load)
 
     count, least = len(values), int(values.min())
@@ -143,7 +143,7 @@ def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[flo
 def _checked(values: npt.ArrayLike) -> FloatArray:
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or not len(given):
-        raise ValueError(f"values of shape {given.shape}; give one number for each of one sample or more")
+        raise ValueError(f"values of shape {given.shape}; expected one number per sample, and at least one sample")
     if not np.isfinite(given).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first")
     return given

@@ -1,4 +1,4 @@
-"""The harness: the evaluation loop, its workers, and the stored run."""
+"""The evaluation loop, its workers, and stored runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name where it is first used."""
+    """Import a public name on first use."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""Packed runs: one file that holds all that a leaderboard needs of a run.
+"""Packed runs: a single file with everything a leaderboard needs of a run.
 
-A packed run is a zip archive of `manifest.json`, `run.json` and `clicks.parquet`, in this order and nothing
-else, stored without compression (Parquet is compressed already). So it holds no more bytes than it has, is
-read where it lies, and the same run gives the same archive on every machine.
+A packed run is a zip archive of exactly `manifest.json`, `run.json` and `clicks.parquet`, in this order, uncompressed
+(Parquet is compressed already). So it cannot expand, is read in place through a memory map, and the same run gives the
+same archive on every machine.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from disbench.io.settings import Count, parse_json_table, settings_from
 
 MANIFEST = "manifest.json"
 ENDING = ".zip"
-LEFT_OUT: Final = "left out"  # for `Manifest.masks`: the run has masks, the archive does not
+LEFT_OUT: Final = "left out"  # value of `Manifest.masks` if the run has masks and the archive does not
 _MEMBERS = (MANIFEST, RUN, CLICKS)
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can store
 _UNIX, _MODE = 3, stat.S_IFREG | 0o644
-_HEADER = struct.Struct("<4s22x2H")  # of a member in a zip: signature, lengths of name and extra field
+_HEADER = struct.Struct("<4s22x2H")  # zip member header: signature, lengths of name and extra field
 _AGAIN = "pack the run again with disbench pack"
 
 
@@ -54,7 +54,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`; `figures` as made by `disbench.harness.measures.as_claims`."""
+    """Contents of `manifest.json`; `figures` as made by `disbench.harness.measures.as_claims`."""
 
     form: Literal[1]
     files: Mapping[str, FileFacts]
@@ -64,7 +64,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PackedRun:
-    """A packed run whose files are those of its manifest."""
+    """A packed run whose files match its manifest."""
 
     run: StoredRun
     manifest: Manifest
@@ -74,21 +74,21 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
     """Pack a finished run into one file.
 
     Args:
-        run: the run's folder.
+        run: folder of the run.
         out: the archive, `*.zip`; by default beside the folder, with its name.
         masks: include stored masks; otherwise their columns are null.
         progress: show a progress bar on standard error.
 
     Returns:
-        The archive's path. The same run gives the same bytes.
+        Path of the archive. The same run gives the same bytes.
 
     Raises:
-        InputError: no finished run there, a damaged or imported one, or rows that contradict each other or `run.json`.
+        InputError: no finished run, a damaged or imported one, or rows that contradict each other or `run.json`.
     """
     whole = run.resolve()
     path = whole.with_name(f"{whole.name}{ENDING}") if out is None else out
     if path.suffix != ENDING:
-        raise InputError(f"{path}: a packed run's name ends in {ENDING}; name it so")
+        raise InputError(f"{path}: the name of a packed run must end in {ENDING}")
     stored = read_run(run)
     stored.require_clicks()
     store, figures = _checked(stored, progress)
@@ -111,19 +111,19 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
 
 
 def open_run(place: Path) -> StoredRun:
-    """A finished run from its folder or archive; errors as for `read_run` and `read_packed`."""
+    """Read a finished run from its folder or archive; errors as for `read_run` and `read_packed`."""
     return read_packed(place).run if place.is_file() else read_run(place)
 
 
 def is_run(place: Path) -> bool:
-    """Whether a path is a run, finished or not: a folder with a run's files, or a file named as an archive."""
+    """True if a path is a run, finished or not: a folder with a run's files, or a file named like an archive."""
     if place.suffix == ENDING and place.is_file():
         return True
     return (place / RUN).exists() or (place / JOURNAL).exists()
 
 
 def read_packed(archive: Path) -> PackedRun:
-    """A packed run, read where it lies; InputError if it is damaged, or not what its manifest says."""
+    """Read a packed run in place; InputError if it is damaged or does not match its manifest."""
     content = _members(archive)
     with _complaining(archive):
         manifest = settings_from(Manifest, parse_json_table(content[MANIFEST].to_pybytes()), f"{archive}: {MANIFEST}")
@@ -131,7 +131,7 @@ def read_packed(archive: Path) -> PackedRun:
         found = FileFacts(content[name].size, hashlib.sha256(content[name]).hexdigest())
         if manifest.files.get(name) != found:
             raise InputError(
-                f"{archive}: {name} is not what {MANIFEST} says ({found.bytes} bytes, SHA-256 {found.sha256}); get the "
+                f"{archive}: {name} does not match {MANIFEST} ({found.bytes} bytes, SHA-256 {found.sha256}); get the "
                 "archive again, or pack the run again"
             )
     record = record_of(content[RUN].to_pybytes(), f"{archive}: {RUN}", RunRecord)
@@ -139,7 +139,7 @@ def read_packed(archive: Path) -> PackedRun:
 
 
 def _checked(run: StoredRun, progress: bool) -> tuple[Store, dict[str, Value]]:
-    """Which masks a run has stored, and its figures."""
+    """Which masks a run has stored, and its measures; InputError unless its rows are consistent."""
     problems = Problems()
     if check_schema(run, problems):
         store = run.record.execution.store
@@ -173,15 +173,15 @@ def _write(file: BinaryIO, manifest: Manifest, record: bytes, rows: BinaryIO) ->
 
 
 def _members(archive: Path) -> dict[str, pa.Buffer]:
-    """Views of each member in a memory map of the file."""
+    """Views of all members in a memory map of the file."""
     if not archive.is_file():
-        raise InputError(f"{archive}: no such file; name a run's folder or a packed run")
+        raise InputError(f"{archive}: no such file; give the folder of a run or a packed run")
     with _complaining(archive):
         with zipfile.ZipFile(archive) as packed:
             infos = packed.infolist()
         names = [info.filename for info in infos]
         if names != list(_MEMBERS):
-            raise InputError(f"{archive}: it holds {shown(names)}, not {', '.join(_MEMBERS)}; {_AGAIN}")
+            raise InputError(f"{archive}: contains {shown(names)}, not {', '.join(_MEMBERS)}; {_AGAIN}")
         content = pa.memory_map(str(archive)).read_buffer()
         return {info.filename: _stored_bytes(archive, content, info) for info in infos}
 
@@ -192,7 +192,7 @@ def _complaining(archive: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # zipfile raises many kinds on damaged bytes
+    except Exception as error:  # zipfile raises many types on damaged bytes
         raise InputError(f"{archive}: not a whole packed run ({error}); get it again, or pack the run again") from error
 
 

@@ -1,4 +1,4 @@
-"""The checks of verification: do a run's rows fit each other, `run.json`, the targets, and the stored masks?"""
+"""Checks for verification: whether a run's rows fit each other, `run.json`, the targets, and the stored masks."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from disbench.harness.sample_loop import first_mask
 from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
 from disbench.harness.tasks import Candidates, choose, choose_by_numbers
 
-Row = Mapping[str, Any]  # one of `clicks.parquet`: the columns of `SCHEMA`
+Row = Mapping[str, Any]  # a row of `clicks.parquet`, with the columns of `SCHEMA`
 Judgement = Literal["same", "moved", "wrong"]
-# Pixels by which the distance at a click may be below the largest: OpenCV's releases differ in the last bits.
+# Pixels by which a click's distance may be below the largest: OpenCV releases differ in the last bits.
 TOLERANCE = 1e-3
 _LISTS = ("candidate_ious", "candidate_scores", "candidate_masks")
-_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}  # those that are not null
-_SECONDS_OFF = 1e-9  # relative difference of sums of seconds: the order of the additions is not recorded
-_LONGEST = 200  # characters of an id that a problem quotes
-_EXACT_IOU = 1 << 24  # pixels of an image up to which an IoU of 1 as float32 means that no pixel is wrong
-_CENTRES = 100  # centres within the tolerance that a jittered click is tried around
-_EXAMPLES = 3  # kept for each kind of problem
+_COLUMNS_OF_MASKS = {"none": (), "kept": ("mask",), "all": ("mask", "candidate_masks")}  # columns that are not null
+_SECONDS_OFF = 1e-9  # relative tolerance of sums of seconds, which depend on the order of additions
+_LONGEST = 200  # maximum length of an id in a message
+_EXACT_IOU = 1 << 24  # image size in pixels up to which a float32 IoU of 1 means that all pixels are right
+_CENTRES = 100  # centres within the tolerance around which a jittered click is tried
+_EXAMPLES = 3  # examples kept per kind of problem
 
 
 class Problems:
@@ -51,14 +51,14 @@ class Problems:
         return self._counts.total()
 
     def add(self, kind: str, example: str) -> None:
-        """Add a problem: its kind (the same text for all of a kind), and where it was found."""
+        """Add a problem: its kind (a fixed string), and where it was found."""
         self._counts[kind] += 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < _EXAMPLES:
             examples.append(example)
 
     def lines(self) -> list[str]:
-        """One line for each kind: the number of problems and the first examples."""
+        """One line per kind: the number of problems and the first examples."""
         return [
             f"{count:,} x {kind}: {'; '.join(self._examples[kind])}"
             + (f"; and {count - _EXAMPLES:,} more" if count > _EXAMPLES else "")
@@ -69,7 +69,7 @@ class Problems:
 class RowChecks:
     """Compares rows with each other and with `run.json`, sample by sample.
 
-    The protocol has its recording where that is known; `stored` says which masks the rows should have (a `Store`).
+    `protocol` has its recording if that was found; `stored` is the expected `Store` of masks.
     """
 
     def __init__(self, run: StoredRun, protocol: Protocol, stored: str, problems: Problems) -> None:
@@ -86,7 +86,7 @@ class RowChecks:
         self._seconds = dict.fromkeys(SECONDS, 0.0)
 
     def add(self, table: pa.Table) -> list[dict[str, Any]] | None:
-        """Check the rows of one sample; returns them, or None if they cannot be compared with images."""
+        """Check the rows of one sample; returns them, or None if they are not fit for comparison with images."""
         try:
             rows: list[dict[str, Any]] = table.to_pylist()
         except UnicodeDecodeError as error:
@@ -101,7 +101,7 @@ class RowChecks:
         before: Row | None = None
         for row in rows:
             found = list(self._form(row))
-            if not found:  # its values can be compared
+            if not found:  # the row's values can be compared
                 found = list(self._click(row, before, (row["x"], row["y"]) in clicked))
                 found += self._measures(row) if row["failure"] is None else _failure(row)
                 clicked.add((row["x"], row["y"]))
@@ -112,11 +112,11 @@ class RowChecks:
         return None if problems else rows
 
     def end(self) -> dict[str, Value] | None:
-        """Compare the sums of all rows with `run.json`; the measures that a packed run claims, or None."""
+        """Compare sums over all rows with `run.json`; returns the measures that a packed run claims, or None."""
         result, protocol = self._record.result, self._protocol
         kind = f"figure of {RUN} that its rows do not have"
         counts = [("samples", result.samples, len(self._seen)), ("clicks", result.clicks, self._clicks)]
-        if not self._replayed:  # which samples have recorded clicks is seen with the dataset
+        if not self._replayed:  # which samples have recorded clicks depends on the dataset
             counts.append(("samples by dataset, every and limit", len(self._record.numbers), len(self._seen)))
         for name, said, found in counts:
             if said != found:
@@ -148,7 +148,7 @@ class RowChecks:
         if early * most > MAX_IOUS:
             raise InputError(f"{self._place}: {early} samples of {most} clicks are more than any run has; get it again")
         self._clicks += len(rows)
-        self._ious.append((np.array([row["iou"] for row in rows], dtype=np.float64), failed))  # padded at the end
+        self._ious.append((np.array([row["iou"] for row in rows], dtype=np.float64), failed))  # padded in `end`
         for name in SECONDS:
             self._seconds[name] += sum(row[name] for row in rows)
 
@@ -169,11 +169,11 @@ class RowChecks:
         if count > most:
             yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
         recorded_end = self._replayed and (self._protocol.recording is None or self._policy.ends(sample, count))
-        if count < most and not ends[-1] and not recorded_end:  # without the recording, it may end anywhere
+        if count < most and not ends[-1] and not recorded_end:  # without the recording, any end is accepted
             yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
 
     def _form(self, row: Row) -> Iterator[tuple[str, str]]:
-        """A row's click, masks and lists fit each other, so that its values can be compared."""
+        """Check that a row's click, masks and lists fit each other, so that its values can be compared."""
         size = (row["height"], row["width"])
         if is_unread(row):
             if (row["x"], row["y"], row["click"], *size) != (0, 0, 1, 0, 0):
@@ -205,7 +205,7 @@ class RowChecks:
                 yield "row whose scores are not one finite number a candidate", _where(row)
 
     def _click(self, row: Row, before: Row | None, again: bool) -> Iterator[tuple[str, str]]:
-        """A row's click corrects something that those before it left, and its times are times."""
+        """Check that a click corrects an error left by earlier ones, and that times are valid."""
         if before is not None and before["click"] == row["click"] - 1 and before["iou"] == 1:
             again |= row["height"] * row["width"] <= _EXACT_IOU
         if again and (row["x"], row["y"], row["positive"]) != NO_ERROR and not self._clicks_on:
@@ -234,12 +234,12 @@ def _failure(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def is_unread(row: Row) -> bool:
-    """Whether a row is that of a sample that cannot be read."""
+    """True if the row belongs to a sample that cannot be read."""
     return str(row["failure"]).startswith(UNREAD)
 
 
 def check_schema(run: StoredRun, problems: Problems) -> bool:
-    """Whether the rows have the columns of `SCHEMA`, in their order and of their types."""
+    """True if the rows have exactly the columns of `SCHEMA`."""
     schema = run.schema()
     form = (schema.metadata or {}).get(b"disbench.run")
     if schema.equals(SCHEMA) and form == SCHEMA.metadata[b"disbench.run"]:
@@ -272,15 +272,15 @@ def judge_click(
 ) -> Judgement:
     """Compare a click with the one that the policy simulates (arguments as for `ClickPolicy.simulate`).
 
-    `moved` is another click than the one simulated here, whose distance is within `TOLERANCE` of the largest over both
-    kinds of error, at an error pixel of the kind that its sign says (for `jitter`: around another centre of that kind).
+    `moved` means a different click whose distance is within `TOLERANCE` of the largest over both kinds of error, on an
+    error pixel of the kind that its sign implies (for `jitter`: around another centre of that kind).
     """
     tries = policy.name in EXTREMES
     simulated = policy.simulate(target, prediction, before, seed=seed, sample=sample)
     if click == simulated or (tries and click in policy.candidates(target, prediction, before)):
         return "same"
     if tries or policy.name in ("random", "removed-center", "slice"):
-        return "wrong"  # the method or a draw decides it
+        return "wrong"  # determined by the method or a random draw
     errors = error_masks(target, prediction)
     depths = [distances(of_kind, before) for of_kind in errors]
     largest, kind = max(float(of_kind.max()) for of_kind in depths), 0 if click.positive else 1
@@ -297,7 +297,7 @@ def judge_click(
 
 
 class ClickChecks:
-    """Follows samples click by click; counts `clicks` compared, those `moved` within the tolerance, IoUs `measured`."""
+    """Replays samples click by click; counts `clicks` compared, `moved` within the tolerance, and IoUs `measured`."""
 
     def __init__(self, protocol: Protocol, problems: Problems) -> None:
         self._protocol, self._problems = protocol, problems
@@ -305,7 +305,7 @@ class ClickChecks:
         self.clicks = self.moved = self.measured = 0
 
     def add(self, sample: Sample, rows: Sequence[Row]) -> None:
-        """Follow the rows of one sample (from `RowChecks.add`) as far as its masks allow: without masks one click."""
+        """Replay the rows of one sample (from `RowChecks.add`) as far as its masks allow: one click without masks."""
         size = sample.target.shape
         if size != (rows[0]["height"], rows[0]["width"]):
             found = f"{rows[0]['height']} x {rows[0]['width']}, not {size[0]} x {size[1]}"

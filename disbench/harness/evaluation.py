@@ -1,4 +1,4 @@
-"""`evaluate`: a method in hand on samples in hand, in this process."""
+"""`evaluate`: run a method on samples in this process."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from disbench.harness.tasks import Clicked, Reader, run_chunk
 
 @dataclass(frozen=True)
 class Results:
-    """The outcome of an evaluation: one row a click, in the order of the samples."""
+    """The outcome of an evaluation: one row per click, in the order of the samples."""
 
     rows: tuple[ClickRow, ...]
     protocol: Protocol
 
     @property
     def ious(self) -> dict[str, Float32Array]:
-        """IoU after each click, by sample; early ends are padded as by `StoredRun.by_sample`."""
+        """Sample -> IoU after each click; samples that ended early are padded as in `StoredRun.by_sample`."""
         protocol = self.protocol
         found = split_by_sample(self.to_table(), "iou", protocol.max_clicks, replayed=replays(protocol.policy))
         return {sample: ious.astype(np.float32) for sample, ious in found.items()}
@@ -45,9 +45,9 @@ class Results:
         return {row.sample: row.failure for row in self.rows if row.failure is not None}
 
     def noc(self, threshold: float) -> float:
-        """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); a failure has IoU 0 from its click on.
+        """Mean number of clicks to reach an IoU (`disbench.core.metrics.noc`); IoU is 0 from a failed click on.
 
-        ValueError for a run with a budget, where there are no clicks to count.
+        ValueError for a run with a budget, which has no number of clicks.
         """
         return metrics.noc(self._by_click(), threshold, self.protocol.max_clicks)
 
@@ -61,11 +61,11 @@ class Results:
         return list(self.ious.values())
 
     def miou_curve(self) -> FloatArray:
-        """Mean IoU after each click (`disbench.core.metrics.miou_curve`); ValueError where samples ended early."""
+        """Mean IoU after each click (`disbench.core.metrics.miou_curve`); ValueError if samples ended early."""
         return metrics.miou_curve(list(self.ious.values()), self.protocol.max_clicks)
 
     def to_table(self) -> pa.Table:
-        """The rows as an Arrow table of the stored run's schema."""
+        """The rows as an Arrow table with the schema of a stored run."""
         return to_table(self.rows)
 
 
@@ -86,31 +86,30 @@ def evaluate(
 ) -> Results:
     """Evaluate a method on samples, in this process, without a time limit.
 
-    `disbench.harness.run_benchmark` does the same with worker processes, time limits and a stored run.
-
-    Settings that are not described here are those of `disbench.harness.Protocol`.
+    `disbench.harness.run_benchmark` does the same with worker processes, time limits and a stored run. See
+    `disbench.harness.Protocol` for settings not described here.
 
     Args:
         method: any object with `open(image)`; see `disbench.core.prediction`.
         samples: a dataset (`disbench.datasets.cards.open_dataset`) or any iterable of samples with different ids.
-        max_clicks: clicks a sample gets; ignored with a budget.
+        max_clicks: maximum number of clicks per sample; ignored with a budget.
         threshold: probabilities strictly above it belong to a mask.
-        selection: how one of several candidates is kept: `oracle-first`, `oracle-all` or `score`.
-        policy: how clicks are simulated; recorded ones (`replay:FILE,user=NAME`) leave out samples without any.
-        seed: for policies that draw.
+        selection: how one of several candidates is selected: `oracle-first`, `oracle-all` or `score`.
+        policy: how clicks are simulated; `replay:FILE,user=NAME` skips samples without recorded clicks.
+        seed: seed of random policies.
         stop_at: end a sample at the first IoU that reaches this.
-        initial_masks: begin from a sample's initial mask where it has one.
-        budget: for a method that gets all points at once, one answer a sample.
-        store: which masks the rows carry, as run lengths: `none`, `kept` or `all`.
+        initial_masks: start from a sample's initial mask if it has one.
+        budget: for a method that gets all points at once and answers once per sample.
+        store: which masks the rows contain, as run-length encodings: `none`, `kept` or `all`.
         batch: samples in lockstep, for a method with `predict_batch`.
 
     Returns:
-        One row a click. A sample that cannot be read, or on which the method raises or returns a malformed prediction,
-        fails; its row says why.
+        One row per click. A sample that cannot be read, or on which the method raises or returns a malformed
+        prediction, fails; its row says why.
 
     Raises:
-        InputError: two samples with one id, an unknown selection or policy, a batch for a method without
-            `predict_batch`, recorded clicks on an unknown sample or outside its image.
+        InputError: duplicate sample ids, an unknown selection or policy, a batch for a method without
+            `predict_batch`, or recorded clicks on an unknown sample or outside its image.
     """
     clicks = 1 if budget else max_clicks
     asked = Protocol(clicks, threshold, selection, policy, seed, stop_at, initial_masks, budget=budget)
@@ -129,15 +128,15 @@ def evaluate(
 
 
 def check_batch(method: Any, batch: int) -> None:
-    """Refuse a batch below 1, and one above 1 for a method without `predict_batch`."""
+    """Raise InputError for a batch below 1, or above 1 for a method without `predict_batch`."""
     if batch < 1:
-        raise InputError(f"batch = {batch}: a batch has 1 sample or more")
+        raise InputError(f"batch = {batch}: must be at least 1")
     if batch > 1 and not hasattr(method, "predict_batch"):
         raise InputError(f"{type(method).__name__} has no 'predict_batch'; leave the batch at 1")
 
 
 def _readers(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen: list[str]) -> Iterator[Reader]:
-    """Readers of the samples; with a recording only of those that have clicks, and `seen` gets all ids."""
+    """Readers of the samples, with a recording only of those that have clicks; appends all ids to `seen`."""
     named: Iterable[tuple[str, Callable[[], Sample]]]
     if isinstance(samples, Iterable):
         named = ((sample.id, partial(lambda one: one, sample)) for sample in samples)
@@ -150,7 +149,7 @@ def _readers(samples: SampleSource | Iterable[Sample], protocol: Protocol, seen:
 
 
 def check_ids(ids: Sequence[str], where: str = "") -> None:
-    """Refuse ids that two samples share."""
+    """Raise InputError if two samples share an id."""
     shared = [name for name, count in Counter(ids).items() if count > 1]
     if shared:
         raise InputError(f"{where}two samples have the id {shared[0]!r}; give each its own")

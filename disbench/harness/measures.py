@@ -1,6 +1,6 @@
-"""The measures of a run: one table that every report, comparison and verification reads.
+"""Measures of a run, in one table used by all reports, comparisons and verification.
 
-A new measure is one entry of `MEASURES`.
+To add a measure, add an entry to `MEASURES`.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from disbench.core.statistics import bootstrap_interval
 from disbench.harness.record import UNREAD
 from disbench.harness.store import CLICKS, SECONDS, StoredRun, damage_of, split_by_sample
 
-PERCENTS = (80, 85, 90, 95)  # the IoUs to reach
-OVERVIEW = (85, 90)  # those of the overview, as in the paper's Table 1
+PERCENTS = (80, 85, 90, 95)  # IoU thresholds of NoC and NoF
+OVERVIEW = (85, 90)  # thresholds in the overview, as in the paper's Table 1
 SOLVED = 90  # a sample that never reaches this IoU is never solved
-AT_CLICKS = (1, 3, 5, 20)  # the clicks after which mean IoUs are reported
-SHORT = 20  # the usual cap; of a run with more clicks, NoC and NoF are also given at it
+AT_CLICKS = (1, 3, 5, 20)  # clicks after which mean IoUs are reported
+SHORT = 20  # the usual cap; runs with more clicks also report NoC and NoF at it
 ONLY_IOUS = "not available: the run was imported, with its IoUs alone"
 NOT_A_NUMBER = "not available: the value of some sample is not a number"
 
 Place = Literal["clicks", "quality", "overview", "leaderboard", "budgets", "comparison"]
-"""The tables that show measures."""
+"""Tables that show measures."""
 Group = Literal["counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds"]
 GROUPS: Sequence[Group] = ("counts", "budget", "clicks", "failures", "iou", "boundary", "solved", "seconds")
-"""In the order of a table's columns."""
+"""Groups in the order of a table's columns."""
 BySample = Callable[["RunRows"], npt.NDArray[Any]]
 ByClick = Float32Array | Sequence[Float32Array | FloatArray]
-"""Values after each click: (samples, clicks), or an array a sample where samples have different numbers of clicks."""
+"""Values after each click: (samples, clicks), or one array per sample if their numbers of clicks differ."""
 
 
 class UnavailableError(Exception):
-    """Why a run does not have a measure."""
+    """A run does not have a measure; the message says why."""
 
 
 @dataclass(frozen=True)
 class RunRows:
-    """A run's rows as arrays, from which measures, curves and comparisons are computed.
+    """Rows of a run as arrays, from which measures, curves and comparisons are computed.
 
     `max_clicks`, `stop_at` and `budget` are as in `Protocol`.
 
     Attributes:
         samples: ids, in the dataset's order.
-        ious: after each click; a sample that ended early is padded to `max_clicks` (`StoredRun.by_sample`).
+        ious: IoU after each click; samples that ended early are padded to `max_clicks` (`StoredRun.by_sample`).
         clicks: number of rows.
         failures: id and reason of each sample on which the method failed, or that cannot be read.
         boundary_ious: like `ious`; () for an imported run.
         ran_out: number of samples whose recorded clicks ended before `max_clicks`.
         first: which rows are a sample's first click, (clicks,), without samples that cannot be read.
-        seconds: column -> (clicks,), likewise; opening the image counts to click 1. {} for an imported run.
+        seconds: column -> (clicks,), rows as for `first`; opening the image counts to click 1. {} for an imported run.
     """
 
     samples: Sequence[str]
@@ -86,12 +86,12 @@ class RunRows:
         return ""
 
     def reaches(self, percent: int) -> bool:
-        """Whether samples go on until this IoU (compared as float32, like results)."""
+        """True if samples are not stopped before this IoU (compared as float32, like results)."""
         return not self.budget and (self.stop_at is None or bool(np.float32(percent / 100) <= np.float32(self.stop_at)))
 
     @cached_property
     def miou(self) -> FloatArray | None:
-        """Mean IoU after each click, (max_clicks,), nan where a sample has none; None if samples end early."""
+        """Mean IoU after each click, (max_clicks,), nan if a sample's is; None if samples end early."""
         return None if self.without_curves else miou_curve(self.ious, self.max_clicks)
 
     @cached_property
@@ -107,7 +107,7 @@ class RunRows:
 
     @cached_property
     def undefined(self) -> list[str]:
-        """Samples with an IoU over an empty union, which is nan and reaches no threshold."""
+        """Samples with an IoU of nan (empty union), which reaches no threshold."""
         return [name for name, row in zip(self.samples, self.ious, strict=True) if np.isnan(row).any()]
 
 
@@ -123,22 +123,22 @@ class Value:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is computed from a run's rows, and how tables show it.
+    """How a measure is computed from a run's rows, and how tables show it.
 
     Attributes:
-        name: the column in `results.csv`.
-        title: the name in a line of text.
-        group: measures of a group are neighbours in a table.
+        name: its column in `results.csv`.
+        title: its name in text.
+        group: measures of a group are adjacent in a table.
         of: computes it from a run; may raise `UnavailableError`.
         text: formats a number for tables.
         unit: clicks, samples, seconds, or "" for a ratio.
-        better: which numbers are better; "" where runs are not ranked by it.
-        headings: table that shows it -> heading of its group of columns ("" without one), heading of its own.
+        better: which numbers are better; "" if runs are not ranked by it.
+        headings: table that shows it -> heading of its column group ("" for none), heading of its column.
         by_sample: values (samples,), for comparisons and intervals; may raise `UnavailableError`.
-        interval: whether reports give the 95 % bootstrap interval over samples.
-        claim: keys down to the number in a packed run's manifest; () if it has none.
-        in_csv: whether `results.csv` has it.
-        optional: left out of tables where no run has it.
+        interval: True if reports give the 95 % bootstrap interval over samples.
+        claim: path of keys to the number in a packed run's manifest; () if it is not there.
+        in_csv: True if `results.csv` has it.
+        optional: left out of tables if no run has it.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Measure:
     optional: bool = False
 
     def value(self, rows: RunRows, *, interval: bool = True) -> Value:
-        """The measure of a run."""
+        """Compute the measure for a run."""
         try:
             number = self.of(rows)
             if math.isnan(number):
@@ -169,13 +169,13 @@ class Measure:
 
 
 def measures_in(place: Place) -> list[Measure]:
-    """The measures that a table shows, in the order of its columns."""
+    """Measures shown by a table, in the order of its columns."""
     shown = [measure for measure in MEASURES.values() if place in measure.headings]
     return sorted(shown, key=lambda measure: GROUPS.index(measure.group))
 
 
 def read_rows(run: StoredRun) -> RunRows:
-    """The rows of a stored run; InputError for a file that is damaged, out of range, or does not fit `run.json`."""
+    """Read the rows of a stored run; InputError if the file is damaged, out of range, or does not match `run.json`."""
     place, protocol = run.place(CLICKS), run.protocol
     known = ("iou",) if run.record.imported else ("iou", "boundary_iou", *SECONDS)
     table = run.rows(("sample", "click", "failure", *known))
@@ -205,7 +205,7 @@ def read_rows(run: StoredRun) -> RunRows:
 
 
 def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
-    """Every measure of a stored run, by name; InputError for rows that no run has, as of samples that end too early."""
+    """All measures of a stored run, by name; InputError for impossible rows, such as samples that end too early."""
     try:
         return {measure.name: measure.value(rows) for measure in MEASURES.values()}
     except ValueError as error:
@@ -213,12 +213,12 @@ def measure_run(run: StoredRun, rows: RunRows) -> dict[str, Value]:
 
 
 def claimed_values(rows: RunRows) -> dict[str, Value]:
-    """The measures that a packed run's manifest claims, by name, without intervals; ValueError as for `miou_curve`."""
+    """Measures claimed by a packed run's manifest, by name, without intervals; ValueError as for `miou_curve`."""
     return {measure.name: measure.value(rows, interval=False) for measure in MEASURES.values() if measure.claim}
 
 
 def as_claims(values: Mapping[str, Value]) -> dict[str, Any]:
-    """Values of `claimed_values` in the manifest's form."""
+    """Values of `claimed_values` in the form of the manifest."""
     claims: dict[str, Any] = {}
     for name, value in values.items():
         *tables, key = MEASURES[name].claim
@@ -231,7 +231,7 @@ def as_claims(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def as_lines(values: Mapping[str, Value]) -> list[str]:
-    """Values as text, one line a group."""
+    """Values as text, one line per group."""
     lines: dict[Group, list[str]] = {}
     for name, value in values.items():
         if value.number is not None:
@@ -241,7 +241,7 @@ def as_lines(values: Mapping[str, Value]) -> list[str]:
 
 
 def significant(value: float) -> str:
-    """Three significant digits, never an exponent."""
+    """Format with three significant digits, never with an exponent."""
     if value <= 0:
         return "0"
     return f"{value:.{max(0, min(6, 2 - math.floor(math.log10(value))))}f}"
@@ -253,18 +253,18 @@ def _check_numbers(table: pa.Table, names: Sequence[str], place: str) -> None:
         timed = name in SECONDS
         bad = (values < 0) | (np.isinf(values) if timed else values > 1)
         if bad.any() or (timed and np.isnan(values).any()):
-            raise InputError(f"{place}: {name} has numbers that it cannot have; run it again")
+            raise InputError(f"{place}: {name} has invalid numbers; run it again")
 
 
 def _ran_out(table: pa.Table, max_clicks: int) -> int:
-    """Samples with fewer clicks than they may have, and no failure."""
+    """Number of samples with fewer than `max_clicks` clicks and no failure."""
     names, counts = np.unique(table["sample"].to_numpy(), return_counts=True)
     failed = table.filter(table["failure"].is_valid())["sample"].to_pylist()
     return len(set(names[counts < max_clicks]).difference(failed))
 
 
 def _stacked(by_sample: Mapping[str, FloatArray]) -> ByClick:
-    """One array where all samples have equally many clicks, which is far faster to measure."""
+    """One array if all samples have the same number of clicks, which is far faster to measure."""
     rows = [row.astype(np.float32) for row in by_sample.values()]
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
@@ -331,7 +331,7 @@ _whole, _two, _three = "{:,}".format, "{:.2f}".format, "{:.3f}".format
 
 
 def _mean(name: str, title: str, group: Group, by_sample: BySample, **more: Any) -> Measure:
-    """The mean of values that are there for each sample, the higher the better, with an interval."""
+    """Mean of per-sample values, higher is better, with an interval."""
     how = {"text": _three, "better": "higher", "interval": True, **more}
     return Measure(name, title, group, lambda rows: float(by_sample(rows).mean()), by_sample=by_sample, **how)
 
@@ -370,7 +370,7 @@ def _nof(percent: int, rule: FailureRule) -> Measure:
 
 
 def _short(measure: Measure, percent: int, rule: FailureRule | None = None) -> Measure:
-    """A measure of the first `SHORT` clicks of a longer run."""
+    """A measure restricted to the first `SHORT` clicks of a longer run."""
 
     def first_clicks(rows: RunRows) -> RunRows:
         if rows.max_clicks <= SHORT:
@@ -458,4 +458,4 @@ MEASURES: dict[str, Measure] = {
         _seconds("harness", "later"),
     )
 }
-"""By name, in the order of the columns of `results.csv`."""
+"""Measures by name, in the order of the columns of `results.csv`."""

@@ -1,4 +1,4 @@
-"""Plans of leaderboards: TOML files that name rows, each a method on some datasets under one protocol."""
+"""Leaderboard plans: TOML files with rows, each a method on some datasets under one protocol."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from disbench.io.settings import Number, overrides, parse_json_table, settings_f
 from disbench.workers import open_engine
 from disbench.workers.processes import WorkerProcess
 
-RUNS, WORK = "runs", "work"  # folders of a leaderboard: packed runs, and what is under way
-_PATIENCE = 10.0  # seconds to wait for a server that is asked for a size
+RUNS, WORK = "runs", "work"  # folders of a leaderboard: packed runs, and runs in progress
+_PATIENCE = 10.0  # timeout in seconds for asking a server for a file size
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """A method on each of some datasets; what is not described here is as the option of `disbench run`.
+    """A method on some datasets; see the options of `disbench run` for fields not described here.
 
     Attributes:
-        variant: of a published system's card; "" for its first.
-        name: of its runs' files; by default method and variant.
-        datasets: names of cards; none for those of the plan.
+        variant: variant of a published system's card; "" for its first.
+        name: name of its runs' files; by default method and variant.
+        datasets: names of dataset cards; by default those of the plan.
         options_on: dataset -> the method's options on it.
         reason: why it cannot be run, for rows that only say so.
-        seconds_per_click: assumed for the estimate where nothing is measured; 0 for the plan's.
+        seconds_per_click: assumed for the estimate if nothing is measured; 0 for the plan's value.
     """
 
     method: str
@@ -72,22 +72,22 @@ class PlanRow:
 
     @property
     def title(self) -> str:
-        """The name of its runs' files."""
+        """Name of its runs' files."""
         method = self.method.rpartition(":")[2] if self.card is None else Path(self.method).stem
         return self.name or "-".join(filter(None, (method, self.variant)))
 
     @property
     def is_installed(self) -> bool:
-        """Whether its code comes from a card's recipe, and not from a folder that an option names."""
+        """True if its code comes from a card's recipe, not from a folder given as an option."""
         card = self.card
         return bool(card and card.status == "bridge" and not {"repo", "command"} & {*self.options, *card.options})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan's file says: rows, datasets for those that name none, and what of the paper is made at the end.
+    """Contents of a plan file: rows, datasets for rows without any, and parts of the paper to reproduce at the end.
 
-    `seconds_per_click` are assumed for the estimate where nothing is measured.
+    `seconds_per_click` is assumed for the estimate if nothing is measured.
     """
 
     description: str
@@ -112,7 +112,7 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command that makes the same run by itself."""
+        """The command that makes the same run on its own."""
         row = self.row
         words = {
             "--method": row.method,
@@ -146,13 +146,13 @@ class Job:
 
     @property
     def options(self) -> list[str]:
-        """Those of the method, `option=value` each."""
+        """Options of the method, `option=value` each."""
         row = self.row
         return overrides({**row.options, **row.options_on.get(self.dataset, {})})
 
     @property
     def clicks(self) -> int | None:
-        """How many clicks it takes at most; None if the dataset's size is unknown."""
+        """Maximum number of clicks; None if the dataset's size is unknown."""
         samples = None if datasets.is_folder(self.dataset) else datasets.load_card(self.dataset).samples
         if samples is None:
             return None
@@ -161,11 +161,11 @@ class Job:
         return each * len(range(0, samples, self.row.every)[: self.row.limit])
 
     def packed(self, out: Path) -> Path:
-        """Its packed run in a leaderboard's folder."""
+        """Path of its packed run in a leaderboard's folder."""
         return out / RUNS / f"{self.name}{ENDING}"
 
     def record(self, out: Path) -> RunRecord | None:
-        """The record of its packed run; None if it is not done, InputError if it is damaged or of another command."""
+        """Record of its packed run; None if it is not done, InputError if it is damaged or made by another command."""
         path = self.packed(out)
         if not path.is_file():
             return None
@@ -179,9 +179,9 @@ class Job:
 
 
 def read_plan(name: str) -> Plan:
-    """The plan of a name in `reports/plans`, or of the path of a TOML file.
+    """Read a plan by its name in `reports/plans`, or from the path of a TOML file.
 
-    InputError for a wrong key or value, an unknown card, variant or protocol, and two rows of one name.
+    InputError for an invalid key or value, an unknown card, variant or protocol, or two rows with one name.
     """
     path = definitions.find("reports/plans", name)
     plan = settings_from(Plan, definitions.load(path), str(path))
@@ -204,7 +204,7 @@ def read_plan(name: str) -> Plan:
 
 
 def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
-    """A plan's runs, row by row; with `only`, those whose `DATASET/ROW` fits a pattern; InputError if none does."""
+    """Runs of a plan, row by row; `only` selects by patterns of `DATASET/ROW`; InputError if a pattern matches none."""
     jobs = [
         Job(row, dataset, row.seconds_per_click or plan.seconds_per_click)
         for row in plan.rows
@@ -217,10 +217,10 @@ def jobs_of(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
 
 
 def preview(plan: Plan, jobs: Sequence[Job], out: Path, data: Path | None, told: Mapping[str, str]) -> Iterator[str]:
-    """What is to be done: a line for each row of the plan and for each download, then the sums.
+    """Describe what is to be done: one line per row of the plan and per download, then totals.
 
-    Hours are those of runs at the pace of the same network's finished runs in `out`, the leaderboard's folder, or else
-    at the plan's. Sizes that no card has are asked of the servers. `told` is why runs failed the last time, by name.
+    Hours are estimated from the pace of the same method's finished runs in `out`, the leaderboard's folder, or else
+    from the plan. Sizes missing from cards are requested from servers. `told`: name -> why the run failed last time.
     """
     yield plan.description
     records = {job.name: job.record(out) for job in jobs}
@@ -257,7 +257,7 @@ def _state(to_do: bool, hours: float | None) -> str:
 
 
 def _downloads(jobs: Sequence[Job], data: Path | None) -> Iterator[tuple[str, int | None, str]]:
-    """What has to be fetched, its bytes if they are known, and a note."""
+    """Everything to be downloaded, its size in bytes if known, and a note."""
     for name in dict.fromkeys(job.dataset for job in jobs if not datasets.is_folder(job.dataset)):
         dataset = datasets.load_card(name)
         if dataset.folder is not None and dataset.find(data, dataset.values()) is None:
@@ -275,7 +275,7 @@ def _downloads(jobs: Sequence[Job], data: Path | None) -> Iterator[tuple[str, in
             yield what, sum(weight.bytes for weight in card.weights) or None, ""
 
 
-FAILURES = "failures.json"  # of a leaderboard: name of a run -> why it failed the last time
+FAILURES = "failures.json"  # in a leaderboard's folder: name of a run -> why it failed the last time
 _LOCK = "plan.lock"
 Tell = Callable[[str], object]
 State = Literal["done", "failed", "cannot be run"]
@@ -283,7 +283,7 @@ State = Literal["done", "failed", "cannot be run"]
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How a plan's runs are carried out: options of `disbench run`; `options` are for the methods that have them."""
+    """How a plan's runs are executed: options of `disbench run`; `options` are for the methods that have them."""
 
     engine: EngineName = "local"
     workers: int | None = None
@@ -305,12 +305,12 @@ class Outcome:
 
 
 def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct, tell: Tell) -> list[Outcome]:
-    """Do the runs of a plan that are not done; one that fails stops no other.
+    """Execute the runs of a plan that are not done; a failed run does not stop the others.
 
-    Every run happens in a process of its own, so that neither a crash nor a kill of it reaches the others. It is done
-    when its packed form is in `out`, the leaderboard's folder; what an interruption left unfinished is resumed. Missing
-    datasets are fetched into `data`; `tell` gets lines of progress. `read_failures` has why runs failed, too, until
-    they are done. InputError if another process works on this folder.
+    Every run has its own process, so a crash or kill does not affect other runs. A run is done when its packed form is
+    in `out`, the leaderboard's folder; interrupted runs are resumed. Missing datasets are downloaded into `data`;
+    `tell` gets lines of progress. `read_failures` keeps why runs failed until they are done. InputError if another
+    process works on this folder.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
@@ -328,10 +328,10 @@ def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct
                 failures.pop(job.name, None)
                 if outcome.state == "failed":
                     failures[job.name] = outcome.sentence
-                with contextlib.suppress(OSError):  # a full disk: the sentence is told
+                with contextlib.suppress(OSError):  # a full disk; the reason was reported
                     write_json(out / FAILURES, failures)
     except Timeout:
-        raise InputError(f"{out}: another process works on this leaderboard; wait for its end") from None
+        raise InputError(f"{out}: another process works on this leaderboard; wait until it ends") from None
     if all(outcome.state != "failed" for outcome in outcomes):
         shutil.rmtree(out / WORK)
     return outcomes
@@ -349,7 +349,7 @@ def read_failures(out: Path) -> dict[str, str]:
 def _outcome(
     job: Job, out: Path, data: Path | None, conduct: Conduct, lacking: dict[tuple[str, str], str], tell: Tell
 ) -> Outcome:
-    """Do one run; `lacking` has what could not be had, and why, so that no later run asks for it again."""
+    """Execute one run; `lacking` keeps what could not be obtained, and why, so that later runs do not retry it."""
     try:
         if conduct.existing == "resume" and job.record(out) is not None:
             shutil.rmtree(out / WORK / job.name, ignore_errors=True)  # left by a kill after it was packed
@@ -377,7 +377,7 @@ def _outcome(
 
 
 def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connection: Connection) -> None:
-    """Do one run in this process, and send its progress, its outcome, and what could not be had for it."""
+    """Execute one run in this process; sends its progress, its outcome, and what could not be obtained."""
     lacks = "dataset"
     try:
         _bring_dataset(job.dataset, data, connection.send)
@@ -393,7 +393,7 @@ def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connec
 
 
 def _bring_dataset(name: str, data: Path | None, tell: Tell) -> None:
-    """Fetch a dataset that is not here and whose card has addresses."""
+    """Download a dataset that is missing here and whose card has addresses."""
     if data is None or datasets.is_folder(name):
         return
     card = datasets.load_card(name)
@@ -403,7 +403,7 @@ def _bring_dataset(name: str, data: Path | None, tell: Tell) -> None:
 
 
 def _bring_method(row: PlanRow, tell: Tell) -> None:
-    """Install a published system, or fetch a method's weights."""
+    """Install a published system, or download a method's weights."""
     if row.is_installed:
         installs.install(row.method, row.variant, report=tell)
     elif row.card and (row.card.weights or row.card.hub) and "weights" not in row.options:

@@ -1,4 +1,4 @@
-"""One image: the mask of a method for a person's own clicks, and whether an installed system works at all."""
+"""Segment one image by given clicks, measure a method's speed on it, and check that an installed method works."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from disbench.harness.evaluation import evaluate
 from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
 from disbench.io.files import whole_file
 
-GRID = 16  # points a side
+GRID = 16  # points per side
 _WARM_UP = 3
-_STRIDE = 37  # successive clicks of the loop are this many grid points apart, so that they spread over the image
+_STRIDE = 37  # grid points between successive clicks of the loop, which spreads them over the image
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of a method on one image, a number a repeat: of `open`, of 256 first clicks, of each click of a loop.
+    """Seconds of a method on one image, one per repeat: `open`, 256 first clicks, and each click of a loop.
 
-    `reopens`: the session has no `restart`, so that `points` include opening the image again for each.
+    `reopens`: the session has no `restart`, so `points` includes opening the image again for each.
     """
 
     opened: tuple[float, ...]
@@ -45,7 +45,7 @@ class Speed:
     reopens: bool
 
     def lines(self) -> list[str]:
-        """Medians, with the lowest and highest of the repeats."""
+        """Medians, with the minimum and maximum of the repeats."""
         total = [opened + points for opened, points in zip(self.opened, self.points, strict=True)]
         again = ", the image opened again for each" if self.reopens else ""
         a_point = 1e3 * median(self.points) / GRID**2
@@ -59,7 +59,7 @@ class Speed:
 
 
 def sat_points(height: int, width: int) -> list[Click]:
-    """Positive clicks at the centres of the cells of a 16 x 16 grid over the image, row by row, cut to whole pixels."""
+    """Positive clicks at the cell centres of a 16 x 16 grid over the image, in row-major order, rounded down."""
     places = [2 * i + 1 for i in range(GRID)]
     return [Click(i * width // (2 * GRID), j * height // (2 * GRID), True) for j in places for i in places]
 
@@ -72,17 +72,17 @@ def measure_speed(
     clicks: int = 20,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Time a method on one image, after a warm-up of `open` and 3 points; a GPU's work is waited for.
+    """Time a method on one image, after a warm-up of `open` and 3 points; waits for GPU work to finish.
 
-    Each repeat opens the image anew, with one pixel of its own in a corner so that no cache answers, asks 256 first
-    clicks (`sat_points`), between which the session is restarted, and then one loop of clicks of alternating sign.
+    Each repeat opens a copy of the image with a different corner pixel, so that no cache answers, makes 256 first
+    clicks (`sat_points`), restarting the session in between, and then one loop of clicks of alternating sign.
 
     Args:
         method: any object with `open(image)`; InputError if it fails.
         image: uint8 (height, width, 3), RGB.
         repeats: at least 1.
-        clicks: of the loop, at most 256.
-        clock: seconds.
+        clicks: number of clicks in the loop, at most 256.
+        clock: returns seconds.
     """
     points = sat_points(image.shape[0], image.shape[1])
     along = [points[_STRIDE * number % len(points)]._replace(positive=number % 2 == 0) for number in range(clicks)]
@@ -128,12 +128,12 @@ def measure_speed(
 
 
 def picture_hash(image: RgbImage) -> str:
-    """SHA-256 (hex) of an image's pixels, row by row."""
+    """SHA-256 (hex) of an image's pixels, in row-major order."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _synchronize() -> None:
-    """Wait for a GPU that this process uses; a bridge's child waits for its own before it answers."""
+    """Wait for this process's GPU work; the child process of a bridge waits for its own before it answers."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -148,20 +148,20 @@ _CLICKS = 3  # of `check_method`
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The candidates of the last click, and the index of the one that is kept."""
+    """Candidates after the last click, and the index of the selected one."""
 
     candidates: Candidates
     kept: int
 
     @property
     def mask(self) -> BoolArray:
-        """The mask, boolean (height, width)."""
+        """The selected mask, boolean (height, width)."""
         mask: BoolArray = self.candidates.masks[self.kept]
         return mask
 
 
 def parse_click(text: str) -> Click:
-    """A click from `x,y,+` (on the object) or `x,y,-` (on the background); InputError for any other text."""
+    """Parse `x,y,+` (on the object) or `x,y,-` (on the background); InputError for other text."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or parts[2] not in ("+", "-") or not all(part.isdecimal() for part in parts[:2]):
         raise InputError(f"--click {text}: write it as x,y,+ or x,y,- in whole pixels from the top left corner")
@@ -177,20 +177,20 @@ def predict(
     keep: int | None = None,
     budget: str = "",
 ) -> Answer:
-    """Segment an image by clicks, which the method gets one by one, as in a benchmark.
+    """Segment an image by clicks, passed to the method one by one, as in a benchmark.
 
     Args:
         method: any object with `open(image)`.
         image: uint8 (height, width, 3), RGB.
         clicks: at least one; all points of a `budget` (one of `disbench.core.click_policies.BUDGETS`).
         threshold: probabilities strictly above it belong to a mask.
-        keep: index of the candidate that is meant at the first click; None takes the highest score, or the first
-            candidate where there are no scores.
-        budget: of a method that gets all points at once.
+        keep: index of the candidate to select at the first click; None selects the highest score, or the first
+            candidate if there are no scores.
+        budget: for a method that gets all points at once.
 
     Raises:
-        InputError: no click, another number than the budget's, one outside the image, an unknown candidate, or the
-            method failed.
+        InputError: no clicks, a number other than the budget's, a click outside the image, an unknown candidate, or a
+            failure of the method.
     """
     height, width = image.shape[:2]
     if not clicks:
@@ -214,7 +214,7 @@ def predict(
 
 
 def write_png(path: Path, pixels: BoolArray | RgbImage) -> None:
-    """Write a mask (0 and 255) or a picture as a PNG."""
+    """Write a mask (as 0 and 255) or a picture as a PNG."""
     with whole_file(path) as file:
         file.write(png(pixels.astype(np.uint8) * np.uint8(255 if pixels.dtype == np.bool_ else 1)))
 
@@ -231,19 +231,19 @@ def _kept(found: Candidates, number: int, previous: BoolArray, keep: int | None)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a method works, and the lines that say so."""
+    """Whether a method works, and lines that explain it."""
 
     works: bool
     lines: tuple[str, ...]
 
 
 def check_method(name: str, variant: str = "", settings: Sequence[str] = ()) -> Verdict:
-    """Run a method on the first object of the embedded photos; what is missing or goes wrong is in the verdict's lines.
+    """Run a method on the first object of the embedded photos; problems are in the verdict's lines.
 
     Args:
-        name: a card's name or path (`.toml`), or a class.
-        variant: of a bridged system that is installed; "" for its first, or for `settings` that name its places.
-        settings: `option=value` each, over those of the variant.
+        name: name or path (`.toml`) of a card, or a class.
+        variant: variant of an installed bridged system; "" for its first, or if `settings` give its places.
+        settings: `option=value` each, overriding those of the variant.
     """
     label = f"{name} {variant}".rstrip()
     try:

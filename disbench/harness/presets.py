@@ -1,4 +1,4 @@
-"""Presets: the evaluation settings of a paper's own code (`baselines/protocols/*.toml`; PROTOCOL: deviations)."""
+"""Presets: evaluation settings of papers' own code (`baselines/protocols/*.toml`; PROTOCOL: deviations)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _VALUES = ("threshold", "max_clicks", "selection", "policy")
 
 @dataclass(frozen=True)
 class Preset:
-    """The settings of one paper or code; those that are not described here are as in `Protocol`.
+    """Settings of one paper or its code; see `Protocol` for settings not described here.
 
     Attributes:
         source: the file, or its address, that the settings were read from.
         threshold: None for the method's own.
         failures: the rule of the published NoF.
-        datasets: name of a dataset's card -> its options.
+        datasets: name of a dataset card -> its options.
         notes: what the settings cannot express.
     """
 
@@ -47,7 +47,7 @@ class Preset:
         ClickPolicy.parse(self.policy)
 
     def reading(self, dataset: str) -> list[str]:
-        """The options by which it reads a dataset, `option=value` each."""
+        """Options for reading a dataset, `option=value` each."""
         return overrides(self.datasets.get(dataset, {}))
 
     def conduct(
@@ -60,7 +60,7 @@ class Preset:
         policy: str | None = None,
         **more: Any,
     ) -> Protocol:
-        """The protocol of a method's run: these settings, but for those given; `more` are others of `Protocol`."""
+        """The protocol of a method's run: these settings with overrides; `more` are other fields of `Protocol`."""
         own = spec.threshold if self.threshold is None else self.threshold
         standard = self == load_preset(STANDARD)
         return Protocol(
@@ -75,12 +75,12 @@ class Preset:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as runs record them, without those left to the method."""
+        """Settings as stored in runs, without those left to the method."""
         values = {key: getattr(self, key) for key in _VALUES if getattr(self, key) is not None}
         return {**values, "failures": self.failures, "datasets": {k: dict(v) for k, v in self.datasets.items()}}
 
     def figures(self, run: StoredRun) -> str:
-        """NoC and NoF of a finished run in words, failures counted by its rule."""
+        """NoC and NoF of a finished run as text, with failures counted by this preset's rule."""
         rows = read_rows(run)
         percents = [percent for percent in PERCENTS if rows.reaches(percent)]
         names = [f"noc_{percent}" for percent in percents] + [f"nof_{percent}_{self.failures}" for percent in percents]
@@ -88,7 +88,7 @@ class Preset:
         return f"as {self.name} counts: {', '.join(parts)} (failures: {self.failures})"
 
     def line(self) -> str:
-        """For a list."""
+        """One line for a list of presets."""
         said = [
             "" if self.threshold is None else f"> {self.threshold:g}",
             "" if self.max_clicks == 20 else f"{self.max_clicks} clicks",
@@ -101,17 +101,17 @@ class Preset:
 
 
 def load_preset(name: str) -> Preset:
-    """The preset with this name, or of a path that ends in `.toml`; InputError if there is none, or a wrong one."""
+    """Load a preset by name or from a path ending in `.toml`; InputError if it is missing or invalid."""
     path = definitions.find("baselines/protocols", name)
     return replace(settings_from(Preset, definitions.load(path), str(path)), name=path.stem)
 
 
 def departures(protocol: Protocol) -> list[str]:
-    """Names of the settings in which a run differs from its preset."""
+    """Names of settings in which a run differs from its preset."""
     asked = protocol.preset_values
     return [key for key in _VALUES if key in asked and asked[key] != getattr(protocol, key)]
 
 
 def list_presets() -> list[str]:
-    """A line for each preset."""
+    """One line per preset."""
     return [load_preset(name).line() for name in definitions.names("baselines/protocols")]

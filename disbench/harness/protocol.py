@@ -1,4 +1,4 @@
-"""How a method is evaluated: the settings that two results must share to be compared."""
+"""Evaluation protocols: the settings that two results must share to be comparable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from disbench.io.recorded_clicks import read_recording
 from disbench.io.settings import Bounds, Count, Number, check_fields
 
 ORACLES: Mapping[Granularity, float] = {"oracle": 0.90, "oracle-85": 0.85}
-"""Oracles of the granularity, and the IoU that the best loop reaches first."""
+"""Granularity oracles, and the IoU whose number of clicks they minimise."""
 MOST_CLICKS = (1 << 15) - 1  # the column `click` of the rows is an int16
 
 
@@ -27,27 +27,27 @@ class Protocol:
     """The evaluation protocol of one run.
 
     Attributes:
-        max_clicks: clicks a sample gets, at least 1.
+        max_clicks: maximum number of clicks per sample, at least 1.
         threshold: a pixel belongs to a mask if its probability is strictly above this.
-        selection: how one of several candidates is kept: `oracle-first` (the best by IoU with the target at
-            click 1, the method's own choice after it), `oracle-all` (the best at every click), `score` (the
-            method's highest score; the target is not used).
+        selection: how one of several candidates is selected: `oracle-first` (the best by IoU with the target at
+            click 1, then the method's own choice), `oracle-all` (the best at every click), `score` (the method's
+            highest score; the target is not used).
         policy: how clicks are simulated (`disbench.core.click_policies.ClickPolicy.parse`).
-        seed: for policies that draw.
+        seed: seed of random policies.
         stop_at: a sample ends at the first IoU that reaches this; None gives every sample all its clicks.
-        initial_masks: begin from a sample's initial mask where it has one.
+        initial_masks: start from a sample's initial mask if it has one.
         name: the click simulation and loop.
-        budget: one of `disbench.core.click_policies.BUDGETS` for a method that gets all points at once; a sample then
-            has one answer, which counts as its click 1.
-        granularity: what `open` is told of the target's size: nothing (`none`), its own granularity (`truth`), or that
-            of `disbench.core.ambiguity.GRANULARITIES` with which the target is found in the fewest clicks (`ORACLES`;
-            GraCo): only that loop is stored.
+        budget: one of `disbench.core.click_policies.BUDGETS`, for a method that gets all points at once; a sample then
+            has one answer, stored as click 1.
+        granularity: what `open` is told about the target's size: nothing (`none`), the target's granularity (`truth`),
+            or the one of `disbench.core.ambiguity.GRANULARITIES` that needs the fewest clicks to the IoU in `ORACLES`
+            (GraCo); only that loop is stored.
         preset: name of the preset that the values come from (`disbench.harness.presets`), or "".
-        preset_values: what the preset sets; options on the command line may have overridden it.
-        recording: the clicks of the policy `replay`, once they are read (`disbench.harness.protocol`).
+        preset_values: the preset's values; command-line options may have overridden them.
+        recording: the clicks of the policy `replay`, once read (`disbench.harness.protocol`).
 
     Raises:
-        InputError: a value that is unknown, out of range, or does not go with a budget.
+        InputError: a value that is unknown, out of range, or incompatible with a budget.
     """
 
     max_clicks: Annotated[int, Bounds(1, MOST_CLICKS)] = 20
@@ -69,10 +69,10 @@ class Protocol:
         ClickPolicy.parse(self.policy)
         if self.stop_at is not None:
             if not 0 < self.stop_at <= 1:
-                raise InputError(f"stop_at = {self.stop_at}: an IoU lies above 0 and at most at 1")
+                raise InputError(f"stop_at = {self.stop_at}: must be above 0 and at most 1")
             for applies, why in (
                 (replays(self.policy), "recorded clicks end by themselves"),
-                (self.granularity in ORACLES, "an oracle of the granularity compares whole loops"),
+                (self.granularity in ORACLES, "a granularity oracle compares whole loops"),
             ):
                 if applies:
                     raise InputError(f"stop_at = {self.stop_at}: {why}, so leave the option out")
@@ -87,13 +87,13 @@ class Protocol:
 
     @property
     def click_policy(self) -> ClickPolicy:
-        """The policy, with its recorded clicks where it has any."""
+        """The policy, with its recorded clicks if any."""
         if self.recording is not None:
             return ClickPolicy(REPLAY, recording=self.recording)
         return ClickPolicy.parse(self.policy)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; without an empty budget or preset, the granularity `none`, and recorded clicks (see `policy`)."""
+        """JSON-ready, without recorded clicks (see `policy`), an empty budget or preset, and the granularity `none`."""
         found = dataclasses.asdict(dataclasses.replace(self, recording=None))
         del found["recording"]
         for name in ("budget", "preset", "preset_values"):
@@ -109,9 +109,9 @@ class SetProtocol:
     """The protocol of the diverse task: how a method is asked what a first click may mean.
 
     Attributes:
-        clicks: first clicks drawn for each set, at least 1.
-        seed: for the draws.
-        move: pixels by which each click is moved in eight directions, staying in the click region; 0 for none.
+        clicks: first clicks drawn per set, at least 1.
+        seed: seed of the draws.
+        move: pixels by which each click is moved in eight directions, within the click region; 0 for none.
         threshold: a pixel belongs to a candidate if its probability is strictly above this.
     """
 
@@ -128,13 +128,13 @@ class SetProtocol:
         return dataclasses.asdict(self)
 
 
-_SHOWN = 5  # samples that a message names
+_SHOWN = 5  # samples listed in a message
 
 
 def with_recording(protocol: Protocol) -> Protocol:
-    """The protocol with the recorded clicks that its policy names, if any.
+    """Read the recorded clicks that a protocol's policy names, if any.
 
-    The policy then gives what a result records: the file's bare name, the user, and the digest of the clicks.
+    The policy is then in the form stored in results: the file's bare name, the user, and the digest of the clicks.
     """
     named = protocol.click_policy.recording
     if named is None or protocol.recording is not None:
@@ -144,9 +144,9 @@ def with_recording(protocol: Protocol) -> Protocol:
 
 
 def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
-    """Those samples that have recorded clicks; all of them with simulated clicks.
+    """Indices of the samples that have recorded clicks; all of them for simulated clicks.
 
-    InputError for clicks on a sample that the dataset does not have, or on none of these.
+    InputError for clicks on a sample that is not in the dataset, or if none of these samples has any.
     """
     if protocol.recording is None:
         return list(numbers)
@@ -161,7 +161,7 @@ def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence
 
 
 def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
-    """Refuse recorded clicks on samples that the dataset does not have."""
+    """Raise InputError for recorded clicks on samples that are not in the dataset."""
     if unknown := unknown_samples(protocol.recording, ids):
         assert protocol.recording is not None
         raise InputError(
@@ -171,15 +171,15 @@ def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
 
 
 def unknown_samples(recording: Recording | None, ids: Sequence[str]) -> list[str]:
-    """Samples with recorded clicks that the dataset does not have."""
+    """Samples with recorded clicks that are not in the dataset."""
     known = set(ids)
     return [] if recording is None else [sample for sample in recording.clicks if sample not in known]
 
 
 def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
-    """The recorded clicks on one sample, from `FILE` or `FILE,user=NAME` (a path or an address).
+    """Recorded clicks on one sample, from `FILE` or `FILE,user=NAME` (a path or an address).
 
-    InputError for a file that cannot be read, an unknown sample, or several samples and none named.
+    InputError for an unreadable file, an unknown sample, or several samples if none is named.
     """
     named = Recording.parse(text)
     found = _read(named)
@@ -192,14 +192,14 @@ def recorded_clicks(text: str, sample: str | None = None) -> list[Click]:
 
 
 def find_recording(named: Recording, place: Path, given: Path | None = None) -> Recording:
-    """The recorded clicks that a stored run's policy names, from a given file or from where the run lies.
+    """Recorded clicks that a stored run's policy names, from `given`, if any.
 
-    Without a file, it is looked for by its bare name in the present folder and beside the run (`place`).
+    By default the file is looked up by its bare name in the current folder and beside the run (`place`).
 
     Raises:
-        InputError: no such file, it cannot be read, or it has other clicks.
+        InputError: a missing or unreadable file, or one with other clicks.
     """
-    name = Path(named.file).name  # a stranger's run leads to no other folder
+    name = Path(named.file).name  # an untrusted run must not name other folders
     paths = [given] if given is not None else [Path(name), place.parent / name]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:

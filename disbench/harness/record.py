@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`: how it was made and what came out."""
+"""Records of runs, `run.json`: how a run was made, and its results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FORMAT = 1
 Task = Literal["", "diverse", "first-clicks"]  # the task of a run; "" for targets
 DIVERSE: Final = "diverse"
 FIRST_CLICKS: Final = "first-clicks"
-UNREAD = "the sample cannot be read"  # how the reason begins of a sample that failed without the method
+UNREAD = "the sample cannot be read"  # prefix of the reason if a sample failed without the method
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 Seconds = Annotated[float, Bounds(0, MAX_COUNT)]
-_DECISIVE = ("task", "method", "dataset", "protocol", "versions")  # the parts of `run.json` that decide the rows
+_DECISIVE = ("task", "method", "dataset", "protocol", "versions")  # parts of `run.json` that determine the rows
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What reports read from the method card in a run's record; other keys are ignored."""
+    """The parts of the method card in a run's record that reports use; other keys are ignored."""
 
     title: str = ""
     status: str = ""
@@ -45,13 +45,13 @@ class CardFacts:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> CardFacts:
-        """Read from a card's content, {} for a method without a card."""
+        """Parse a card's content, {} for a method without a card."""
         return settings_from(cls, card, "card", unknown="skip")
 
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """The method of a run: the name of its card or class, "package.module:Name" or "file.py:Name", and the card or {}.
+    """The method of a run: name of its card or class, entry "package.module:Name" or "file.py:Name", and card or {}.
 
     `source_sha256` is the hash of `file.py`; `provenance` has a bridged method's repository, adapter, checkpoint and
     their hashes.
@@ -66,16 +66,16 @@ class MethodRecord:
 
     @cached_property
     def facts(self) -> CardFacts:
-        """What reports read from the card."""
+        """The parts of the card that reports use."""
         return CardFacts.of(self.card)
 
     def __post_init__(self) -> None:
-        _ = self.facts  # refuses a wrong card where the record is read
+        _ = self.facts  # fail on an invalid card when the record is read
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """A frozen split: its name, and SHA-256 (hex) of its list."""
+    """A frozen split: its name, and the SHA-256 (hex) of its list."""
 
     name: str
     list_sha256: str
@@ -86,9 +86,9 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which sets of a folder of shards are taken: `sets` at random (None: all) of at least `min_members` masks each.
+    """Which sets of a folder of shards are used: `sets` random ones (None: all) with at least `min_members` masks each.
 
-    `seed` is for the draw and for the first clicks. With a `split`, exactly its sets are taken.
+    `seed` is for the draw and for the first clicks. A `split` determines the sets.
     """
 
     sets: Positive | None = None
@@ -102,7 +102,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """The shards that sets were taken from: SHA-256 of their content, and their number of sets."""
+    """Shards that sets were taken from: SHA-256 of their content, and their number of sets."""
 
     content_hash: str
     sets: Count
@@ -110,7 +110,7 @@ class ShardFacts:
 
 @dataclass(frozen=True)
 class SetFacts:
-    """The facts of a dataset of diverse sets."""
+    """Facts of a dataset of diverse sets."""
 
     shards: ShardFacts
     choice: Choice
@@ -127,34 +127,34 @@ class DatasetRecord:
 
     def __post_init__(self) -> None:
         if self.has_sets:
-            _ = self.sets  # refuses wrong facts where the record is read
+            _ = self.sets  # fail on invalid facts when the record is read
 
     @property
     def has_sets(self) -> bool:
-        """Whether its samples come from diverse sets."""
+        """True if its samples come from diverse sets."""
         return {"shards", "choice"} <= self.facts.keys()
 
     @cached_property
     def sets(self) -> SetFacts:
-        """The facts, where `has_sets`."""
+        """Facts of the sets; requires `has_sets`."""
         return settings_from(SetFacts, self.facts, "facts", unknown="skip")
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """How its masks were read; {} if not recorded as a table."""
+        """Options by which its masks were read; {} if not recorded as a table."""
         found = self.facts.get("options")
         return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a run is carried out. Only seconds, stored masks and time-outs of the rows depend on it.
+    """How a run is executed. Affects only the seconds, stored masks and timeouts in the rows.
 
     Attributes:
         workers: number of processes.
-        threads: of each worker's libraries.
+        threads: threads per worker for numeric libraries.
         batch: samples in lockstep, for methods with `predict_batch`.
-        timeout: seconds that one call of the method may take for each sample, above 0; None sets no limit.
+        timeout: time limit in seconds of one call of the method per sample, above 0; None sets no limit.
         store: which masks are stored.
     """
 
@@ -167,12 +167,12 @@ class Execution:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.timeout is not None and not self.timeout > 0:
-            raise InputError(f"timeout = {self.timeout}: a time limit is above 0 seconds")
+            raise InputError(f"timeout = {self.timeout}: must be above 0 seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRecord(Execution):
-    """How a run was carried out, with the engine's name and the number of workers lost."""
+    """How a run was executed, with the engine's name and the number of lost workers."""
 
     engine: str = ""
     workers_lost: Count = 0
@@ -180,7 +180,7 @@ class ExecutionRecord(Execution):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a run was carried out."""
+    """The machine that a run was executed on."""
 
     system: str
     processor: str
@@ -198,7 +198,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedBatches:
-    """Batches on which the method failed, so that their samples were asked one by one."""
+    """Batches on which the method failed, so that their samples were evaluated one by one."""
 
     count: Count = 0
     first_reason: str | None = None
@@ -206,7 +206,7 @@ class RepeatedBatches:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The file that an imported run's IoUs come from: its name and SHA-256 (hex)."""
+    """The file with the IoUs of an imported run: its name and SHA-256 (hex)."""
 
     file: str
     sha256: str
@@ -218,9 +218,9 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came out: sums over the rows, and wall time over all sittings.
+    """Results: sums over the rows, and total wall time over interruptions.
 
-    `method_versions` is what the method reported; it has several entries if the run was resumed in another environment.
+    `method_versions` is reported by the method, with several entries if the run was resumed in another environment.
     """
 
     samples: Count
@@ -234,20 +234,20 @@ class Result:
 
     @property
     def unread(self) -> list[Failure]:
-        """The samples that cannot be read."""
+        """Samples that cannot be read."""
         return [failure for failure in self.failed if failure.reason.startswith(UNREAD)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of `run.json` that all tasks have in common.
+    """Contents of `run.json` common to all tasks.
 
     Attributes:
-        every: only every n-th sample was taken, from the first.
-        limit: only this many of them; None takes all.
-        versions: package -> version, of what may change a row; `disbench` and `opencv` among them.
-        command: command line that gives this run.
-        imported: of a run that another tool made: its clicks, masks and seconds are unknown.
+        every: only every n-th sample was used, from the first.
+        limit: only this many of them; None uses all.
+        versions: package -> version, for software that may change a row, including `disbench` and `opencv`.
+        command: command line that makes this run.
+        imported: set for runs made by another tool, whose clicks, masks and seconds are unknown.
     """
 
     task: Task = ""
@@ -270,11 +270,11 @@ class Record:
 
     @property
     def numbers(self) -> range:
-        """Numbers of the samples that `every` and `limit` leave, in the dataset's order."""
+        """Indices of the samples selected by `every` and `limit`, in the dataset's order."""
         return range(0, self.dataset.samples, self.every)[: self.limit]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `run.json`, in its order."""
+        """Contents of `run.json`, in order."""
         return {
             "format": FORMAT,
             **({"task": self.task} if self.task else {}),
@@ -294,21 +294,21 @@ class Record:
         }
 
     def job(self) -> dict[str, Any]:
-        """The parts of `run.json` that decide the rows: two runs of one job have the same rows."""
+        """The parts of `run.json` that determine the rows: runs of equal jobs have equal rows."""
         content = self.as_json()
         return {part: content[part] for part in _DECISIVE if part in content}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """The record of a run of targets."""
+    """Record of a run of targets."""
 
     protocol: Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetRunRecord(Record):
-    """The record of a run of the diverse task."""
+    """Record of a run of the diverse task."""
 
     task: Task = DIVERSE
     protocol: SetProtocol
@@ -320,17 +320,17 @@ class SetRunRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstClicksRecord(Record):
-    """The record of a run of the task `first-clicks`."""
+    """Record of a run of the task `first-clicks`."""
 
     task: Task = FIRST_CLICKS
     protocol: Protocol
 
 
 def parse_record(content: bytes, where: str) -> Record:
-    """A run's record, of its task's class, from the bytes of its `run.json`; errors name the file as `where`.
+    """Parse `run.json` into the class of its task; errors name the file as `where`.
 
     Raises:
-        InputError: not a run's record, a key that is missing, unknown or out of range, or another version's form.
+        InputError: not a run's record, a key that is missing, unknown or out of range, or another format version.
     """
     try:
         table = parse_json_table(content)
@@ -338,14 +338,14 @@ def parse_record(content: bytes, where: str) -> Record:
         raise InputError(f"{where}: not the record of a run ({error}); run it again") from error
     form, task = table.pop("format", None), table.get("task")
     if form != FORMAT:
-        raise InputError(f"{where}: form {shown(form)} of a run, where {FORMAT} is known; use another version")
+        raise InputError(f"{where}: run format {shown(form)}, but this version reads {FORMAT}; use another version")
     kind = {DIVERSE: SetRunRecord, FIRST_CLICKS: FirstClicksRecord}.get(str(task), RunRecord)
     asked = SetProtocol() if task == DIVERSE else Protocol()
     for part, complete in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
         given = table.get(part)
         if not isinstance(given, dict):
-            raise InputError(f"{where}: {part} is a table, not {shown(given)}")
-        for key in (key for key in complete if key not in given):  # defaults are recorded, too
+            raise InputError(f"{where}: {part} must be a table, not {shown(given)}")
+        for key in (key for key in complete if key not in given):  # defaults are recorded too
             raise InputError(f"{where}: {part}.{key} is missing; run it again")
     protocol = table["protocol"]
     if "recording" in protocol:
@@ -355,6 +355,6 @@ def parse_record(content: bytes, where: str) -> Record:
 
 
 def _table(record: Any, *optional: str) -> dict[str, Any]:
-    """A record's fields, not copied, without optional ones that are empty."""
+    """Fields of a record, not copied, without empty optional ones."""
     table = {found.name: getattr(record, found.name) for found in dataclasses.fields(record)}
     return {name: value for name, value in table.items() if value or name not in optional}

@@ -1,4 +1,4 @@
-"""One method on one dataset under one protocol, stored, resumable; and the results of other tools as such runs."""
+"""Run a method on a dataset under a protocol, stored and resumable; import the results of other tools as such runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ from disbench.io.files import Existing, file_sha256
 from disbench.workers import Engine, LocalEngine
 
 JOB_FILES = (RUN, CLICKS, GRANULARITIES, TRIALS, SETS, ANSWERS, FIRST, JOURNAL)
-"""The files of a run, finished or under way."""
+"""All files of a run, finished or in progress."""
 _logger = logging.getLogger("disbench.harness")
 _PACKAGES = ("numpy", "scipy", "scikit-image")
 _PACKAGES_OF_EXTRAS = {"onnx": ("onnxruntime",), "models": ("torch", "transformers"), "maxflow": ("PyMaxflow",)}
@@ -80,12 +80,12 @@ def run_benchmark(
     execution: Execution | None = None,
     **options: Any,
 ) -> StoredRun:
-    """Run a method on a dataset and store one row a click.
+    """Run a method on a dataset and store one row per click.
 
     Args:
-        method: how each worker makes the method.
-        source: the samples; with recorded clicks, only those that have some are used.
-        out: folder of the run; made if missing.
+        method: how each worker creates the method.
+        source: the samples; with recorded clicks, samples without any are skipped.
+        out: folder of the run; created if missing.
         protocol: how to evaluate.
         execution: processes, threads, time limit, stored masks.
         **options: those of `run_task`.
@@ -95,8 +95,8 @@ def run_benchmark(
         and in `record.result.failed`.
 
     Raises:
-        InputError: as for `run_task`; recorded clicks cannot be read, are on an unknown sample, or lie outside its
-            image.
+        InputError: as for `run_task`, or recorded clicks that cannot be read, are on an unknown sample, or lie outside
+            its image.
     """
     store = "none" if execution is None else execution.store
     run_task(method, source, out, TargetsTask(with_recording(protocol), store), execution, **options)
@@ -118,30 +118,30 @@ def run_task(
     progress: bool = False,
     grown: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run any task, of which `run_benchmark` is the usual one; its runs are then in `out` (`Task.parts`).
+    """Run any task, usually through `run_benchmark`; its runs are then in `out` (`Task.parts`).
 
     Args:
-        method: how each worker makes the method.
-        source: what the task's loops take; of a task with recorded clicks, only samples that have some are used.
-        out: folder of the run; made if missing.
-        task: what is asked.
-        execution: processes, threads, time limit; the stored masks are those of the task.
-        engine: where the workers are; by default `execution.workers` processes on this machine.
-        every: only every n-th sample, from the first.
-        limit: only the first n of them.
-        existing: `resume` continues an unfinished run of the same job, does samples again that could not be read or
-            have changed, and leaves a finished run; `overwrite` begins again; `fail` refuses a folder that has a run.
+        method: how each worker creates the method.
+        source: what the task's loops take; for a task with recorded clicks, samples without any are skipped.
+        out: folder of the run; created if missing.
+        task: what to ask the method.
+        execution: processes, threads, time limit; the task determines the stored masks.
+        engine: runs the workers; by default `execution.workers` processes on this machine.
+        every: use only every n-th sample, from the first.
+        limit: use only the first n of them.
+        existing: `resume` continues an unfinished run of the same job, repeats samples that could not be read or have
+            changed, and leaves a finished run alone; `overwrite` starts over; `fail` refuses a folder with a run.
         command: recorded as the command line.
         progress: show a progress bar.
         grown: called whenever the journal in `out` has grown.
 
     Raises:
-        InputError: the folder has another job's run, the method cannot be made, no sample can be read, or some were
-            changed while they were read.
+        InputError: the folder has a run of another job, the method cannot be created, no sample can be read, or samples
+            changed during the run.
     """
     ids, execution = source.ids, execution or Execution()
     if every < 1 or (limit is not None and limit < 1):
-        raise InputError(f"every = {every}, limit = {limit}: both are at least 1")
+        raise InputError(f"every = {every}, limit = {limit}: both must be at least 1")
     if not ids:
         raise InputError(f"{source.name}: the dataset has no samples; check its folder")
     check_ids(ids, f"{source.name}: ")
@@ -194,7 +194,7 @@ def run_task(
                     f"{result.unread[0].sample}: {result.unread[0].reason}"
                 )
             unread = bool(result.unread)
-            (out / name / RUN).unlink(missing_ok=True)  # it belongs to the rows that are replaced now
+            (out / name / RUN).unlink(missing_ok=True)  # it describes the rows that are now replaced
             part.write(out / name, _tables(journal, contents, part))
             if (write_tables := getattr(source, "write_tables", None)) is not None:
                 write_tables(out / name)
@@ -210,7 +210,7 @@ def run_task(
 
 
 def _tables(journal: Journal, samples: Collection[str], task: Task) -> Iterator[pa.Table]:
-    """The rows of finished samples that belong to a task."""
+    """Rows of finished samples that belong to a task."""
     for table in journal.tables(samples):
         if "policy" in table.schema.names:
             own = table.filter(pc.equal(table["policy"], task.protocol.policy))
@@ -251,7 +251,7 @@ def _evaluate(
 
 
 def _resume(journal: Journal, job: Mapping[str, Any], contents: Mapping[str, str], out: Path) -> None:
-    """Keep the rows of samples that are as they were; InputError for the journal of another job or of other data."""
+    """Keep the rows of unchanged samples; InputError for the journal of another job or of other data."""
     begun, finished = journal.job(), journal.finished()
     if begun is not None:
         check_same(_settings(begun), _settings(job), out)
@@ -266,13 +266,13 @@ def _resume(journal: Journal, job: Mapping[str, Any], contents: Mapping[str, str
 
 
 def _settings(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A job without what follows from the content of its samples."""
+    """A job without the parts that depend on the content of its samples."""
     dataset = job["dataset"]
     return {**job, "dataset": {"name": dataset["name"], "options": dataset["facts"].get("options")}}
 
 
 def _check_unchanged(source: Source, contents: Mapping[str, str], journal: Journal, out: Path) -> None:
-    """Drop the rows of samples whose files were changed during the run, which may be of either state."""
+    """Drop the rows of samples whose files changed during the run, since they may have used either version."""
     now = dict(zip(source.ids, content_of(source).samples, strict=True))
     changed = [sample for sample, content in contents.items() if content != now[sample]]
     if changed:
@@ -302,7 +302,7 @@ def _method_record(method: MethodSpec) -> MethodRecord:
 
 
 def versions_of(method: MethodSpec) -> dict[str, str]:
-    """Versions of everything that may change a row; packages that the method does not use are left out."""
+    """Versions of all software that may change a row; packages that the method does not use are left out."""
     found = {"disbench": __version__, "python": platform.python_version(), "opencv": opencv_version()}
     extras = str(method.card.get("extra", "")).split(",") if method.card else _PACKAGES_OF_EXTRAS
     for package in (*_PACKAGES, *(package for extra in extras for package in _PACKAGES_OF_EXTRAS.get(extra, ()))):
@@ -312,7 +312,7 @@ def versions_of(method: MethodSpec) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():
@@ -322,14 +322,14 @@ def processor() -> str:
 
 
 def _is_finished(out: Path, record: Record, existing: Existing, journal: Path) -> bool:
-    """Treat what is in the folder by `existing`; whether it has the finished run of this job."""
+    """Handle existing files according to `existing`; True if the folder has the finished run of this job."""
     present = [place for place in (*(out / name for name in JOB_FILES), journal) if place.exists()]
     if existing == "overwrite":
-        for place in (out / RUN, *present):  # the record first: without it nothing is a finished run
+        for place in (out / RUN, *present):  # the record first: without it the run is not finished
             place.unlink(missing_ok=True)
         return False
     if existing == "fail" and present:
-        raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
+        raise InputError(f"{out}: there is a run already; use another folder or --existing overwrite")
     if not (out / RUN).is_file():
         return False
     before = parse_record((out / RUN).read_bytes(), str(out / RUN))
@@ -340,17 +340,17 @@ def _is_finished(out: Path, record: Record, existing: Existing, journal: Path) -
 
 
 def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
-    """Refuse a folder whose run (or other product, `what`) has another job, and name the first difference."""
+    """Raise InputError if a folder's run (or other product, `what`) has another job; names the first difference."""
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
-                f"{out}: its {what} was made with other settings ({place}: {shown(before)}, now {shown(now)}); name "
-                "another folder or use --existing overwrite"
+                f"{out}: its {what} was made with other settings ({place}: {shown(before)}, now {shown(now)}); use "
+                "another folder or --existing overwrite"
             )
 
 
 def _differences(place: str, there: object, wanted: object) -> Iterator[tuple[str, object, object]]:
-    """Where two records differ, with both values."""
+    """Places where two records differ, with both values."""
     if isinstance(there, Mapping) and isinstance(wanted, Mapping):
         for key in sorted({*there, *wanted}):
             yield from _differences(f"{place}.{key}", there.get(key), wanted.get(key))
@@ -397,22 +397,22 @@ def import_ious(
     existing: Existing = "fail",
     command: str = "",
 ) -> StoredRun:
-    """Store the IoUs of a pickle as a run that is marked `imported`.
+    """Store the IoUs from a pickle as a run that is marked as `imported`.
 
-    `file` is what `--save-ious` (a list of one array a sample) or `--iou-analysis` (that list as `all_ious`) writes,
-    in the order of the dataset `source`; it is read without running any code in it. `stop_at` is the IoU at which the
+    `file` is the output of `--save-ious` (a list of one array per sample) or `--iou-analysis` (that list as
+    `all_ious`), in the order of the dataset `source`; reading it runs no code in it. `stop_at` is the IoU at which the
     tool ended a sample (`--target-iou`), `max_clicks` its cap, by default the clicks of the longest sample.
 
     Raises:
-        InputError: another file, as many samples as the dataset does not have, IoUs outside [0, 1], samples that end
-            neither at `max_clicks` nor at `stop_at`, or a folder that has a run.
+        InputError: any other file, a number of samples that differs from the dataset, IoUs outside [0, 1], samples that
+            end neither at `max_clicks` nor at `stop_at`, or a folder that has a run.
     """
     if (out / RUN).exists() and existing != "overwrite":
-        raise InputError(f"{out}: has a run already; name another folder or use --existing overwrite")
+        raise InputError(f"{out}: there is a run already; use another folder or --existing overwrite")
     ious = _read_ious(file)
     if len(ious) != len(source.ids):
         raise InputError(
-            f"{file}: IoUs of {len(ious)} samples, where {source.name} has {len(source.ids)}; name the dataset of the "
+            f"{file}: IoUs of {len(ious)} samples, but {source.name} has {len(source.ids)}; give the dataset of the "
             "file, and how it is read (--protocol, --dataset-option)"
         )
     most = max_clicks or max(map(len, ious))
@@ -454,20 +454,20 @@ def _read_ious(file: Path) -> list[npt.NDArray[np.float32]]:
         except (TypeError, ValueError):
             row = np.empty(0, dtype=np.float32)
         if row.ndim != 1 or not 0 < len(row) <= MOST_CLICKS or (row < 0).any() or (row > 1).any():
-            raise InputError(f"{file}: sample {number} has no IoUs from 0 to 1, one a click; {_FIX}")
+            raise InputError(f"{file}: sample {number} is not a list of IoUs from 0 to 1, one per click; {_FIX}")
         ious.append(row)
     return ious
 
 
 def _check_ends(file: Path, ious: Sequence[npt.NDArray[np.float32]], most: int, stop_at: float | None) -> None:
-    """Every sample ends at its last click, or at the first IoU that reaches `stop_at`."""
+    """Check that every sample ends at its last click, or at the first IoU that reaches `stop_at`."""
     for number, row in enumerate(ious):
         reached = [] if stop_at is None else np.flatnonzero(row >= np.float32(stop_at)).tolist()
         if len(row) != (reached[0] + 1 if reached else most):
             ends = f"{most} clicks" + ("" if stop_at is None else f" or at the first IoU of {stop_at:g}")
             raise InputError(
-                f"{file}: sample {number} has {len(row)} IoUs, and does not end after {ends}; say with --stop-at at "
-                "which IoU the evaluation ended (its --target-iou), and with --max-clicks its cap"
+                f"{file}: sample {number} has {len(row)} IoUs, and does not end after {ends}; give the IoU at which "
+                "the evaluation ended (its --target-iou) with --stop-at, and its cap with --max-clicks"
             )
 
 

@@ -1,4 +1,4 @@
-"""One sample's loop: simulate a click, take the prediction, keep a candidate, measure (PROTOCOL "ritm")."""
+"""Evaluation loop of one sample: simulate a click, predict, select a candidate, measure (PROTOCOL "ritm")."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from disbench.io import addresses
 from disbench.io.parquet import complaining, open_parquet, read_rows
 from disbench.io.recorded_clicks import read_first_clicks
 
-GRANULARITIES = "granularities.parquet"  # the granularity that each target's stored loop was told, in a run with one
+GRANULARITIES = "granularities.parquet"  # granularity passed to the method in each target's stored loop, if any
 TRIALS = "trials.parquet"
-"""x, y and IoU of all clicks tried for each click, in a run of `worst` or `best`; the IoU is null where it failed."""
+"""x, y and IoU of all candidates tried for each click, in a run of `worst` or `best`; the IoU is null for a failure."""
 _TOLD = pa.schema([SCHEMA.field("sample"), pa.field("granularity", pa.float64())])
 _TRIAL = pa.struct({"x": pa.int32(), "y": pa.int32(), "iou": pa.float32()})
 _TRIALS = pa.schema([SCHEMA.field("sample"), SCHEMA.field("click"), pa.field("trials", pa.list_(_TRIAL))])
@@ -49,7 +49,7 @@ _TRIALS = pa.schema([SCHEMA.field("sample"), SCHEMA.field("click"), pa.field("tr
 
 @dataclass(frozen=True, slots=True)
 class LoopRow(ClickRow):
-    """A row with what is stored beside it: the granularity told, the policy among several, and the clicks tried."""
+    """A row with additional columns stored beside it: granularity, policy (if several), and the clicks tried."""
 
     granularity: float | None = None
     policy: str = ""
@@ -58,15 +58,15 @@ class LoopRow(ClickRow):
 
 @dataclass
 class Trials:
-    """The clicks of one loop of `worst` or `best`: those made, and the candidates for the next one.
+    """Clicks of one loop of `worst` or `best`: those made, and the candidates for the next one.
 
     Attributes:
-        sign: times the IoU of which the largest is chosen.
-        made: the clicks so far, and which of the method's masks was kept after each.
-        seen: how many of these the session has been given since it began.
-        left: candidates that were not tried, the next first.
-        tried: x, y and IoU of those that were; None where the method failed.
-        best: the row and the mask of the best so far.
+        sign: factor that makes the wanted IoU the largest.
+        made: clicks so far, with the index of the mask that was kept after each.
+        seen: number of these clicks that the session has received since it started.
+        left: candidates not yet tried, next first.
+        tried: x, y and IoU of candidates tried; None if the method failed.
+        best: row and mask of the best candidate so far.
     """
 
     sign: int
@@ -78,19 +78,19 @@ class Trials:
 
     @property
     def returning(self) -> bool:
-        """Whether the session is being led back to the state before the click."""
+        """True if the session is being brought back to the state before the click."""
         return self.seen < len(self.made)
 
     @property
     def clicks(self) -> list[Click]:
-        """What the session is asked next."""
+        """Clicks for the session's next call."""
         clicks = [click for click, _ in self.made[: self.seen + 1]]
         return clicks if self.returning else [*clicks, self.left[0]]
 
     def note(self, row: LoopRow, mask: BoolArray) -> LoopRow | None:
-        """Note a candidate's row; once all are tried, choose: the row, or None if the method failed on all.
+        """Note a candidate's row; once all are tried, return the best, or None if the method failed on all.
 
-        Equal IoUs are decided by boundary IoU, then by the order of the candidates.
+        Ties are broken by boundary IoU, then by the order of the candidates.
         """
         failed = row.failure is not None
         self.left, self.tried = self.left[1:], (*self.tried, (row.x, row.y, None if failed else row.iou))
@@ -107,11 +107,11 @@ class Trials:
 
 
 class SampleLoop(Loop):
-    """The state of one sample while it is evaluated; the first click is made at once, the next by `take`.
+    """Evaluation of one sample; the first click is made at once, the next by `take`.
 
-    With an oracle of the granularity one loop follows another, each in a session of its own; so it is with several
-    policies, in one session if it can be restarted. With `worst` and `best` every click is one of several that are
-    tried in turn, each after the session undid the one before, or was led there again.
+    A granularity oracle runs several loops in a row, each in its own session; several policies likewise, in one session
+    if it can be restarted. With `worst` and `best`, several candidates are tried for every click, each after the
+    session undid the one before, or was restarted and brought back to the same state.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class SampleLoop(Loop):
         self.harness_seconds += time.perf_counter() - begun
 
     def _begin(self) -> None:
-        """Begin the next loop of clicks, if any; a session that was told another granularity cannot be restarted."""
+        """Begin the next loop of clicks, if any; another granularity needs a new session."""
         following = next(self._loops, None)
         if following is None:
             return
@@ -151,7 +151,7 @@ class SampleLoop(Loop):
         self.pending = self._click()
 
     def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> LoopRow | None:
-        """Check a prediction, keep one of its candidates, and measure it (`Loop.take`)."""
+        """Check a prediction, select one of its candidates, and measure it (`Loop.take`)."""
         begun, model_before, row = time.perf_counter(), self._model_seconds, None
         if self._trials is not None and self._trials.returning:
             keep(self._trials.made[self._trials.seen][1])
@@ -167,7 +167,7 @@ class SampleLoop(Loop):
         return self._continued(row)
 
     def _measured(self, prediction: object) -> tuple[LoopRow, BoolArray]:
-        """The pending row with the outcome of a prediction, and the mask that is kept."""
+        """The pending row with the results of a prediction, and the selected mask."""
         height, width = self.sample.target.shape
         found = checked_candidates(prediction, height, width, self.protocol.threshold)
         ious = tuple(iou(self.sample.target, mask) for mask in found.masks)
@@ -188,7 +188,7 @@ class SampleLoop(Loop):
         return row, mask
 
     def _tried(self, trials: Trials, row: LoopRow, mask: BoolArray) -> LoopRow | None:
-        """Note a candidate, and take the session back: with `undo` at once, otherwise it begins again."""
+        """Note a candidate, and take the session back to the state before it, by `undo` or by starting again."""
         chosen = trials.note(row, mask)
         if chosen is not None and trials.best is not None:
             self._kept = trials.best[1]
@@ -198,7 +198,7 @@ class SampleLoop(Loop):
         return chosen
 
     def _continued(self, row: LoopRow | None) -> LoopRow | None:
-        """Ask for more before a click has its row, or finish the row and make the next click or begin the next loop."""
+        """Ask for the click's next candidate, or finish its row and make the next click or begin the next loop."""
         if row is None:
             assert self._trials is not None
             self.clicks = self._trials.clicks
@@ -224,7 +224,7 @@ class SampleLoop(Loop):
     def fail(self, reason: str) -> LoopRow | None:
         """The method failed on the pending answer: skip the candidate, or end the loop.
 
-        Other candidates, and the loops of other policies, go on in new sessions.
+        Other candidates, and loops of other policies, continue in new sessions.
         """
         if self._trials is not None:
             self.session = None
@@ -238,7 +238,7 @@ class SampleLoop(Loop):
         return ended
 
     def _beaten(self, iou: float) -> bool:
-        """Whether this loop needs more clicks than an earlier one to the IoU that the oracle goes by (GraCo)."""
+        """True if this loop needs more clicks than an earlier one to reach the oracle's IoU (GraCo)."""
         goal = ORACLES.get(self.protocol.granularity)
         if goal is None or self._reached:
             return False
@@ -248,7 +248,7 @@ class SampleLoop(Loop):
         return not self._reached and self.pending.click > self._fewest
 
     def _click(self) -> LoopRow:
-        """Make the next click, or all points of a budget, of which the row shows the first."""
+        """Make the next click, or all points of a budget, whose first is stored in the row."""
         sample, number = self.sample, len(self.clicks) + 1
         given = None if self.clicks else sample.first_click
         if self.protocol.budget:
@@ -273,7 +273,7 @@ class SampleLoop(Loop):
 
 
 def read_trials(run: StoredRun) -> list[dict[str, Any]]:
-    """The rows of `TRIALS`: sample, click and trials (x, y, iou); [] without the file, InputError for a damaged one."""
+    """Read the rows of `TRIALS`: sample, click and trials (x, y, iou); [] without the file, InputError if damaged."""
     path = run.folder / TRIALS
     if not path.is_file():
         return []
@@ -283,13 +283,13 @@ def read_trials(run: StoredRun) -> list[dict[str, Any]]:
 
 
 def first_mask(sample: Sample, protocol: Protocol) -> BoolArray:
-    """The mask that the first click corrects, boolean (height, width): empty unless the sample has an initial one."""
+    """Mask that the first click corrects, boolean (height, width): empty unless the sample has an initial mask."""
     initial = _initial(sample, protocol)
     return np.zeros(sample.target.shape, dtype=bool) if initial is None else initial
 
 
 def _granularities(sample: Sample, protocol: Protocol) -> Sequence[float | None]:
-    """What the loops of a sample are told."""
+    """Granularity of each of a sample's loops."""
     if protocol.granularity == "none":
         return [None]
     if protocol.granularity in ORACLES:
@@ -305,12 +305,12 @@ def _initial(sample: Sample, protocol: Protocol) -> BoolArray | None:
 
 @dataclass(frozen=True)
 class TargetsTask(Task):
-    """The benchmark's own task, clicks on one target.
+    """The benchmark's task: clicks on one target.
 
     Attributes:
         protocol: how to evaluate.
-        store: which masks the rows carry.
-        policies: those of several loops on each sample, in place of the protocol's; each makes a run of its own.
+        store: which masks the rows contain.
+        policies: policies of several loops per sample, instead of the protocol's; each makes its own run.
     """
 
     protocol: Protocol
@@ -320,14 +320,14 @@ class TargetsTask(Task):
 
     @property
     def schema(self) -> pa.Schema:
-        """`SCHEMA`, with the granularity that the method is told, the policy among several, and the clicks tried."""
+        """`SCHEMA`, plus granularity, policy (if several), and clicks tried."""
         fields = [] if self.protocol.granularity == "none" else [_TOLD.field("granularity")]
         fields += [pa.field("policy", pa.string())] if self.policies else []
         tries = any(ClickPolicy.parse(one).name in EXTREMES for one in self.policies or [self.protocol.policy])
         return pa.schema([*SCHEMA, *fields, *([_TRIALS.field("trials")] if tries else [])], SCHEMA.metadata)
 
     def parts(self) -> dict[str, Task]:
-        """A run for each of several policies: `base` for `center`, D1, D2, ... for slices, `worst` and `best`."""
+        """One run per policy if there are several: `base` for `center`, D1, D2, ... for slices, `worst` and `best`."""
         if not self.policies:
             return {"": self}
         labels = [ClickPolicy.parse(policy).label.partition(" ")[0] for policy in self.policies]
@@ -335,7 +335,7 @@ class TargetsTask(Task):
         return dict(zip(["base" if label == "center" else label for label in labels], tasks, strict=True))
 
     def begin(self, sample: Sample, harness_seconds: float) -> SampleLoop:
-        """The loop of a sample."""
+        """Create the loop of a sample."""
         return SampleLoop(sample, self.protocol, self.store, harness_seconds, self.policies)
 
     def unread(self, sample: str, reason: str) -> LoopRow:
@@ -343,9 +343,9 @@ class TargetsTask(Task):
         return LoopRow(sample, 1, 0, 0, positive=False, failure=reason)
 
     def kept(self, rows: Sequence[LoopRow]) -> Sequence[LoopRow]:
-        """All rows, or of several granularities those of the best, or of the one in which the method failed.
+        """Rows to store: all, or with several granularities those of the best loop, or of the loop that failed.
 
-        Where the sample ended before some policies were reached, each of these gets the last row, a failure.
+        If the sample ended before some policies were reached, each of these gets the last row, a failure.
         """
         if self.policies:
             missing = [policy for policy in self.policies if policy not in {row.policy for row in rows}]
@@ -359,7 +359,7 @@ class TargetsTask(Task):
         return loops[ambiguity.best_loop(ious, ORACLES[self.protocol.granularity], cap)]
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
-        """Write `clicks.parquet`, and what belongs beside it: `GRANULARITIES`, `TRIALS`."""
+        """Write `clicks.parquet`, and `GRANULARITIES` and `TRIALS` if the rows have them."""
         beside = {GRANULARITIES: _TOLD, TRIALS: _TRIALS}
         parts: dict[str, list[pa.Table]] = {n: [] for n, s in beside.items() if s.names[-1] in self.schema.names}
 
@@ -382,9 +382,9 @@ FIRST = "first_clicks.parquet"
 class FirstClickRow(ClickRow):
     """The outcome of one first click.
 
-    `click` numbers the rows of a sample: 1 is the protocol's standard click, with the user None, then follow the
-    recorded ones. `kept` is the candidate of the highest score, or the first where there are no scores; `on_target`:
-    whether the click lies on the object. A sample on which the method fails ends with that row.
+    `click` numbers the rows of a sample: 1 is the protocol's standard click, with user None, followed by the recorded
+    ones. `kept` is the candidate with the highest score, or the first if there are no scores; `on_target` is True if
+    the click lies on the object. If the method fails, the sample ends with that row.
     """
 
     user: str | None = None
@@ -399,7 +399,7 @@ FIRST_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class FirstClicksTask(Task):
-    """All first clicks; the protocol has a recording, `users` whose its clicks are."""
+    """All first clicks; the protocol has a recording, and `users` are the users of its clicks."""
 
     protocol: Protocol
     users: Mapping[str, Sequence[str]]
@@ -409,19 +409,19 @@ class FirstClicksTask(Task):
 
     @classmethod
     def of(cls, policy: str, threshold: float) -> FirstClicksTask:
-        """Every user's first clicks of the recording that a policy `replay:FILE` or `replay:FILE,user=NAME` names.
+        """First clicks of every user in the recording of a policy `replay:FILE` or `replay:FILE,user=NAME`.
 
         InputError for another policy, or clicks that cannot be read.
         """
         named = ClickPolicy.parse(policy).recording
         if named is None:
-            raise InputError(f"policy {policy}: first clicks are a recording's; name it with --policy {REPLAY}:FILE")
+            raise InputError(f"policy {policy}: first clicks need a recording; name it with --policy {REPLAY}:FILE")
         found, users = read_first_clicks(Path(addresses.local_text(named.file)), named.user, named.digest)
         replay = str(ClickPolicy(REPLAY, recording=found))
         return cls(Protocol(1, threshold, "score", replay, initial_masks=False, recording=found), users)
 
     def begin(self, sample: Sample, harness_seconds: float) -> FirstClickLoop:
-        """The loop of a sample."""
+        """Create the loop of a sample."""
         return FirstClickLoop(sample, self, harness_seconds)
 
     def unread(self, sample: str, reason: str) -> FirstClickRow:
@@ -434,7 +434,7 @@ class FirstClicksTask(Task):
 
 
 class FirstClickLoop(AskedLoop):
-    """The state of one sample: one click follows another, in one session if it can be restarted."""
+    """Evaluation of one sample: one click after another, in one session if it can be restarted."""
 
     def __init__(self, sample: Sample, task: FirstClicksTask, harness_seconds: float = 0.0) -> None:
         self.sample, self.task = sample, task
@@ -475,12 +475,12 @@ class StoredFirstClicks:
     record: FirstClicksRecord
 
     def rows(self) -> pa.Table:
-        """The rows, of `FIRST_SCHEMA`; `InputError` for a missing or damaged file."""
+        """The rows, with `FIRST_SCHEMA`; `InputError` for a missing or damaged file."""
         path = self.folder / FIRST
         with open_rows(path, str(path), FIRST_SCHEMA) as file:
             return read_rows(file, FIRST_SCHEMA)
 
 
 def read_first_clicks_run(folder: Path) -> StoredFirstClicks:
-    """The finished run of the task in a folder; `InputError` if there is none, or a damaged one."""
+    """Read the finished run of the task in a folder; `InputError` if it is missing or damaged."""
     return StoredFirstClicks(folder, read_record(folder, FirstClicksRecord, (FIRST,)))

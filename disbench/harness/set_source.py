@@ -1,4 +1,4 @@
-"""Diverse sets in a folder of shards as the samples of a run: whole sets, or each of their masks as a target."""
+"""Diverse sets from a folder of shards as the samples of a run: whole sets, or each of their masks as a target."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from disbench.io.files import file_sha256
 from disbench.sampling.splits import Place, Split, places_of, recorded_split
 from disbench.shards.reader import FindImage, ShardReader, lookup, read_scene_image
 
-EMBEDDED = "embedded"  # for `images`: the embedded photos
+EMBEDDED = "embedded"  # value of `images` for the embedded photos
 
 
 @dataclass
 class SetSource:
-    """The chosen diverse sets of a folder of shards, one a sample (`disbench.core.samples.Source`). Picklable.
+    """Selected diverse sets of a folder of shards, one per sample (`disbench.core.samples.Source`). Picklable.
 
-    `images` is their folder, or `EMBEDDED`; None looks in the usual places and below `data`, the root of the datasets.
-    `split`, or the one that `choice` names, takes exactly its sets, in its order, if their masks are those of its list.
-    InputError for an unfinished folder of shards, and where no set can be taken.
+    `images` is their folder, or `EMBEDDED`; None searches the usual places and below `data`, the root of the datasets.
+    `split`, or the split named by `choice`, selects exactly its sets, in its order, provided their masks match its
+    list. InputError for an unfinished folder of shards, or if no set matches.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class SetSource:
 
     @property
     def name(self) -> str:
-        """The split's name, or the folder's own."""
+        """Name of the split, or of the folder."""
         return self.folder.resolve().name if self.split is None else self.split.name
 
     def place(self, index: int) -> tuple[SampledScene, SetOfObjects]:
@@ -84,7 +84,7 @@ class SetSource:
         return sampled, sampled.sets[chosen.number]
 
     def read(self, index: int) -> SetSample:
-        """The set of this number, with its image; InputError if that is missing, damaged or of another size."""
+        """Set at an index, with its image; InputError if the image is missing, damaged or of another size."""
         sampled, chosen = self.place(index)
         scene, rles = sampled.scene, sampled.scene.rles
         return SetSample(
@@ -97,11 +97,11 @@ class SetSource:
         )
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of shards (or of the split's list), choice and images."""
+        """SHA-256 (hex) of shards (or the split's list), choice and images."""
         return self._content(self._image_digest).whole
 
     def content(self) -> Content:
-        """The content hash, and that of each set; None stands for an image that cannot be read."""
+        """The content hash, and a hash per set; unreadable images are hashed as None."""
         return self._content(or_none(self._image_digest))
 
     def _image_digest(self, name: str) -> str:
@@ -117,7 +117,7 @@ class SetSource:
         )
 
     def facts(self) -> dict[str, object]:
-        """What a run records (`disbench.harness.record.SetFacts`)."""
+        """Facts for a run's record (`disbench.harness.record.SetFacts`)."""
         manifest, split = self.reader.manifest, self.choice.split
         title = f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}"
         choice = {key: value for key, value in dataclasses.asdict(self.choice).items() if key != "split" or split}
@@ -153,7 +153,7 @@ class SetSource:
         }
 
     def _drawn(self) -> list[Place]:
-        """The sets that `choice` takes, in the shards' order."""
+        """The sets selected by `choice`, in the shards' order."""
         choice = self.choice
         sets = [
             Place(scene, number, center, size)
@@ -171,14 +171,14 @@ class SetSource:
     def _path(self, file_name: str) -> Path:
         path = self._find(file_name)
         if path is None:
-            raise InputError(f"{self.folder}: its image {shown(file_name)} is not here; name its folder with --images")
+            raise InputError(f"{self.folder}: its image {shown(file_name)} is missing; give its folder with --images")
         return path
 
 
 class IntentSource:
-    """Each mask of each chosen set as a target, `image/center/member` (a `SampleSource`).
+    """Each mask of each selected set as a target, `image/center/member` (a `SampleSource`).
 
-    All of a set have the same first click, the diverse task's click 1 with the same seed.
+    All targets of a set have the same first click: click 1 of the diverse task with the same seed.
     """
 
     def __init__(self, sets: SetSource) -> None:
@@ -188,11 +188,11 @@ class IntentSource:
 
     @property
     def name(self) -> str:
-        """The name of the sets and `-intents`."""
+        """Name of the sets followed by `-intents`."""
         return f"{self.sets.name}-intents"
 
     def read(self, index: int) -> Sample:
-        """The target of this number; errors as for `SetSource.read`."""
+        """Target at an index; errors as for `SetSource.read`."""
         number, member = self._members[index]
         found = self.sets.read(number)
         area, whole = areas([found.members[member], found.members[-1]]).tolist()
@@ -209,7 +209,7 @@ class IntentSource:
         return self._hashed(self.sets.content_hash())
 
     def content(self) -> Content:
-        """The content hash, and that of each target."""
+        """The content hash, and a hash per target."""
         sets = self.sets.content()
         samples = [self._hashed(f"{sets.samples[index]}\n{member}") for index, member in self._members]
         return Content(self._hashed(sets.whole), samples)
@@ -218,12 +218,12 @@ class IntentSource:
         return _sha256(f"disbench intents 1\n{self.sets.choice.seed}\n{text}")
 
     def facts(self) -> dict[str, object]:
-        """The facts of the sets, with another title."""
+        """Facts of the sets, with another title."""
         facts = self.sets.facts()
         return {**facts, "title": f"Each intent of a first click: {facts['title']}"}
 
     def write_tables(self, folder: Path) -> None:
-        """Write `sets.parquet`, which has the relation of each target, into a run's folder."""
+        """Write `sets.parquet`, with the relation of each target, into a run's folder."""
         self.sets.write_tables(folder)
 
 

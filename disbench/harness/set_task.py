@@ -1,7 +1,7 @@
-"""The diverse task: a first click on a set, a method's candidates, and how far they cover what the click may mean.
+"""The diverse task: make a first click on a set, and measure how a method's candidates cover what it may mean.
 
-Its stored run has `sets.parquet` and `answers.parquet` beside `run.json`: a row for each set, and for each click on it
-(drawn, or moved to measure stability).
+A stored run has `sets.parquet` and `answers.parquet` beside `run.json`: one row per set, and per click on it (drawn, or
+moved to measure stability).
 """
 
 from __future__ import annotations
@@ -50,25 +50,24 @@ SETS_SCHEMA = pa.schema(
     ],
     metadata=_FORM,
 )
-"""One row a set. `relations` (`disbench.core.scenes.relation`), `areas` (pixels) and `contained` (the share of a
-member that lies in the next one; 1 for the last) have one entry a member, inner to outer; `click_area` is the size of
-the region that the first click is drawn from."""
+"""One row per set. `relations` (`disbench.core.scenes.relation`), `areas` (pixels) and `contained` (share of a member
+that lies in the next one; 1 for the last) have one entry per member, inner to outer; `click_area` is the area of the
+region that the first click is drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
     """The outcome of one click: the columns of `answers.parquet`.
 
-    A method that fails on a click ends the set with a row whose `failure` says why and that has no candidates.
+    If the method fails on a click, the set ends with a row without candidates whose `failure` says why.
 
     Attributes:
         click: number of the draw on its set, from 1.
-        dx, dy: by how much it was moved; 0, 0: not at all.
+        dx, dy: how far it was moved; 0, 0 for the drawn click.
         agreement: IoU of each pair of candidates, (0, 1), (0, 2), ..., (1, 2), ...
-        unmoved: of a moved click: IoU of each candidate of the click that was not moved with each of this one's, row
-            by row.
+        unmoved: for a moved click, IoU of each candidate of the drawn click with each of its own, row-major.
         candidate_masks: COCO compressed run lengths of the set's height and width, or None.
-        ious: IoU of each member with each candidate, row by row.
+        ious: IoU of each member with each candidate, row-major.
     """
 
     sample: str
@@ -95,16 +94,16 @@ ANSWERS_SCHEMA = pa.schema(columns_of(AnswerRow), _FORM)
 
 
 def write_sets(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `sets.parquet`; rows have the columns of `SETS_SCHEMA`."""
+    """Write `sets.parquet` from rows with the columns of `SETS_SCHEMA`."""
     with table_writer(path, SETS_SCHEMA) as file:
         _write(file, pa.Table.from_pylist(list(rows), schema=SETS_SCHEMA))
 
 
 @dataclass(frozen=True, slots=True)
 class SetSample:
-    """One diverse set with its image: `members`, inner to outer, are the masks that a click in `click_region` may mean.
+    """One diverse set with its image; a click in `click_region` may mean any of the masks `members`, inner to outer.
 
-    `id` is `image_id/center`; `center` is the number of the center object in its scene.
+    `id` is `image_id/center`; `center` is the index of the center object in its scene.
     """
 
     id: str
@@ -117,7 +116,7 @@ class SetSample:
 
 @dataclass(frozen=True)
 class SetTask(Task):
-    """The diverse task; with `store="all"` unmoved clicks keep their candidates."""
+    """The diverse task; `store="all"` stores the candidates of drawn clicks."""
 
     protocol: SetProtocol
     store: Literal["none", "all"] = "none"
@@ -126,7 +125,7 @@ class SetTask(Task):
     schema = ANSWERS_SCHEMA
 
     def begin(self, sample: SetSample, harness_seconds: float) -> SetLoop:
-        """The loop of a set."""
+        """Create the loop of a set."""
         return SetLoop(sample, self, harness_seconds)
 
     def unread(self, sample: str, reason: str) -> AnswerRow:
@@ -142,18 +141,18 @@ class SetTask(Task):
 
 
 def first_click(region: Rle, seed: int, image_id: str, center: int, number: int = 1) -> Click:
-    """A first click on a set, uniform over its click region (not empty).
+    """Draw a first click on a set, uniformly from its click region (not empty).
 
-    Seed, set and number of the click (from 1) alone decide it, so that neither order nor processes change the click.
+    Determined by seed, set and number of the click (from 1) only, so it does not depend on order or worker processes.
     """
     digest = hashlib.sha256(f"{seed}\n{number}\n{center}\n{image_id}".encode()).digest()
     return draw_click(region, np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big"))))
 
 
 def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
-    """A click moved in eight directions by a distance (pixels, rounded; 0 gives none), where it stays in a region.
+    """A click moved in eight directions by a distance (pixels, rounded; 0 gives none), if it stays in a region.
 
-    Directions begin on the right and go clockwise on the screen (y down). The region is boolean (height, width).
+    Directions start on the right and go clockwise on the screen (y down). The region is boolean (height, width).
     """
     diagonal = round(distance / 2**0.5)
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
@@ -164,7 +163,7 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
 
 
 class SetLoop(AskedLoop):
-    """The state of one set while a method is asked: each click in its own session, all drawn ones first, then moved."""
+    """Evaluation of one set: each click in its own session, first all drawn clicks, then the moved ones."""
 
     def __init__(self, sample: SetSample, task: SetTask, harness_seconds: float = 0.0) -> None:
         self.sample, self.task = sample, task
@@ -223,15 +222,15 @@ class StoredAnswers:
     record: SetRunRecord
 
     def sets(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The sets, of `SETS_SCHEMA`, or some of their columns."""
+        """The sets, with `SETS_SCHEMA`, or some of their columns."""
         return read_sets_table(self.folder, columns)
 
     def answers(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The clicks, of `ANSWERS_SCHEMA`, or some of their columns."""
+        """The clicks, with `ANSWERS_SCHEMA`, or some of their columns."""
         return _read(self.folder / ANSWERS, ANSWERS_SCHEMA, columns)
 
     def ious(self, answers: pa.Table) -> list[Float32Array]:
-        """IoU of each member with each candidate, float32 (members, candidates), one array a row of `answers()`."""
+        """IoU of each member with each candidate, float32 (members, candidates), one array per row of `answers()`."""
         columns = (answers[name].to_pylist() for name in ("members", "candidates", "ious"))
         with complaining(self.folder / ANSWERS, "IoUs for another number of masks", "run it again"):
             return [
@@ -241,12 +240,12 @@ class StoredAnswers:
 
 
 def read_answers(folder: Path) -> StoredAnswers:
-    """The finished run of the diverse task in a folder; InputError if there is none, or a damaged one."""
+    """Read the finished run of the diverse task in a folder; InputError if it is missing or damaged."""
     return StoredAnswers(folder, read_record(folder, SetRunRecord, (SETS, ANSWERS)))
 
 
 def read_sets_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of sets in a run's folder, of `SETS_SCHEMA`, or some of its columns."""
+    """Read the table of sets in a run's folder, with `SETS_SCHEMA`, or some of its columns."""
     return _read(folder / SETS, SETS_SCHEMA, columns)
 
 

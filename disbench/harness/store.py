@@ -1,7 +1,7 @@
-"""The stored run: a folder with `run.json` and `clicks.parquet`, one row a click.
+"""Stored runs: a folder with `run.json` and `clicks.parquet`, which has one row per click.
 
 During a run, `journal.sqlite` has the rows of finished samples; at the end they become `clicks.parquet` in the
-dataset's order, and the journal is removed, unless some samples cannot be read: the same command does these again.
+dataset's order. The journal is then removed, unless some samples could not be read, which the same command repeats.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from disbench.io.settings import parse_json_table
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 RUN, CLICKS, JOURNAL = "run.json", "clicks.parquet", "journal.sqlite"
 _SAMPLES_A_GROUP, _ROWS_AT_ONCE = 256, 128
-_FEW_ROWS = 1 << 19  # that any file may have
+_FEW_ROWS = 1 << 19  # always allowed, however small the file
 _TABLES = """
 PRAGMA trusted_schema = OFF;
 CREATE TABLE IF NOT EXISTS job (description TEXT NOT NULL);
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS repeated (reason TEXT);
 CREATE TABLE IF NOT EXISTS seconds (wall REAL);
 CREATE TABLE IF NOT EXISTS versions (said TEXT UNIQUE);
 """
-"""Of a journal; a schema of others may have views and triggers, which are programs."""
+"""Tables of a journal; the schema of an untrusted one may contain views and triggers, which run SQL."""
 
 Int16 = Annotated[int, pa.int16()]
 Int32 = Annotated[int, pa.int32()]
@@ -51,7 +51,7 @@ _COLUMNS = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), bytes: pa.b
 
 
 def columns_of(row: type) -> list[pa.Field]:
-    """A column for each field of a dataclass of rows, null where the field may be None."""
+    """A column for each field of a row dataclass, nullable if the field may be None."""
     hints = get_type_hints(row, include_extras=True).items()
     return [pa.field(name, _column(hint), nullable=type(None) in get_args(hint)) for name, hint in hints]
 
@@ -61,20 +61,20 @@ def _column(hint: Any) -> pa.DataType:
         return get_args(hint)[1]
     if get_origin(hint) is tuple:
         return pa.list_(_column(get_args(hint)[0]))
-    return _COLUMNS[hint] if hint in _COLUMNS else _column(get_args(hint)[0])  # of one that may be None
+    return _COLUMNS[hint] if hint in _COLUMNS else _column(get_args(hint)[0])  # an optional field
 
 
 @dataclass(frozen=True, slots=True)
 class ClickRow:
     """The outcome of one click: the columns of `clicks.parquet`.
 
-    A sample that fails ends with a row whose `failure` says why; there `iou` and `boundary_iou` are 0, `kept` is -1
-    and `candidates` is 0. Of a sample that cannot be read (`disbench.harness.record.UNREAD`) `x`, `y`, `height` and
-    `width` are 0, too. Of an imported run (`disbench.harness.run`) only `sample`, `click` and `iou` are known:
-    `x`, `y` and `kept` are -1, `boundary_iou` and seconds nan, the others as in a failure.
+    A sample that fails ends with a row whose `failure` says why, with `iou` and `boundary_iou` 0, `kept` -1 and
+    `candidates` 0. If the sample cannot be read (`disbench.harness.record.UNREAD`), `x`, `y`, `height` and `width` are
+    also 0. In an imported run (`disbench.harness.run`) only `sample`, `click` and `iou` are known: `x`, `y` and `kept`
+    are -1, `boundary_iou` and seconds nan, the others as in a failure.
 
-    `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or None, as
-    `--store` asks.
+    `mask` and `candidate_masks` are COCO compressed run lengths (`counts`; the size is `height`, `width`) or None,
+    depending on `--store`.
     """
 
     sample: str
@@ -98,16 +98,16 @@ class ClickRow:
 
 
 SCHEMA = pa.schema(columns_of(ClickRow), {"disbench.run": str(FORMAT)})
-SECONDS = ("model_seconds", "harness_seconds")  # the columns that differ from run to run
+SECONDS = ("model_seconds", "harness_seconds")  # the only columns that differ between equal runs
 
 
 def to_table(rows: Sequence[object], schema: pa.Schema = SCHEMA) -> pa.Table:
-    """Rows, whose fields are the columns of a schema, as an Arrow table."""
+    """Rows, whose fields are the columns of `schema`, as an Arrow table."""
     return pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
 
 
 class Journal:
-    """The rows of finished samples, in `journal.sqlite`; a damaged file raises InputError."""
+    """Rows of finished samples, in `journal.sqlite`; a damaged file raises InputError."""
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
         self.path, self._schema = folder / JOURNAL, schema
@@ -122,12 +122,12 @@ class Journal:
             return parse_json_table(found[0][0]) if found else None
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Write the job, in place of another."""
+        """Write the job, replacing any other."""
         self._do("DELETE FROM job")
         self._do("INSERT INTO job VALUES (?)", json.dumps(job, sort_keys=True))
 
     def finished(self) -> dict[str, str | None]:
-        """Sample -> hash of its content when its rows were made; None for one that could not be read."""
+        """Sample -> hash of its content when it was evaluated; None for a sample that could not be read."""
         return dict(self._do("SELECT id, CASE WHEN is_read THEN content END FROM samples"))
 
     def add(self, sample: str, content: str, rows: pa.Table) -> None:
@@ -144,19 +144,19 @@ class Journal:
             self._do("DELETE FROM samples WHERE id = ?", sample)
 
     def tables(self, samples: Iterable[str]) -> Iterator[pa.Table]:
-        """The rows of finished samples, in this order."""
+        """Rows of finished samples, in the given order."""
         with self._complaining():
             for sample in samples:
                 ((rows,),) = self._do("SELECT rows FROM samples WHERE id = ?", sample)
                 with pa.ipc.open_stream(rows) as stream:
                     if not stream.schema.equals(self._schema):
-                        raise ValueError("a sample with other columns")
+                        raise ValueError("a sample has other columns")
                     table = stream.read_all()
                 table.validate(full=True)  # SQLite has no checksums
                 yield table
 
     def note(self, repeated: Sequence[str], versions: Mapping[str, str]) -> None:
-        """Store why batches were repeated one by one, and what versions a method reports, once each."""
+        """Store why batches were repeated one by one, and the versions that a method reports, without duplicates."""
         for reason in repeated:
             self._do("INSERT INTO repeated VALUES (?)", reason)
         if versions:
@@ -170,7 +170,7 @@ class Journal:
             return repeated, [parse_json_table(said) for (said,) in versions]
 
     def spend(self, seconds: float) -> float:
-        """Add wall time; returns the sum over all sittings."""
+        """Add wall time; returns the total over all interruptions."""
         self._do("INSERT INTO seconds VALUES (?)", seconds)
         ((total,),) = self._do("SELECT SUM(wall) FROM seconds")
         return float(total)
@@ -197,20 +197,20 @@ class Journal:
 
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A Parquet file that is there when it is whole."""
+    """Write a Parquet file atomically."""
     with naming(path), whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield writer
 
 
 def write_clicks(path: Path, tables: Iterable[pa.Table], schema: pa.Schema = SCHEMA) -> None:
-    """Write tables of rows as one Parquet file; how rows are split into tables does not change its bytes."""
+    """Write tables of rows as one Parquet file; its bytes do not depend on how rows are split into tables."""
     with table_writer(path, schema) as writer:
         for table in grouped(tables):
             writer.write_table(table)
 
 
 def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of tables, in order, regrouped into tables of a fixed number of samples."""
+    """Regroup the rows of tables, in order, into tables of a fixed number of samples."""
     samples = (sample for table in tables for sample in _split_samples(table))
     while waiting := list(islice(samples, _SAMPLES_A_GROUP)):
         yield pa.concat_tables(waiting).combine_chunks()
@@ -226,8 +226,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 class StoredRun:
     """A finished run.
 
-    `archive` is that of a packed run (`disbench.harness.archive`), `clicks` its `clicks.parquet`; `folder` is then the
-    archive's path without its ending.
+    For a packed run (`disbench.harness.archive`), `archive` is its path, `clicks` its `clicks.parquet`, and `folder`
+    the archive's path without extension.
     """
 
     folder: Path
@@ -251,26 +251,26 @@ class StoredRun:
         return self.record.protocol
 
     def place(self, name: str) -> str:
-        """The name of one of the run's files in errors."""
+        """How errors name one of the run's files."""
         return str(self.folder / name) if self.archive is None else f"{self.archive}: {name}"
 
     def require_clicks(self) -> None:
-        """Raise `InputError` for an imported run, which has none."""
+        """Raise `InputError` for an imported run, which has no clicks."""
         if self.record.imported:
             raise InputError(f"{self.folder}: {self.record.imported}; there is nothing to verify, pack or draw")
 
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows, or some of their columns; InputError for a file that is damaged, too large, or without them."""
+        """Read the rows, or some columns; InputError if the file is damaged, too large, or lacks a column."""
         with open_rows(self._source(), self.place(CLICKS), SCHEMA, columns) as file:
             return read_rows(file, SCHEMA, columns)
 
     def schema(self) -> pa.Schema:
-        """The schema of the file; errors as for `rows`."""
+        """Schema of the file; errors as for `rows`."""
         with damage_of(self.place(CLICKS)), open_parquet(self._source(), SCHEMA)[0] as file:
             return plain_schema(file)
 
     def samples(self) -> Iterator[pa.Table]:
-        """The rows in bounded memory, one table a sample, several for more than `MOST_CLICKS`; errors as for `rows`."""
+        """Read rows sample by sample in bounded memory (in parts if over `MOST_CLICKS`); errors as for `rows`."""
         waiting: list[pa.Table] = []
         with open_rows(self._source(), self.place(CLICKS), SCHEMA) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
@@ -287,9 +287,9 @@ class StoredRun:
         return self.folder / CLICKS if self.clicks is None else self.clicks
 
     def by_sample(self, column: str = "iou") -> dict[str, FloatArray]:
-        """Sample -> its values of one numeric column, float64 (clicks,), in the dataset's order; errors as for `rows`.
+        """Sample -> values of a numeric column, float64 (clicks,), in the dataset's order; errors as for `rows`.
 
-        A sample that failed is padded with zeros to `max_clicks`: its IoU is 0 from the failing click on. One whose
+        A failed sample is padded with zeros to `max_clicks`: its IoU is 0 from the failing click on. A sample whose
         recorded clicks ended early is padded with its last value: the person was content with that mask.
         """
         table = self.rows(["sample", "failure", column])
@@ -298,12 +298,12 @@ class StoredRun:
 
     @property
     def replayed(self) -> bool:
-        """Whether its clicks are recorded ones."""
+        """True if its clicks are recorded ones."""
         return replays(self.protocol.policy)
 
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
-    """The values of one sample, padded as by `StoredRun.by_sample`."""
+    """Values of one sample, padded as by `StoredRun.by_sample`."""
     missing = max_clicks - len(values)
     if missing <= 0 or not (failed or replayed):
         return values
@@ -311,7 +311,7 @@ def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bo
 
 
 def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: bool = False) -> dict[str, FloatArray]:
-    """As `StoredRun.by_sample`, from a table with `sample`, `failure` and `column`; ValueError for over `MAX_IOUS`."""
+    """`StoredRun.by_sample` for a table with `sample`, `failure` and `column`; ValueError for more than `MAX_IOUS`."""
     values = table[column].to_numpy().astype(np.float64)
     failed = table["failure"].is_valid().to_numpy()
     spans = _spans(table)
@@ -325,12 +325,12 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
 
 
 def read_run(folder: Path) -> StoredRun:
-    """The finished run in a folder; InputError if there is none, or one that is damaged or of another version."""
+    """Read the finished run in a folder; InputError if it is missing, damaged or of another version."""
     return StoredRun(folder, read_record(folder, RunRecord, (CLICKS,)))
 
 
 def read_record(folder: Path, kind: type[AnyRecord], files: Sequence[str]) -> AnyRecord:
-    """The record of a finished run with these files; InputError if there is none, or that of another task."""
+    """Record of a finished run with these files; InputError if it is missing, or of another task."""
     path = folder / RUN
     if not path.is_file():
         if (folder / JOURNAL).is_file():
@@ -344,7 +344,7 @@ def read_record(folder: Path, kind: type[AnyRecord], files: Sequence[str]) -> An
 
 
 def record_of(content: bytes, where: str, kind: type[AnyRecord]) -> AnyRecord:
-    """The record of a kind from the bytes of `run.json`; InputError for another task's."""
+    """Parse `run.json` as a record of type `kind`; InputError for a run of another task."""
     record = parse_record(content, where)
     if not isinstance(record, kind):
         reader = "ambiguity" if record.task == DIVERSE else "report"
@@ -353,13 +353,13 @@ def record_of(content: bytes, where: str, kind: type[AnyRecord]) -> AnyRecord:
 
 
 def task_of(folder: Path) -> str:
-    """The task of a finished run in a folder; "" for targets, or without a run there."""
+    """Task of the finished run in a folder; "" for targets, or if there is no run."""
     path = folder / RUN
     return parse_record(path.read_bytes(), str(path)).task if path.is_file() else ""
 
 
 def damage_of(place: str) -> AbstractContextManager[None]:
-    """Turns errors about a damaged file of rows into an `InputError` that names it."""
+    """Turn errors about a damaged file of rows into an `InputError` that names it."""
     return complaining(place, "not a whole file of a run", "run it again")
 
 
@@ -370,9 +370,9 @@ def open_rows(
     schema: pa.Schema,
     columns: Sequence[str] | None = None,
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a run, with its columns and size checked; InputError names it as `place`.
+    """Open a Parquet file of a run after checking its columns and size; InputError names it as `place`.
 
-    It may have `_FEW_ROWS` rows, or one a byte, since every row stores times.
+    It may have `_FEW_ROWS` rows, or one per byte, since every row stores times.
     """
     with damage_of(place):
         file, groups = open_parquet(source, schema)
@@ -382,7 +382,7 @@ def open_rows(
             if rows > max(_FEW_ROWS, size) or values > max(MAX_IOUS, 64 * size):
                 raise ValueError(f"{rows} rows with {values} values in {size} bytes")
             if not has_columns(file, schema, columns):
-                raise ValueError("its columns are not a run's")
+                raise ValueError("its columns are not those of a run")
             yield file
 
 
@@ -391,7 +391,7 @@ def _split_samples(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _spans(table: pa.Table) -> list[tuple[Any, int, int]]:
-    """Each sample, and where its rows begin and end."""
+    """Each sample, with the range of its rows."""
     names = table["sample"].to_numpy()
     edges = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)] if len(names) else []
     return [(names[begin], begin, end) for begin, end in pairwise(edges)]

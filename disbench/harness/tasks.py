@@ -1,7 +1,7 @@
-"""Tasks and their loops, a method's candidates, and samples stepped alone or in lockstep as a stream of events.
+"""Tasks and loops, candidates of a method, and evaluation of samples, alone or in lockstep, as a stream of events.
 
-A task defines what a loop asks a method and what its rows are, so that all tasks are resumed, watched and distributed
-in one way. By the events a worker's parent can tell a method that hangs from one that works.
+A task defines what a loop asks a method and the columns of its rows, so that all tasks share resuming, supervision and
+distribution. The events tell a worker's parent whether the method hangs.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from disbench.core.limits import MAX_CANDIDATES
 from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
 from disbench.harness.record import UNREAD, Record
 
-ROUNDING = 1e-3  # how far a probability may lie outside [0, 1]: resizing and 16-bit floats round that much
+ROUNDING = 1e-3  # tolerance for probabilities outside [0, 1], for rounding by resizing and 16-bit floats
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The masks of one click, boolean (n, height, width) with n at least 1, and n finite scores or None.
+    """Masks for one click, boolean (n, height, width) with n at least 1, and n finite scores or None.
 
-    The masks are the harness's own, not a view of the method's.
+    The masks are a copy, not a view of the method's.
     """
 
     masks: BoolArray
@@ -42,21 +42,21 @@ class Candidates:
 
 
 def predicted(session: Any, clicks: Sequence[Click]) -> Prediction:
-    """What a session predicts for all clicks so far, as NumPy arrays; MethodError if it does not."""
+    """A session's prediction for all clicks so far, as NumPy arrays; MethodError if it fails."""
     if not callable(getattr(session, "predict", None)):
         raise MethodError(f"open returned a {type(session).__name__}, which has no predict(clicks)")
     return called("predict", lambda: plain_prediction(session.predict(list(clicks))))
 
 
 def tell_kept(session: Any, index: int) -> None:
-    """Tell a session which candidate was kept, if it wants to know; MethodError if it fails."""
+    """Tell a session which candidate was kept, if it has `keep`; MethodError if that fails."""
     keep = getattr(session, "keep", None)
     if keep is not None:
         called("keep", lambda: keep(index))
 
 
 def plain_prediction(prediction: object) -> Prediction:
-    """A prediction with NumPy arrays in place of tensors, images, lists and generators; MethodError for none."""
+    """Convert a prediction's tensors, images, lists or generators to NumPy arrays; MethodError if it has no masks."""
     names = ("masks", "scores")
     masks, scores = called("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
     if masks is None:
@@ -66,9 +66,9 @@ def plain_prediction(prediction: object) -> Prediction:
 
 
 def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
-    """The masks and scores of a prediction; probabilities above the threshold belong to a mask, booleans stay.
+    """Masks and scores of a prediction; probabilities are thresholded, booleans unchanged.
 
-    MethodError for no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, and a score that is
+    MethodError for no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, or a score that is
     missing or not finite.
     """
     plain = plain_prediction(prediction)
@@ -90,10 +90,10 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
 
 
 def choose(selection: Selection, click: int, candidates: Candidates, ious: Sequence[float], previous: BoolArray) -> int:
-    """Index of the candidate that is kept at a click (from 1); ties go to the lowest, nan is the lowest IoU.
+    """Index of the candidate selected at a click (from 1); ties go to the lowest index, nan counts as the lowest IoU.
 
     Only oracles use `ious`. Without scores, the method's own choice is the candidate nearest to `previous`;
-    MethodError where the selection `score` needs them.
+    MethodError if the selection is `score`.
     """
     kept = choose_by_numbers(selection, click, ious, candidates.scores)
     if kept is not None:
@@ -104,7 +104,7 @@ def choose(selection: Selection, click: int, candidates: Candidates, ious: Seque
 def choose_by_numbers(
     selection: Selection, click: int, ious: Sequence[float], scores: Sequence[float] | None
 ) -> int | None:
-    """Like `choose`, from IoUs and scores alone; None where the masks decide."""
+    """Like `choose`, from IoUs and scores alone; None if the masks are needed."""
     if len(ious) == 1:
         return 0
     if selection == "oracle-all" or (selection == "oracle-first" and click == 1):
@@ -140,23 +140,23 @@ def _checked_scores(scores: object, count: int) -> tuple[float, ...] | None:
     return tuple(found.tolist())
 
 
-Row = Any  # the outcome of one call of a method: a dataclass with the columns of its task's schema
+Row = Any  # the result of one call of a method: a dataclass with the columns of its task's schema
 
 
 class Loop(ABC):
-    """The state of one sample: the caller opens a session, lets it answer `clicks`, and passes the outcome on.
+    """State of one sample: the caller opens a session, asks it for `clicks`, and passes the answer back.
 
     Attributes:
-        image: to open the session with.
+        image: opened by the session.
         harness_seconds: spent on the sample since the last row.
-        initial: the mask that a session starts from, or None.
-        granularity: that a session is opened with, or None.
-        session: None where the caller opens one before the next answer.
-        again: whether the session begins from the start before the next answer, on the same image.
-        undo: whether the session takes its last answer back before the next one; it must be able to.
+        initial: mask that a session starts from, or None.
+        granularity: passed when opening a session, or None.
+        session: None if the caller must open one before the next answer.
+        again: restart the session, on the same image, before the next answer.
+        undo: undo the session's last answer before the next one; needs a session with `undo`.
         clicks: all clicks of the pending answer.
-        pending: the row of the pending answer if the method fails on it.
-        done: whether the sample is finished.
+        pending: row of the pending answer if the method fails on it.
+        done: True if the sample is finished.
     """
 
     clicks: list[Click]
@@ -169,22 +169,22 @@ class Loop(ABC):
         self.done = self.again = self.undo = False
 
     def spend(self, seconds: float) -> None:
-        """Account for time that the method took for the pending answer."""
+        """Add time that the method took for the pending answer."""
         self._model_seconds += seconds
 
     @abstractmethod
     def take(self, prediction: object, keep: Callable[[int], None]) -> Row | None:
-        """Check and measure an answer; the finished row, or None if the loop asks more before it has one.
+        """Check and measure an answer; returns the finished row, or None if the loop needs more answers for it.
 
-        `keep` is called with the index of the candidate that is kept, if any; MethodError if the answer is malformed.
+        Calls `keep` with the index of the selected candidate, if any; MethodError if the answer is malformed.
         """
 
     def fail(self, reason: str) -> Row | None:
-        """The method failed on the pending answer, which ends the sample, unless a loop goes on; as for `take`."""
+        """The method failed on the pending answer; ends the sample, unless a loop continues; returns as `take`."""
         return self.end(reason)
 
     def end(self, reason: str) -> Row:
-        """End the sample: the method failed on the pending answer."""
+        """End the sample because the method failed on the pending answer."""
         self.done = True
         return self._finished(self.pending, failure=reason)
 
@@ -195,9 +195,9 @@ class Loop(ABC):
 
 
 class AskedLoop(Loop):
-    """A loop of single clicks, each answered from the start; no candidate is kept.
+    """A loop of single clicks, each answered independently; no candidate is kept.
 
-    `asked` has each click and its pending row. With `reopens` each gets a session of its own, otherwise the same one
+    `asked` has each click and its pending row. With `reopens`, each click gets its own session, otherwise all share one
     if it can be restarted.
     """
 
@@ -227,7 +227,7 @@ class AskedLoop(Loop):
             self.session = None
 
     def take(self, prediction: object, keep: Callable[[int], None] = lambda _: None) -> Row:
-        """Check a method's candidates and measure them (`Loop.take`)."""
+        """Check and measure a method's candidates (`Loop.take`)."""
         begun = time.perf_counter()
         height, width = self.image.shape[:2]
         row = self._measured(checked_candidates(prediction, height, width, self._threshold), self.pending)
@@ -237,24 +237,24 @@ class AskedLoop(Loop):
 
     @abstractmethod
     def _measured(self, found: Candidates, row: Row) -> Row:
-        """The pending row with the outcome."""
+        """The pending row with the results."""
 
 
 class Task(ABC):
-    """What a run asks a method. Picklable, since every worker gets it."""
+    """Defines what a run asks a method. Picklable, since every worker gets it."""
 
     protocol: Any
     kind: ClassVar[type[Record]]
-    """Of the run's record."""
+    """Class of the run's record."""
 
     @property
     @abstractmethod
     def schema(self) -> pa.Schema:
-        """Schema of the rows in the journal; `sample`, `click`, `failure` and the seconds are among them."""
+        """Schema of the rows in the journal; includes `sample`, `click`, `failure` and the seconds."""
 
     @abstractmethod
     def begin(self, sample: Any, harness_seconds: float) -> Loop:
-        """The loop of a sample, whose reading took `harness_seconds`."""
+        """Create the loop of a sample; reading the sample took `harness_seconds`."""
 
     @abstractmethod
     def unread(self, sample: str, reason: str) -> Row:
@@ -265,23 +265,23 @@ class Task(ABC):
         """Write the rows of a finished run, in the order of the samples."""
 
     def kept(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Those of a finished sample's rows that are stored."""
+        """Select the rows of a finished sample to store."""
         return rows
 
     def parts(self) -> Mapping[str, Task]:
-        """The runs that it makes: folder below its own ("" is that itself) -> its task."""
+        """The runs that the task makes: subfolder ("" for the run's folder itself) -> task."""
         return {"": self}
 
 
 class Began(NamedTuple):
-    """A call of the method (`what`) begins; `rows`: sample -> its row in case the call never ends."""
+    """A call of the method (`what`) begins; `rows` are the samples' rows in case the call never returns."""
 
     rows: dict[int, Row]
     what: str
 
 
 class Ended(NamedTuple):
-    """The call came back."""
+    """The call returned."""
 
 
 class Clicked(NamedTuple):
@@ -302,7 +302,7 @@ Event = Began | Ended | Clicked | Repeated
 
 
 class Reader(NamedTuple):
-    """A sample by its number and id, and a function that reads it."""
+    """Index and id of a sample, and a function that reads it."""
 
     number: int
     sample: str
@@ -312,13 +312,13 @@ class Reader(NamedTuple):
 def run_chunk(method: Method, samples: Sequence[Reader], task: Task, *, batched: bool = False) -> Iterator[Event]:
     """Evaluate a method on a few samples.
 
-    `batched` steps all samples in lockstep, with one `predict_batch` a click; otherwise one sample follows another.
+    `batched` steps all samples in lockstep, with one `predict_batch` per click; otherwise samples run one by one.
 
     Yields:
         Events in order; each sample ends with a `Clicked` that is `done`.
 
     Raises:
-        InputError: the method cannot start from an initial mask, takes no granularity, or cannot be made ready.
+        InputError: the method cannot start from an initial mask, takes no granularity, or `make_ready` failed.
     """
     for group in [samples] if batched and samples else [[one] for one in samples]:
         yield from _run_together(method, group, task, batched=batched)
@@ -341,7 +341,7 @@ def _run_together(method: Method, samples: Sequence[Reader], task: Task, *, batc
 
 
 def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
-    """The loop of a sample; None if it cannot be read, which its row says."""
+    """Create the loop of a sample; None if it cannot be read, as its row says."""
     begun = time.perf_counter()
     yield Began({reader.number: task.unread(reader.sample, "")}, UNREAD)
     sample, reason = None, ""
@@ -357,7 +357,7 @@ def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
 
 
 def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, bool]:
-    """Open a session for a loop, restart its session if it can, or undo its last answer; whether that worked."""
+    """Open a session for a loop, restart it if possible, or undo its last answer; True if that worked."""
     restart = getattr(loop.session, "restart", None) if loop.again else None
     undo = getattr(loop.session, "undo", None) if loop.undo else None
     loop.again = loop.undo = False
@@ -379,11 +379,11 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
 
 def _opening(method: Method, loop: Loop) -> Callable[[], Session]:
     if (make_ready := getattr(method, "make_ready", None)) is not None:
-        called("make_ready", make_ready, InputError)  # its InputError ends the run
-    image = loop.image.copy()  # a method may write into the image
+        called("make_ready", make_ready, InputError)  # an InputError ends the run
+    image = loop.image.copy()  # the method may modify it
     if loop.granularity is None:
         return partial(method.open, image)
-    takes = getattr(method, "takes_granularity", None)  # the bridge's: it depends on the child
+    takes = getattr(method, "takes_granularity", None)  # set by the bridge, where it depends on the child process
     if takes is None:
         takes = "granularity" in called("open", lambda: inspect.signature(method.open).parameters)
     if not takes:
@@ -405,7 +405,7 @@ def _starting(loop: Loop, initial: BoolArray) -> Callable[[], object]:
 
 
 def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Event, None, None]:
-    """One click of one sample, unless predicted already."""
+    """One click of one sample, unless already predicted."""
 
     def keep(index: int) -> None:
         _timed([loop], lambda: tell_kept(loop.session, index))
@@ -425,7 +425,7 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
 
 
 def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
-    """The predictions of all samples in one call; {} if that fails."""
+    """Predictions of all samples in one call; {} if it fails."""
     sessions = [loop.session for loop in going.values()]
     clicks = [list(loop.clicks) for loop in going.values()]
 
@@ -452,7 +452,7 @@ def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> G
 
 
 def _timed(loops: Collection[Loop], call: Callable[[], Any]) -> Any:
-    """Call the method; its time is divided among the samples of the call."""
+    """Call the method, dividing the time equally among the samples of the call."""
     begun = time.perf_counter()
     try:
         return call()

@@ -1,4 +1,4 @@
-"""`verify_run`: recomputes a stored run's figures from its rows, and clicks and IoUs as far as its masks allow."""
+"""`verify_run`: recompute a stored run's measures from its rows, and clicks and IoUs as far as its masks allow."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from disbench.io import definitions
 from disbench.io.archives import safe_path
 from disbench.io.settings import overrides
 
-_LONGEST = 100  # characters of a claim that a problem quotes
+_LONGEST = 100  # maximum length of a claim in a message
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome of `verify_run`; it holds where there are no problems.
+    """The outcome of `verify_run`; the run holds if there are no problems.
 
     Attributes:
-        problems: one line for each kind.
-        figures: measure -> value, recomputed from the rows; None if they have no measures.
-        clicks: clicks compared with the masks before them, or with the recording.
-        moved: those of them that are elsewhere than simulated here, within the tolerance.
-        measured: rows whose IoUs were recomputed from their masks.
+        problems: one line per kind.
+        figures: measure -> value, recomputed from the rows; None if that is impossible.
+        clicks: number of clicks compared with the masks before them, or with the recording.
+        moved: number of these that differ from those simulated here, within the tolerance.
+        measured: number of rows whose IoUs were recomputed from their masks.
         unchecked: what could not be checked, and why.
     """
 
@@ -53,7 +53,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether no problem was found."""
+        """True if no problem was found."""
         return not self.problems
 
     def lines(self) -> list[str]:
@@ -81,22 +81,22 @@ def verify_run(
     recording: Path | None = None,
     progress: bool = False,
 ) -> Verification:
-    """Recompute a run's figures from its rows, and check the rows by its protocol.
+    """Recompute a run's measures from its rows, and check the rows against its protocol.
 
-    Checked always: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
-    click. With stored masks too: each click follows from the mask before it, each IoU from its mask.
+    Always checked: `run.json` and the rows fit each other. With the dataset: its samples, in order, and each first
+    click. With stored masks also: each click follows from the mask before it, each IoU from its mask.
 
     Args:
-        place: a run's folder, or a packed run.
+        place: folder of a run, or a packed run.
         data: root of the datasets.
-        source: the dataset, if it is already open.
-        dataset: name, card or folder of the dataset, if the name in `run.json` does not lead to it.
-        images: of diverse sets, as in `SetSource`.
-        recording: the file of recorded clicks, if it is neither in the present folder nor beside the run.
+        source: the dataset, if already open.
+        dataset: name, card or folder of the dataset, if the name in `run.json` does not identify it.
+        images: images of diverse sets, as in `SetSource`.
+        recording: file of recorded clicks, if it is neither in the current folder nor beside the run.
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: no finished run there, an imported or damaged one, or a sample of the dataset that cannot be read.
+        InputError: no finished run, an imported or damaged one, or a sample of the dataset that cannot be read.
     """
     packed = read_packed(place) if place.is_file() else None
     run, manifest = (packed.run, packed.manifest) if packed else (read_run(place), None)
@@ -130,7 +130,7 @@ def verify_run(
         last = number
         if sound is not None and not is_unread(sound[0]):
             clicks.add(found.read(number), sound)
-    if protocol.recording is not None or not replays(protocol.policy):  # otherwise it is not known which had clicks
+    if protocol.recording is not None or not replays(protocol.policy):  # otherwise samples with clicks are unknown
         for name in missing:
             problems.add("sample that is missing", repr(name))
     figures = rows.end()
@@ -167,8 +167,8 @@ def open_run_dataset(
     """Open the dataset of a run with the run's options, without comparing its content hash.
 
     `dataset` is its name, card.toml or folder, or for a run on diverse sets the folder of the shards, with `images` as
-    in `SetSource`. Without it the name in `run.json` must be that of one of this package's cards; InputError if not, or
-    if the dataset is not here.
+    in `SetSource`. Without it, the name in `run.json` must be that of one of this package's cards; InputError if not,
+    or if the dataset is missing.
     """
     if run.record.dataset.has_sets:
         if dataset is None:
@@ -179,14 +179,14 @@ def open_run_dataset(
     if dataset is None and run.dataset not in definitions.names("datasets"):
         raise InputError(f"{run.dataset!r} is not a dataset of disbench; name its card or folder with --dataset")
     wanted = overrides(run.record.dataset.options)
-    for text in wanted if dataset is None else []:  # a stranger's options name no folder outside the dataset's
+    for text in wanted if dataset is None else []:  # untrusted options must not name folders outside the dataset
         for part in text.partition("=")[2].split(","):
             safe_path(part, f"{run.place(RUN)}: option {text.partition('=')[0]!r} of the dataset")
     return open_dataset(dataset or run.dataset, data, wanted)
 
 
 def _recorded(protocol: Protocol, place: Path, recording: Path | None) -> tuple[Protocol, list[str]]:
-    """The protocol with its recorded clicks if they are found, and what is not checked without them."""
+    """The protocol with its recorded clicks if found, and what cannot be checked without them."""
     named = protocol.click_policy.recording
     if named is None:
         return protocol, []
@@ -209,7 +209,7 @@ def _stored(run: StoredRun, manifest: Manifest | None, problems: Problems) -> st
 def _samples(
     run: StoredRun, source: SampleSource | None, opened: Callable[[], SampleSource], problems: Problems
 ) -> tuple[SampleSource | None, list[str]]:
-    """The dataset of a run, or None with what is not checked without it."""
+    """The dataset of a run, or None, and what cannot be checked without it."""
     said = run.record.dataset
     try:
         source = source or opened()
@@ -231,7 +231,7 @@ def _samples(
 
 
 def _expected(source: SampleSource, run: StoredRun, protocol: Protocol, problems: Problems) -> dict[str, int]:
-    """The samples that a run should have: id -> number."""
+    """Samples that a run should have: id -> index."""
     recording = protocol.recording
     for name in unknown_samples(recording, source.ids):
         problems.add("recorded clicks on a sample that the dataset does not have", repr(name))

@@ -1,4 +1,4 @@
-"""Workers that evaluate samples in a watched process each: a method that hangs or dies costs one sample."""
+"""Workers that evaluate samples in supervised processes, so that a method that hangs or dies costs one sample."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from disbench.workers import threads
 from disbench.workers.crew import WorkerLost
 from disbench.workers.processes import WorkerProcess
 
-_STARTING_TIMEOUT = 600.0  # seconds that a worker may take to make the method (loading weights)
+_STARTING_TIMEOUT = 600.0  # seconds that a worker may take to create the method (loading weights)
 
 
 @dataclass
 class Chunk:
-    """Samples that are evaluated together, in the order of `numbers`, and their rows so far.
+    """Samples evaluated together, in the order of `numbers`, and their rows so far.
 
     Attributes:
         finished: samples that are done.
-        alone: evaluate one sample after another, since the process of the whole chunk hung or died.
-        died: samples tried once more because their process ended, perhaps killed from outside; `lost` tells of each.
+        alone: evaluate samples one by one, because the process of the whole chunk hung or died.
+        died: samples retried because their process ended, perhaps killed from outside; `lost` has a sentence for each.
         repeated: why batches were repeated one by one.
-        versions: what the method computes with.
+        versions: versions reported by the method.
     """
 
     numbers: tuple[int, ...]
@@ -57,7 +57,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """A run as work for an engine (`disbench.workers.Work`), which hands out the sample numbers of chunks.
+    """A run as work for an engine (`disbench.workers.Work`), whose tasks are the sample numbers of chunks.
 
     `batch`, `threads` and `timeout` are those of `disbench.harness.record.Execution`.
     """
@@ -71,17 +71,17 @@ class EvaluationWork:
     watched = True
 
     def begin(self, path: Path) -> WatchedWorker:
-        """A worker with a process of its own."""
+        """Create a worker with its own process."""
         return WatchedWorker(path, self)
 
     def describe(self, numbers: Sequence[int]) -> str:
-        """A chunk in words."""
+        """Describe a chunk."""
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
         return f"sample {self.source.ids[numbers[0]]}{more} of {self.source.name}"
 
 
 class _Ready(NamedTuple):
-    """The process has made the method or finished a chunk; with the versions that the method reports."""
+    """The process has created the method or finished a chunk; with the versions that the method reports."""
 
     versions: dict[str, str]
 
@@ -93,17 +93,17 @@ class _Stopped(NamedTuple):
 
 
 class WatchedWorker:
-    """Evaluates one chunk at a time in a process, which reads its work at `path`; replaced if it hangs or dies."""
+    """Evaluates one chunk at a time in a process, which reads its work from `path`; replaced if it hangs or dies."""
 
     def __init__(self, path: Path, work: EvaluationWork) -> None:
         self._path, self._work = path, work
         self._process: WorkerProcess | None = None
-        self._lock = threading.Lock()  # a process is begun by one thread, and ended by another
+        self._lock = threading.Lock()  # one thread starts a process, another ends it
         self._ended = False
         self._begun: Began | None = None
 
     def do(self, numbers: Sequence[int]) -> Chunk:
-        """Evaluate some samples; WorkerLost if the process ended outside the method, InputError without a method."""
+        """Evaluate samples; WorkerLost if the process ended outside the method, InputError without a method."""
         chunk = Chunk(tuple(numbers))
         while chunk.left:
             process = self._process or self._begin_process()
@@ -119,7 +119,7 @@ class WatchedWorker:
         return chunk
 
     def end(self) -> None:
-        """End the process at once."""
+        """Terminate the process immediately."""
         with self._lock:
             self._ended = True
             self._end_process()
@@ -134,7 +134,7 @@ class WatchedWorker:
             self._hear(process.receive(self._deadline), Chunk(()))
         except TimeoutError:
             self._end_process()
-            raise InputError(f"{self._work.method.name}: it was not made within {_STARTING_TIMEOUT:g} s") from None
+            raise InputError(f"{self._work.method.name}: not created within {_STARTING_TIMEOUT:g} s") from None
         except (EOFError, OSError):
             self._lost(None)
         return process
@@ -145,7 +145,7 @@ class WatchedWorker:
             self._process = None
 
     def _hear(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
-        """Handle a message from the process; whether it has finished the chunk."""
+        """Handle a message from the process; True if it has finished the chunk."""
         if isinstance(said, _Stopped):
             self._end_process()
             raise InputError(said.reason)
@@ -169,7 +169,7 @@ class WatchedWorker:
         return False
 
     def _lost(self, chunk: Chunk | None, reason: str = "", once_more: bool = False) -> None:
-        """The process hung or died: record the failure or retry the samples; WorkerLost if it was not the method."""
+        """The process hung or died: record a failure or retry the samples; WorkerLost if the method was not running."""
         with self._lock:  # without a process, it was ended from outside
             reason = reason or f"the worker process ended ({self._process.ended() if self._process else 'killed'})"
             self._end_process()
@@ -196,7 +196,7 @@ class WatchedWorker:
 
 
 def _work(path: Path, connection: Connection) -> None:
-    """The process: make the method once, then evaluate chunks as they come."""
+    """Main function of the process: create the method once, then evaluate chunks as they come."""
     with path.open("rb") as file:
         work: EvaluationWork = pickle.load(file)
     folder, ids = Path.cwd(), work.source.ids
@@ -204,7 +204,7 @@ def _work(path: Path, connection: Connection) -> None:
         threads.limit(work.threads)
         method = work.method.build()
         check_batch(method, work.batch)
-        threads.limit(work.threads)  # OpenCV and torch are told when they are loaded
+        threads.limit(work.threads)  # again for OpenCV and torch, which may be loaded now
         connection.send(_Ready({}))
         while True:
             numbers, alone = connection.recv()
@@ -219,7 +219,7 @@ def _work(path: Path, connection: Connection) -> None:
 
 
 def _read(source: Source, number: int, folder: Path) -> Any:
-    """A sample, read where the process began: a method may have gone to another folder."""
+    """Read a sample in the folder where the process started; the method may have changed folders."""
     with contextlib.chdir(folder):
         return source.read(number)
 

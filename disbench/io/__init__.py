@@ -1,1 +1,1 @@
-"""Files, addresses, settings, definitions, stored tables."""
+"""Files, remote addresses, settings, definitions and Parquet."""

@@ -1,8 +1,8 @@
-"""Inputs at addresses (`s3://bucket/folder`, `gs://...`, any that fsspec knows), copied to this machine.
+"""Remote inputs (`s3://bucket/folder`, `gs://...`, any scheme that fsspec supports), cached on this machine.
 
-A copy is at a path that follows from the address alone, and is compared with the address the first time a process asks
-for it. fsspec's own caches (`filecache`, `simplecache`) name files by hashes, where readers here need folders with the
-names of the address, and give a file its name before it is whole.
+The path of a copy depends only on its address; each process compares a copy with its source once, on first use.
+fsspec's own caches (`filecache`, `simplecache`) name files by hash, while readers need the original folder layout, and
+they expose a file under its final name before it is complete.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any, NamedTuple, TypeVar
 from disbench.core.errors import InputError, unknown_name
 from disbench.io.files import naming, scratch_folder, user_cache
 
-THREADS = 16  # files that are copied at once
-BREAKS = (0.5, 2.0, 8.0)  # seconds before each further attempt at a transfer; the file system's own attempts come first
+THREADS = 16  # files copied in parallel
+BREAKS = (0.5, 2.0, 8.0)  # seconds before each retry; the file system's own retries come first
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL = ("file", "local")
-# What file systems call what changes with a file's content, the surest first.
+# Keys of a file's info that change with its content, most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "updated", "created")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 Result = TypeVar("Result")
-_copied: dict[Path, str] = {}  # what this process has copied or found unchanged: path here -> address
+_copied: dict[Path, str] = {}  # copies that this process made or found unchanged: local path -> address
 
 
 class Entry(NamedTuple):
-    """A file at an address: its name there, bytes if known, and a text that changes with its content."""
+    """A remote file: its name, its size in bytes (None if unknown), and a version that changes with its content."""
 
     name: str
     size: int | None
@@ -42,12 +42,12 @@ class Entry(NamedTuple):
 
     @property
     def stamp(self) -> int:
-        """The time of change (ns) that marks a copy of this version, so that one rename puts both in place."""
+        """Modification time (ns) that marks a copy of this version, so that one rename publishes both."""
         number = int.from_bytes(hashlib.sha256(self.version.encode()).digest()[:8], "big")
         return (10**15 + number % (6 * 10**14)) * 1000  # 2001 to 2020; some file systems keep whole microseconds
 
     def is_at(self, path: Path) -> bool:
-        """Whether a file here is a copy of this version."""
+        """True if a local file is a copy of this version."""
         try:
             status = path.stat()
         except OSError:
@@ -56,20 +56,20 @@ class Entry(NamedTuple):
 
 
 def is_address(text: object) -> bool:
-    """Whether a text is an address, `scheme://...`, rather than a path."""
+    """True if `text` is an address, `scheme://...`, rather than a path."""
     return bool(_ADDRESS.match(str(text)))
 
 
 def cache_folder() -> Path:
-    """Where copies are kept: `$DISBENCH_CACHE`, or `disbench/remote` in the user's cache folder."""
+    """The folder for copies: `$DISBENCH_CACHE`, or `disbench/remote` in the user's cache folder."""
     own = os.environ.get("DISBENCH_CACHE")
     return (Path(own) if own else user_cache() / "remote").resolve()
 
 
 def _checked(address: str) -> tuple[str, str]:
-    """The scheme of an address and what follows it, without a slash at its end.
+    """The scheme of an address, and the rest without a trailing slash.
 
-    `InputError` if it names nothing, has a part such as "..", is a chain, or holds a secret (addresses are written into
+    `InputError` if it is empty, has a part such as "..", is chained, or holds a secret (addresses are stored in
     results).
     """
     scheme, _, rest = address.partition("://")
@@ -79,12 +79,12 @@ def _checked(address: str) -> tuple[str, str]:
     host = rest.partition("/")[0]
     if "@" in host and scheme not in ("abfs", "abfss"):  # for these two, the part before the @ is a container
         said = f"{scheme}://...@{host.rpartition('@')[2]}: a user or password would be written into results"
-        raise InputError(f"{said}; give them by the environment or fsspec's configuration")
+        raise InputError(f"{said}; set credentials in the environment or in fsspec's configuration")
     if scheme in ("http", "https") and "?" in rest:
-        said = f"{scheme}://{rest.partition('?')[0]}: what follows the '?' may be a secret, which results would have"
-        raise InputError(f"{said}; fetch the file yourself and name the path")
+        said = f"{scheme}://{rest.partition('?')[0]}: the part after '?' may be a secret and would be stored in results"
+        raise InputError(f"{said}; download the file yourself and give its path")
     if "::" in address:
-        raise InputError(f"{address}: chained addresses are not supported; name the file itself")
+        raise InputError(f"{address}: chained addresses are not supported; give the address of the file itself")
     rest = rest.lstrip("/") if scheme == "memory" else rest
     if not all(map(_is_name, rest.split("/"))):
         raise InputError(f"{address}: not the address of a file or folder; write it as {scheme}://place/name")
@@ -92,7 +92,7 @@ def _checked(address: str) -> tuple[str, str]:
 
 
 def path_of(text: str) -> Path:
-    """The path of a path or a `file://` address, or where the copy of another address belongs (`here` makes it)."""
+    """The local path of a path or address; for anything but `file://` that of its copy, which `here` makes."""
     if not is_address(text):
         return Path(text)
     scheme, rest = _checked(text)
@@ -100,7 +100,7 @@ def path_of(text: str) -> Path:
 
 
 def address_of(path: Path) -> str | None:
-    """The address whose copy belongs at a path, if any."""
+    """The address whose copy is stored at `path`, or None."""
     root = cache_folder() / "inputs"
     if not path.is_relative_to(root) or len(path.parts) < len(root.parts) + 2:
         return None
@@ -109,16 +109,16 @@ def address_of(path: Path) -> str | None:
 
 
 def with_addresses(text: str) -> str:
-    """A message for the user: addresses in place of paths in the cache."""
+    """A message for the user, with cache paths replaced by addresses."""
     return re.sub(rf"{re.escape(str(cache_folder()))}/(?:inputs|outputs/[0-9a-f]+)/([^/]+)/", r"\1://", text)
 
 
 def here(path: Path, *, optional: bool = False) -> Path:
-    """The same path; if it belongs to an address (`path_of`), the file or folder there is copied to it first.
+    """Return `path`; if it belongs to an address (`path_of`), copy the remote file or folder to it first.
 
-    Every file has its name only when it is whole, and what is gone from the address goes away here too. A process looks
-    at an address once. `InputError` if nothing is there (unless that is `optional`), it changed while it was read, it
-    cannot be reached, or its package is missing; OSError if the disk is full or cannot be written.
+    A file gets its name only once it is complete, and files deleted at the address are deleted here too. Each process
+    checks an address once. `InputError` if nothing exists there (unless `optional`), it changed during the copy, it
+    cannot be reached, or its package is missing; OSError if the disk is full or not writable.
     """
     address = address_of(path)
     if address is None or _is_copied(path):
@@ -136,7 +136,7 @@ def _is_copied(path: Path) -> bool:
 
 
 def there(path: Path) -> bool:
-    """Whether there is a file or folder, here or at the address that the path belongs to."""
+    """True if a file or folder exists locally or at the address of `path`."""
     address = address_of(path)
     if address is None or _is_copied(path):
         return path.exists()
@@ -145,35 +145,35 @@ def there(path: Path) -> bool:
 
 
 def has_folder(path: Path) -> bool:
-    """Whether a folder is there; at a web address it is assumed, since only the files below it can be asked for."""
+    """True if the folder exists; assumed for web addresses, where only single files can be requested."""
     if (address := address_of(path)) is None:
         return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where a name is too long)
     return address.startswith(("http://", "https://")) or there(path)
 
 
 def local_text(text: str) -> str:
-    """A text as it is, or the path of the copy of an address, as `here` makes it."""
+    """`text` unchanged, or for an address the path of its copy (see `here`)."""
     return str(here(path_of(text))) if is_address(text) else text
 
 
 def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the paths of copies in place of addresses."""
+    """Options with addresses replaced by the paths of their copies."""
     return {name: local_text(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def copied() -> list[tuple[str, str]]:
-    """What this process has copied so far, (address, path here) each, for `copy_again` on another machine."""
+    """(address, local path) of everything this process has copied, for `copy_again` on another machine."""
     return [(address, str(path)) for path, address in _copied.items()]
 
 
 def copy_again(record: Iterable[tuple[str, str]]) -> None:
-    """Copy the same addresses to the same paths on this machine, unless they are here."""
+    """Copy the same addresses to the same paths on this machine, unless they exist."""
     for address, path in record:
         _copy(address, Path(path))
 
 
 def connected(address: str) -> tuple[Any, str]:
-    """The file system of an address, and what it calls the file or folder; `InputError` without a way there."""
+    """The file system of an address and the path within it; `InputError` if it cannot be accessed."""
     from fsspec import available_protocols  # noqa: PLC0415
     from fsspec.core import url_to_fs  # noqa: PLC0415
 
@@ -185,9 +185,9 @@ def connected(address: str) -> tuple[Any, str]:
 
 
 def patiently(do: Callable[[], Result], address: str) -> Result:
-    """The result of a call to a file system; it is repeated a few times (`BREAKS`) if the failure may pass.
+    """Call a file system, retrying (`BREAKS`) errors that may be temporary.
 
-    Every backend has errors of its own libraries, so all become `InputError`, but for those of this machine's disk.
+    Each backend raises errors of its own libraries, so all become `InputError`, except errors of the local disk.
     """
     for pause in (*BREAKS, None):
         try:
@@ -205,31 +205,31 @@ def patiently(do: Callable[[], Result], address: str) -> Result:
 
 
 def _explained(error: Exception, scheme: str) -> tuple[str, bool]:
-    """What a file system's error means to a user, and whether another attempt would fail in the same way."""
+    """A file system's error as a sentence for the user, and whether a retry would fail again."""
     words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     if isinstance(error, ImportError):
         fix = 'run: pip install "disbench[remote]"' if scheme in ("s3", "s3a", "gs", "gcs") else words
         return f"{scheme}:// needs a package that is not installed; {fix}", True
     if isinstance(error, FileNotFoundError):
-        return "there is nothing of this name; check the address", True
+        return "no such file or folder; check the address", True
     if "credential" in f"{type(error).__name__} {words}".lower():
-        return f"{words}; set them as for the provider's tools (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS)", True
+        return f"{words}; set them as for the provider's own tools (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS)", True
     if isinstance(error, PermissionError):
-        return f"{words}; check your rights there and your credentials", True
+        return f"{words}; check your permissions and credentials", True
     return f"{words}; check the address and the network, then run the same command again", False
 
 
 def entry_of(info: Mapping[str, Any]) -> Entry:
-    """A file, from what its file system says about it."""
+    """A file from its file system's info."""
     size = None if info.get("size") is None else int(info["size"])
     version = next((value for key in _VERSIONS if (value := info.get(key)) not in (None, "")), "")
-    # One file system gives the same time as a number in a listing and as a date for one file.
+    # Some file systems give the time as a number in a listing but as a datetime for a single file.
     text = str(version.timestamp() if hasattr(version, "timestamp") else version).strip('"')
     return Entry(str(info["name"]), size, f"{size} {text}")
 
 
 def copy_file(system: Any, entry: Entry, place: Path, address: str, scratch: Path) -> None:
-    """Copy one file, whole or not at all, by a scratch folder on the same disk; `InputError` if its size differs."""
+    """Copy one file atomically, by way of a scratch folder on the same disk; `InputError` if its size differs."""
     arriving = scratch / uuid.uuid4().hex
     with naming(place):
         patiently(lambda: system.get_file(entry.name, str(arriving)), address)
@@ -266,7 +266,7 @@ def _copy(address: str, place: Path) -> None:
 
 
 def _listed(system: Any, name: str, address: str) -> dict[str, Entry]:
-    """Path below the address -> file; "." for the address of a file."""
+    """Relative path -> file; "." if the address is a file."""
     system.invalidate_cache()
     info = system.info(name)
     if info["type"] == "file":
@@ -277,7 +277,7 @@ def _listed(system: Any, name: str, address: str) -> dict[str, Entry]:
             continue
         relative = full.removeprefix(f"{name.rstrip('/')}/")
         if not all(map(_is_name, relative.split("/"))):
-            raise InputError(f"{address}: {relative!r} in it cannot be the path of a file; rename or remove it")
+            raise InputError(f"{address}: {relative!r} is not a valid file path; rename or remove it")
         found[relative] = entry_of({**about, "name": full})
     if not found:
         raise FileNotFoundError(name)
@@ -285,7 +285,7 @@ def _listed(system: Any, name: str, address: str) -> dict[str, Entry]:
 
 
 def _copy_files(system: Any, wanted: Mapping[str, Entry], place: Path, address: str, scratch: Path) -> None:
-    """Copy files in parallel; the first error ends it, and what was copied stays."""
+    """Copy files in parallel; stops at the first error and keeps the files copied so far."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     from tqdm import tqdm  # noqa: PLC0415
@@ -310,4 +310,4 @@ def _is_name(part: str) -> bool:
 
 
 def _changed(address: str) -> InputError:
-    return InputError(f"{address}: it changed while it was read; run the same command again")
+    return InputError(f"{address}: changed during the copy; run the same command again")

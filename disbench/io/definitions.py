@@ -1,7 +1,7 @@
-"""The definition folders (recipes, cards, reports, trainings, protocols), in a wheel and in a checkout.
+"""Find definition files (recipes, cards, reports, trainings, protocols) in a wheel or a checkout.
 
-The repository has them at its root (`sampling/`, `datasets/`, `baselines/`, `reports/`), a wheel under
-`disbench/_definitions/`.
+They are at the root of the repository (`sampling/`, `datasets/`, `baselines/`, `reports/`) and under
+`disbench/_definitions/` in a wheel.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Kind = Literal[
 ]
 
 _NOUNS = ["recipe", "dataset", "split", "card", "table or figure", "plan", "training", "ablation"]
-_NOUNS += ["protocol", "environment"]  # as in `Kind`
+_NOUNS += ["protocol", "environment"]  # in the order of `Kind`
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folder(kind: Kind) -> Path:
-    """The folder of one kind of definitions; `InputError` if the installation is incomplete."""
+    """The folder of one kind of definition; `InputError` if the installation is incomplete."""
     for candidate in (_PACKAGE / "_definitions" / kind, _PACKAGE.parent / kind):
         if candidate.is_dir():
             return candidate
@@ -46,11 +46,11 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Path:
-    """The TOML file of a definition's name, or of the path (`*.toml`) of the user's own; `InputError` for none."""
+    """Path of the definition `name`, which may also be a path (`*.toml`); `InputError` if it does not exist."""
     if name.endswith(".toml"):
         path = Path(addresses.local_text(name))
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file; give an existing TOML file or a known name")
+            raise InputError(f"{path}: no such file; give an existing TOML file or a known name")
         return path
     known = names(kind)
     if name not in known:
@@ -59,7 +59,7 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def load(path: Path) -> Mapping[str, Any]:
-    """The content of a definition file; `InputError` if it cannot be read or is not TOML."""
+    """Contents of a definition file; `InputError` if it cannot be read or is not TOML."""
     try:
         return parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Downloads over HTTP that can be interrupted: resumed by ranges, checked by SHA-256, whole or not there.
+"""Resumable HTTP downloads, verified by SHA-256 and written atomically.
 
-`urllib` rather than fsspec: its HTTP file system needs aiohttp (a second to import) and cannot resume. Files of Google
-Drive, whose plain addresses answer with a page, are gdown's (the extra `drives`).
+`urllib` rather than fsspec, whose HTTP file system needs aiohttp (a second to import) and cannot resume. Google Drive
+links, which lead to a web page rather than the file, are downloaded by gdown (the extra `drives`).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from disbench import __version__
 from disbench.core.errors import InputError, extra_module, one_line
 from disbench.io.files import file_sha256, naming, whole_file
 
-ATTEMPTS = 5  # in a row that bring nothing new before a download is given up
-BREAK = 1.0  # seconds before the next attempt, doubled with each that failed
+ATTEMPTS = 5  # failed attempts in a row, without any new data, before a download is given up
+BREAK = 1.0  # seconds before the first retry, doubled with each failure
 _CHUNK = 2**20
 _TIMEOUT = 60.0
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that another attempt may not meet
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth a retry
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 _HEADERS = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
-_NO_HEAD = (403, 405, 501)  # what servers answer that do not know HEAD
+_NO_HEAD = (403, 405, 501)  # answers of servers that do not support HEAD
 _DRIVE = re.compile(r"https://drive\.google\.com/(?:u/\d+/)?(?:file/d/|open\?id=|uc\?(?:\S*&)?id=)([\w-]+)")
 
 
 class _TryAgainError(Exception):
-    """A transfer that broke off, or that has to begin anew."""
+    """A transfer was interrupted or has to start again."""
 
 
 def download(
@@ -47,22 +47,21 @@ def download(
     progress: bool = False,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Download a file; where an earlier attempt broke off, only the rest; nothing if it is there. Its SHA-256 (hex).
+    """Download a file unless `path` exists, resuming an interrupted download; returns its SHA-256 (hex).
 
-    Until it is whole it is called `NAME.part`, with `NAME.part.json` beside it. A server that ignores ranges, or whose
-    file has changed since, sends it from the start again.
+    An incomplete download is stored as `NAME.part`, with `NAME.part.json` beside it. If the server ignores ranges or
+    its file has changed, the download starts again.
 
-    `url` is http or https, or what the owner of a file on Google Drive shares; the folder of `path` exists; `sha256`
-    (hex) and `size` (bytes) are "" and 0 to take any file; `pause` is called with seconds between attempts.
-    `InputError` for another kind of address, an answer such as 404, a transfer that keeps breaking off, or a file of
-    another hash or size.
+    `url` is http or https, or a Google Drive share link; the folder of `path` must exist; `sha256` (hex) and `size`
+    (bytes) are not checked if "" and 0; `pause` is called with the seconds between attempts. `InputError` for another
+    kind of URL, a status such as 404, a transfer that keeps failing, or a wrong hash or size.
     """
-    if path.is_file():  # it gets this name only when it is whole
+    if path.is_file():  # it gets this name only once complete
         digest = file_sha256(path)
         if sha256.lower() in ("", digest):
             return digest
     if not _is_web(url):
-        raise InputError(f"{url!r}: not an address that can be fetched; it begins with http:// or https://")
+        raise InputError(f"{url!r}: not a URL that can be downloaded; it must begin with http:// or https://")
     part = _Part(path, url)
     if found := _DRIVE.match(url):
         _transfer_from_drive(part, found[1], progress=progress)
@@ -70,9 +69,9 @@ def download(
         _transfer_all(part, size, progress=progress, pause=pause)
     digest = file_sha256(part.path)
     if size and part.held != size:
-        raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
+        raise part.refused(f"{part.held} bytes arrived, but the card says {size}")
     if sha256 and digest != sha256.lower():
-        raise part.refused(f"its SHA-256 is {digest}, where the card has {sha256}")
+        raise part.refused(f"its SHA-256 is {digest}, but the card says {sha256}")
     part.path.replace(path)
     part.forget()
     return digest
@@ -80,9 +79,9 @@ def download(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says of a file without sending it: a status such as "200 OK", and bytes (None if it does not say).
+    """A server's answer to `head`: a status such as "200 OK", and the file's size (None if the server does not say).
 
-    A drive's bytes are not known: its address leads to a page.
+    The size is unknown for Google Drive, whose links lead to a web page.
     """
 
     alive: bool
@@ -91,9 +90,9 @@ class Answer:
 
 
 def head(url: str, timeout: float = _TIMEOUT) -> Answer:
-    """Ask for a file without its content; a server that refuses HEAD is asked for its first byte."""
+    """Request a file's headers; if the server refuses HEAD, request the first byte."""
     if not _is_web(url):
-        return Answer(False, "not an address of http or https")
+        return Answer(False, "not an http or https URL")
     drive = _DRIVE.match(url)
     place = f"https://drive.google.com/uc?export=download&id={drive[1]}" if drive else url
     status = ""
@@ -123,7 +122,7 @@ def _is_web(url: str) -> bool:
 
 
 class _Part:
-    """What has arrived of a file, and a note of the version that it is part of."""
+    """The part of a file downloaded so far, and a note of the remote version that it belongs to."""
 
     def __init__(self, path: Path, url: str) -> None:
         self.path, self.url = path.with_name(f"{path.name}.part"), url
@@ -135,7 +134,7 @@ class _Part:
 
     @property
     def version(self) -> str:
-        """The version at the server; empty where what has arrived cannot be continued."""
+        """Remote version of the partial file; empty if the download cannot be resumed."""
         try:
             url, version = json.loads(self._note.read_bytes())
         except (OSError, ValueError, TypeError):
@@ -152,21 +151,21 @@ class _Part:
 
     def refused(self, reason: str) -> InputError:
         self.forget()
-        return InputError(f"{self.url}: {reason}; it was thrown away, so get it elsewhere or correct the card")
+        return InputError(f"{self.url}: {reason}; the file was discarded, get it elsewhere or correct the card")
 
 
 def _transfer_from_drive(part: _Part, file: str, *, progress: bool) -> None:
-    """A shared file by its number; gdown keeps what arrived, and goes on from there the next time."""
+    """Download a shared file by its id; gdown keeps an incomplete file and resumes it the next time."""
     gdown = extra_module("gdown", "drives", part.url)
-    part.forget()  # gdown would take it for the whole file
+    part.forget()  # gdown would treat it as complete
     try:
         gdown.download(id=file, output=str(part.path), quiet=not progress, resume=True, use_cookies=False)
     except Exception as error:  # its own classes, and those of requests
-        raise InputError(f"{part.url}: the drive does not give it ({one_line(str(error))}); get it by hand") from error
+        raise InputError(f"{part.url}: Google Drive refuses it ({one_line(str(error))}); get it by hand") from error
 
 
 def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[float], None]) -> None:
-    """Transfers until the file is whole; an attempt that brought something does not count as failed."""
+    """Repeat transfers until the file is complete; an attempt that brought data does not count as failed."""
     from tqdm import tqdm  # noqa: PLC0415
 
     most, failed, reason = 0, 0, ""
@@ -182,11 +181,11 @@ def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[fl
                 reason = str(error)
             failed = 0 if part.held > most else failed + 1
             most = max(most, part.held)
-    raise InputError(f"{part.url}: {reason}; what arrived is kept, run the same command again to go on")
+    raise InputError(f"{part.url}: {reason}; the part so far is kept, run the same command again to resume")
 
 
 def _transfer(part: _Part, size: int, bar: Any) -> None:
-    """One request: the whole file, or what is missing of it; `_TryAgainError` for what another attempt may get past."""
+    """Send one request, for the whole file or its missing rest; `_TryAgainError` if a retry may succeed."""
     version = part.version
     held = part.held if version else 0
     response = _answer(part, held, version)
@@ -199,7 +198,7 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
             held = 0
         elif not begins or _version(headers) not in ("", version):
             part.forget()
-            raise _TryAgainError("the server sent another part than was asked for")
+            raise _TryAgainError("the server sent a different range than requested")
         length = headers.get("Content-Length", "")
         total = held + int(length) if length.isdigit() else None
         part.begin(_version(headers))
@@ -208,11 +207,11 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
     if part.held > size > 0:
         raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
     if total not in (None, part.held):
-        raise _TryAgainError(f"the transfer broke off after {part.held} of {total} bytes")
+        raise _TryAgainError(f"the transfer was interrupted after {part.held} of {total} bytes")
 
 
 def _answer(part: _Part, held: int, version: str) -> Any:
-    """The server's answer; None if nothing is missing."""
+    """The server's response; None if nothing is missing."""
     headers = {**_HEADERS, **({"Range": f"bytes={held}-", "If-Range": version} if held else {})}
     try:
         return _OPENER.open(urllib.request.Request(part.url, headers=headers), timeout=_TIMEOUT)
@@ -224,25 +223,25 @@ def _answer(part: _Part, held: int, version: str) -> Any:
                 return None
             part.forget()
         elif error.code not in _PASSING:
-            raise InputError(f"{part.url}: {said}; correct the card's address, or get the file by hand") from None
+            raise InputError(f"{part.url}: {said}; correct the URL in the card, or download the file by hand") from None
         raise _TryAgainError(said) from None
     except InputError:
         raise
-    except (http.client.InvalidURL, ValueError) as error:  # such as a host's name that is none
-        raise InputError(f"{part.url}: not an address ({error}); correct the card") from None
+    except (http.client.InvalidURL, ValueError) as error:  # such as an invalid host name
+        raise InputError(f"{part.url}: not a valid URL ({error}); correct the card") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _TryAgainError(f"no connection ({getattr(error, 'reason', error)})") from None
 
 
 def _copy(response: Any, part: _Part, held: int, size: int, bar: Any) -> None:
-    """Write what comes, as far as a known size and a little beyond."""
+    """Write the response's body, stopping soon after `size` bytes if the size is known."""
     with naming(part.path), part.path.open("r+b" if held else "wb") as file:
         file.seek(held)
         while not file.tell() > size > 0:
             try:
                 chunk = response.read1(_CHUNK)
             except (OSError, http.client.HTTPException) as error:
-                raise _TryAgainError(f"the transfer broke off ({error})") from None
+                raise _TryAgainError(f"the transfer was interrupted ({error})") from None
             if not chunk:
                 return
             file.write(chunk)
@@ -250,21 +249,21 @@ def _copy(response: Any, part: _Part, held: int, size: int, bar: Any) -> None:
 
 
 def _version(headers: Message) -> str:
-    """What names a version of a remote file: its strong ETag, or when it was changed."""
+    """Version of a remote file: its strong ETag, or its modification time."""
     etag = str(headers.get("ETag", ""))
     return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified", ""))
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to anything less."""
+    """Follow redirects, but never from https to anything less secure."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request to follow, or an error."""
+        """The redirected request; `InputError` if it is not allowed."""
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (req.type == "https" and scheme != "https"):
-            raise InputError(f"{req.full_url}: the server sends on to {newurl}, which is not fetched")
+            raise InputError(f"{req.full_url}: the server redirects to {newurl}, which is not allowed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and names of files that come from elsewhere."""
+"""Atomic writes, bounded reads, and file names from untrusted sources."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from unicodedata import normalize
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_NAME
 
-Existing = Literal["resume", "overwrite", "fail"]  # what to do with results that are there already
-MISSING = "there is no such file; the dataset is incomplete, get it again"
+Existing = Literal["resume", "overwrite", "fail"]  # what to do if results exist
+MISSING = "no such file; the dataset is incomplete, get it again"
 
 
 class Stamp(NamedTuple):
-    """What shows that a file has changed: its bytes (-1 if there is no such file) and time of change in nanoseconds."""
+    """Detects changes of a file: its size in bytes (-1 if missing) and its modification time in nanoseconds."""
 
     size: int
     changed: int
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """The stamp of a file, which need not be there."""
+        """Stamp of a file, which may be missing."""
         try:
             found = path.stat()
         except OSError:
@@ -37,21 +37,21 @@ class Stamp(NamedTuple):
         return cls(found.st_size, found.st_mtime_ns)
 
     def holds(self, path: Path) -> bool:
-        """Whether the file still has this stamp."""
+        """True if the file still has this stamp."""
         return Stamp.of(path) == self
 
 
 def user_cache() -> Path:
-    """The folder of disbench in the user's cache folder."""
+    """The folder for disbench in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "disbench"
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that gets its name only when it is written to the end and on the disk.
+    """Write a file atomically.
 
-    Yields it open for writing bytes, under a temporary name beside `path`, whose folder exists. An error in the block,
-    or a kill, leaves what was at `path` before.
+    Yields a binary file under a temporary name beside `path`, whose folder must exist; at the end it is synced to disk
+    and renamed. If the block raises or the process is killed, `path` keeps its previous content.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -66,7 +66,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
-    """Write files atomically (name -> bytes; None removes it) into a folder; the paths of those written."""
+    """Write files (name -> bytes; None deletes) into `out`, each atomically; returns the paths written."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in contents.items():
@@ -81,7 +81,7 @@ def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an error of the operating system a file's name, where it has none, as for a full disk."""
+    """Add a file name to operating system errors that have none, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -92,7 +92,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed at the end. Two processes must not use one at the same time."""
+    """An empty folder, removed at the end. Two processes must not use the same one."""
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     folder.mkdir(parents=True)
     try:
@@ -102,9 +102,9 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
-    """Open a file for reading, but no device or pipe, which could be endless or never answer.
+    """Open a regular file for reading; a device or pipe could block or never end.
 
-    `InputError` if it is missing (it ends with `missing`), not a file, or cannot be read.
+    `InputError` if it is missing (the message ends with `missing`), not a regular file, or unreadable.
     """
     try:
         if (kind := stat.S_IFMT(path.stat().st_mode)) == stat.S_IFREG:
@@ -112,15 +112,15 @@ def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     except FileNotFoundError:
         raise InputError(f"{path}: {missing}") from None
     except OSError as error:
-        raise InputError(f"{path}: it cannot be read ({error.strerror}); check the path") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError:  # a null in the name
-        raise InputError(f"{str(path)!r}: not a valid file name; correct it where it is named") from None
-    found = "folder" if kind == stat.S_IFDIR else "device, a pipe or a socket"
-    raise InputError(f"{path}: this is a {found}, not a file; check the path")
+        raise InputError(f"{str(path)!r}: not a valid file name; correct it where it is given") from None
+    found = "folder" if kind == stat.S_IFDIR else "device, pipe or socket"
+    raise InputError(f"{path}: is a {found}, not a file; check the path")
 
 
 def bounded_bytes(path: Path, most: int, fix: str, missing: str = MISSING) -> bytes:
-    """The bytes of a file; `InputError` as `open_regular`, or for a file of more than `most` (it ends with `fix`)."""
+    """Contents of a file; `InputError` as `open_regular`, or (ending with `fix`) if it exceeds `most` bytes."""
     with open_regular(path, missing) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -129,40 +129,40 @@ def bounded_bytes(path: Path, most: int, fix: str, missing: str = MISSING) -> by
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes; `InputError` if there is no such file."""
+    """SHA-256 (hex) of a file's bytes; `InputError` if it is missing."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a relative path from elsewhere stays in its folder on every system; links in the folder are followed."""
+    """True if an untrusted relative path stays in its folder on every system; links in the folder are followed."""
     return not (_OUTWARD.search(name) or "\0" in name)
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name is one that JSON and Parquet can hold: systems allow names of any bytes."""
+    """True if a file name is valid UTF-8, which JSON and Parquet require and file systems do not."""
     return name.isascii() or not _HALF.search(name)
 
 
 def has_control(name: str) -> bool:
-    """Whether a name has a control character, or half a character, which stands for bytes that are not UTF-8."""
+    """True if a name has a control character or a lone surrogate, which stands for bytes that are not UTF-8."""
     return bool(_CONTROL.search(name))
 
 
 def unicode_forms(name: str) -> tuple[str, str, str]:
-    """A name as it is, composed and decomposed: systems and tools differ in how they write "é"."""
+    """A name as given, composed (NFC) and decomposed (NFD): systems and tools write "é" differently."""
     return name, normalize("NFC", name), normalize("NFD", name)
 
 
 def relative_path(name: str) -> str:
-    """A file's path as another tool wrote it, as a relative path with forward slashes that stays in its folder.
+    """Turn a path written by another tool into a relative path with forward slashes that stays in its folder.
 
-    Of an absolute path the root goes, of an address the host and what follows a "?", of a path with ".." all up to the
-    last one, and of Label Studio's "/data/local-files/?d=a/b.jpg" all up to "d=". Other paths stay as they are.
-    ValueError for one longer than `MAX_NAME`, with a control character or half a character, or a drive without a slash.
+    Removes the root of an absolute path, the host and query of an address, everything up to the last "..", and the
+    prefix of Label Studio's "/data/local-files/?d=a/b.jpg". Other paths stay unchanged. ValueError if it is longer
+    than `MAX_NAME`, has a control character or a lone surrogate, or has a drive without a slash.
     """
     if len(name) > MAX_NAME or has_control(name):
-        raise ValueError(f"a path has at most {MAX_NAME} characters, none of them a control character")
+        raise ValueError(f"a path has at most {MAX_NAME} characters and no control characters")
     path = name.partition("local-files/?d=")[2] or name
     if address := _ADDRESS.match(path):
         path = path[address.end() :].partition("?")[0]

@@ -1,4 +1,4 @@
-"""Outputs at paths or addresses; of an address, a working folder on this machine whose finished files are sent."""
+"""Outputs at paths or addresses; an address gets a local working folder whose finished files are uploaded."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from disbench.core.errors import InputError
 from disbench.io import addresses
 from disbench.io.files import Existing, scratch_folder, whole_file
 
-ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # at these a file appears whole; elsewhere it is renamed
-JOURNAL_PAUSE = 60.0  # seconds, at least, from one copy of a journal to the next
+ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # uploads here appear complete; elsewhere they are renamed
+JOURNAL_PAUSE = 60.0  # minimum seconds between two uploads of a journal
 _JOURNAL = ".sqlite"
 _PARTIAL = ".partial"
 
 
 class Output:
-    """Where a job writes: a folder of this machine."""
+    """A local folder that a job writes to."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def push(self, path: Path) -> None:
-        """Say that a file of the folder is finished."""
+        """Mark a file of the folder as finished."""
 
     def save(self) -> None:
-        """Say that a journal (SQLite) of the folder has grown; call it as often as you like."""
+        """Note that a journal (SQLite) of the folder has grown; cheap to call often."""
 
 
 @contextmanager
 def output(
     place: str, names: Sequence[str], *, last: str = "", existing: Existing = "resume", pull: bool = True
 ) -> Iterator[Output]:
-    """Where to write what a user wants at a path or an address.
+    """Provide a folder for output to a path or an address.
 
-    What is at an address and not here is brought first, so that a job that another machine began can be resumed. A
-    block that ends well sends what `push` has not sent, `last` at the very end, and removes the working folder; one
-    that ends with an error sends what is finished and keeps the folder.
+    Files that exist only at the address are downloaded first, so a job started on another machine can be resumed. If
+    the block succeeds, files not yet sent by `push` are uploaded, `last` at the very end, and the working folder is
+    removed; if it raises, finished files are uploaded and the folder is kept.
 
     Args:
-        place: a folder's path, or its address.
-        names: shell patterns of the job's files; others at the address are left alone.
-        last: the file that says that the job is complete; it is removed first when the job begins again.
-        existing: of addresses alone: `resume` brings what is there, `overwrite` removes it, `fail` refuses it.
-        pull: whether files at the address are brought here at all.
+        place: path or address of a folder.
+        names: shell patterns of the job's files; other files at the address are left alone.
+        last: the file that marks the job as complete; deleted first when the job starts over.
+        existing: for addresses only: `resume` downloads existing files, `overwrite` deletes them, `fail` refuses them.
+        pull: whether to download files from the address at all.
 
-    `InputError` if the address cannot be written, something is there and must not be, another process of this machine
-    writes to it, or a file cannot be sent.
+    `InputError` if the address is not writable, has results under `fail`, is in use by another process of this machine,
+    or if an upload fails.
     """
     address = addresses.address_of(addresses.path_of(place))
     if address is None:
@@ -74,17 +74,17 @@ def output(
                 raise
             mirror.complete()
     except Timeout:
-        raise InputError(f"{address}: another process of this machine writes to it; wait for its end") from None
+        raise InputError(f"{address}: another process of this machine writes to it; wait until it ends") from None
 
 
 def split_file(place: str) -> tuple[str, str]:
-    """The folder and the name of a file that is to be written at a path or an address."""
+    """Folder and name of a file to be written at a path or an address."""
     folder, _, name = place.rstrip("/").rpartition("/")
     return folder or ("/" if place.startswith("/") else "."), name
 
 
 class Mirror(Output):
-    """A folder at an address, and the working folder on this machine that a job writes (`output` makes it)."""
+    """A remote folder and its local working folder (made by `output`)."""
 
     def __init__(self, address: str, names: Sequence[str], last: str) -> None:
         self.address, self.names, self.last = address, names, last
@@ -93,20 +93,20 @@ class Mirror(Output):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._is_atomic = address.partition("://")[0] in ATOMIC
         self._system, self._root = addresses.connected(address)
-        # File -> its version at the address, and size and time of change of the same content here.
+        # File -> its version at the address, and size and modification time of the same content here.
         self._sent: dict[str, tuple[str, int, int]] = {}
         self._state = self.own / "sent.json"
         self._failed = False
         self._journal_sent, self._pause = time.monotonic(), JOURNAL_PAUSE
 
     def begin(self, existing: Existing, pull: bool) -> None:
-        """Bring, remove or refuse what is at the address; fail now, not after an hour, if nothing can be written."""
-        with contextlib.suppress(OSError, ValueError):  # without it, all is brought again
+        """Download, delete or refuse existing files; fails now, not after an hour, if the address is not writable."""
+        with contextlib.suppress(OSError, ValueError):  # without it, everything is downloaded again
             self._sent = {name: tuple(sent) for name, sent in json.loads(self._state.read_bytes()).items()}
         self._prove_writable()
         present = addresses.patiently(self._listed, self.address)
         if existing == "fail" and present:
-            raise InputError(f"{self.address}: there are results already; name another or use --existing overwrite")
+            raise InputError(f"{self.address}: there are results already; use another place or --existing overwrite")
         if existing == "overwrite":
             for name in sorted(present, key=lambda name: name != self.last):
                 self._remove(name)
@@ -118,26 +118,26 @@ class Mirror(Output):
             self._send_changed(self._finished())
 
     def push(self, path: Path) -> None:
-        """Send a finished file; `InputError` if that fails several times (it stays here; resuming goes on from it)."""
+        """Upload a finished file; `InputError` if retries fail (the file stays here, and resuming sends it)."""
         self._send(path, path)
 
     def save(self) -> None:
-        """Send copies of journals, if the last ones are old enough; errors as for `push`."""
+        """Upload copies of journals if the last ones are old enough; errors as for `push`."""
         begun = time.monotonic()
         if begun - self._journal_sent < self._pause:
             return
         self._send_changed([path for path in self._finished() if path.suffix == _JOURNAL])
         self._journal_sent = time.monotonic()
-        self._pause = max(JOURNAL_PAUSE, 10 * (self._journal_sent - begun))  # a tenth of the time, at most
+        self._pause = max(JOURNAL_PAUSE, 10 * (self._journal_sent - begun))  # at most a tenth of the time
 
     def send_finished(self) -> None:
-        """Send what is finished after an error of the job, which is the one to report; no error of its own."""
+        """Upload finished files after the job failed; raises nothing, so the job's error is reported."""
         if not self._failed:
             with contextlib.suppress(InputError, OSError):
                 self._send_changed(self._finished())
 
     def complete(self) -> None:
-        """Make the address what the folder is: new files, the last, then removals; and remove the folder."""
+        """Make the address match the folder (new files, `last`, then deletions), and remove the folder."""
         self._send_changed([*self._finished(), *([self.folder / self.last] if self.last else [])])
         for name in [name for name in self._sent if not (self.folder / name).exists()]:
             self._remove(name)
@@ -156,11 +156,11 @@ class Mirror(Output):
             self._system.put_file(str(probe), self._at(f"disbench{_PARTIAL}"))
 
         addresses.patiently(write, self.address)
-        with contextlib.suppress(Exception):  # a user who may write and not remove can still sample and run
+        with contextlib.suppress(Exception):  # without permission to delete, a job can still write
             self._system.rm_file(self._at(f"disbench{_PARTIAL}"))
 
     def _listed(self) -> dict[str, addresses.Entry]:
-        """Name -> file, of the job's files at the address."""
+        """The job's files at the address: name -> file."""
         self._system.invalidate_cache()
         try:
             found = self._system.ls(self._root, detail=True)
@@ -174,7 +174,7 @@ class Mirror(Output):
         return bool(name) and not name.endswith(_PARTIAL) and any(fnmatchcase(name, known) for known in self.names)
 
     def _bring(self, present: Mapping[str, addresses.Entry]) -> None:
-        """Copy files from the address, unless those here are the same or go on from them."""
+        """Download files unless the local ones have the same content or continue it."""
         with scratch_folder(self.own / "arriving") as scratch:
             for name, entry in present.items():
                 path = self.folder / name
@@ -207,14 +207,14 @@ class Mirror(Output):
             self._system.invalidate_cache()
             entry = addresses.entry_of(self._system.info(self._at(name)))
             if entry.size not in (None, content.stat().st_size):
-                raise OSError(f"{entry.size} bytes arrived of {content.stat().st_size}")
+                raise OSError(f"only {entry.size} of {content.stat().st_size} bytes arrived")
             return entry
 
         try:
             entry = addresses.patiently(upload, f"{self.address}/{name}")
         except InputError as error:
             self._failed = True
-            raise InputError(f"cannot be sent to {error}; what is finished is kept on this machine") from error
+            raise InputError(f"cannot be uploaded to {error}; finished files are kept on this machine") from error
         self._note(name, entry.version, status)
 
     def _put(self, content: Path, target: str) -> None:
@@ -226,11 +226,11 @@ class Mirror(Output):
         partial = f"{target}{_PARTIAL}"
         self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._system.put_file(str(content), partial)
-        if self._system.exists(target):  # not every file system renames over another file
+        if self._system.exists(target):  # some file systems cannot rename over an existing file
             self._system.rm_file(target)
         if type(self._system).mv is not AbstractFileSystem.mv:
             self._system.mv(partial, target)
-        else:  # what fsspec does for it, without reading "[" and "*" in names as patterns
+        else:  # as fsspec's mv, which would read "[" and "*" in names as patterns
             self._system.cp_file(partial, target)
             self._system.rm_file(partial)
 
@@ -254,7 +254,7 @@ class Mirror(Output):
 
 @contextmanager
 def _copied_journal(path: Path, copy: Path) -> Iterator[Path]:
-    """A consistent copy of a SQLite file that may be written to meanwhile; `InputError` if it cannot be read."""
+    """A consistent copy of a SQLite file that may be written to concurrently; `InputError` if it cannot be read."""
     copy.unlink(missing_ok=True)
     try:
         with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as to:

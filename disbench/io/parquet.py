@@ -1,9 +1,9 @@
-"""Parquet from elsewhere: its columns are known before anything is read, its memory before it is taken.
+"""Read untrusted Parquet files with bounded memory.
 
-A file of a kilobyte can hold a text of a megabyte a million times over: columns of texts are read as numbers of a
-dictionary, weighed, and only then written out. The numbers of rows and values, which bound memory, are read from the
-footer here (Apache Thrift, compact protocol; parquet.thrift): pyarrow's metadata of a column aborts the interpreter on
-some damaged files (25.0: "Definition level histogram size mismatch"), where reading the column raises an error.
+A 1 KB file can expand to gigabytes of repeated strings, so string columns are read dictionary-encoded and their decoded
+size is checked first. The numbers of rows and values, which bound memory, are parsed from the footer here (Apache
+Thrift, compact protocol; parquet.thrift): on some damaged files, pyarrow's column metadata aborts the interpreter
+(25.0: "Definition level histogram size mismatch"), where reading the column raises an error.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_COLUMNS, MAX_FOOTER_BYTES, MAX_GROUP_VALUES, MAX_TEXT_BYTES
 
-_LITTLE = 1 << 22  # bytes of a column's texts that are taken for granted, if all were as long as the whole dictionary
+_LITTLE = 1 << 22  # bytes of strings accepted unchecked, assuming that each is as long as the whole dictionary
 _DAMAGE = (OSError, pa.ArrowException, ValueError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
-_MAGIC, _TAIL = b"PAR1", 8  # the file ends with the footer's length, and this word
+_MAGIC, _TAIL = b"PAR1", 8  # a file ends with the footer's length and these bytes
 _DEEPEST = 12
-_BOOLEANS, _INTEGERS, _BINARY, _LISTS, _STRUCT = (1, 2), (4, 5, 6), 8, (9, 10), 12  # Thrift's types
-_FIXED = {3: 1, 7: 8, 13: 16}  # bytes of its others: a byte, a double, a UUID
+_BOOLEANS, _INTEGERS, _BINARY, _LISTS, _STRUCT = (1, 2), (4, 5, 6), 8, (9, 10), 12  # Thrift types
+_FIXED = {3: 1, 7: 8, 13: 16}  # sizes in bytes of other Thrift types: byte, double, UUID
 
 
 @contextmanager
 def complaining(place: object, what: str, fix: str) -> Iterator[None]:
-    """Turn what the library raises about a damaged file into an `InputError` "place: what (...); fix"."""
+    """Turn pyarrow's errors on a damaged file into an `InputError` "place: what (...); fix"."""
     try:
         yield
     except InputError:
@@ -44,7 +44,7 @@ def complaining(place: object, what: str, fix: str) -> Iterator[None]:
 
 
 def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
-    """A Parquet file, nothing of it read but its end, and its row groups; columns of texts are read as dictionaries.
+    """Open a Parquet file with its strings dictionary-encoded, reading only its footer; also returns its row groups.
 
     ValueError for a malformed footer or a row group of more than `MAX_GROUP_VALUES` values; OSError or ArrowException
     for other damage (`complaining` makes all of these an `InputError`).
@@ -52,7 +52,7 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
     groups = read_footer(source)
     for number, group in enumerate(groups):
         if group.values > MAX_GROUP_VALUES:
-            raise ValueError(f"row group {number} says that it has {group.values} values")
+            raise ValueError(f"row group {number} claims {group.values} values")
     metadata = pq.read_metadata(_place(source))
     there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     texts = [path for field in schema for path in _texts(field) if path in there]
@@ -64,7 +64,7 @@ def _place(source: Path | pa.Buffer) -> Any:
 
 
 def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | None = None) -> bool:
-    """Whether a file has a schema's columns, or the named ones of them, of their types and nothing null."""
+    """True if a file has the columns of a schema (or only those in `names`), with the same types and nullability."""
     found = plain_schema(file)
     if names is None:
         return bool(found.equals(schema))
@@ -72,20 +72,20 @@ def has_columns(file: pq.ParquetFile, schema: pa.Schema, names: Sequence[str] | 
 
 
 def plain_schema(file: pq.ParquetFile) -> pa.Schema:
-    """The schema of a file of `open_parquet` without the dictionaries that its texts are read as."""
+    """Schema of a file from `open_parquet`, with plain strings instead of dictionaries."""
     return file.metadata.schema.to_arrow_schema()
 
 
 def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an opened file, with columns of the schema, with its texts in place of dictionaries; weighed."""
+    """Decode the dictionary-encoded strings of a table, after checking their size (`weigh`)."""
     weigh(table)
     return table.cast(pa.schema([schema.field(name) for name in table.schema.names], schema.metadata))
 
 
 def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of an opened file, with columns of the schema or the named ones of them, as `written_out`.
+    """Read all rows of an opened file, or of some columns, with decoded strings; errors as for `weigh`.
 
-    Row group by row group: the library cannot read lists of texts as dictionaries over several.
+    Reads one row group at a time, because pyarrow cannot read dictionary-encoded lists of strings across several.
     """
     names = schema.names if columns is None else list(columns)
     tables = [file.read_row_group(number, names) for number in range(file.num_row_groups)]
@@ -95,19 +95,19 @@ def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | 
 
 
 def weigh(*tables: pa.Table) -> None:
-    """ValueError for tables whose texts would together take more than `MAX_TEXT_BYTES` bytes."""
+    """Raise ValueError if the decoded strings of all tables together exceed `MAX_TEXT_BYTES` bytes."""
     total = sum(_weight(chunk) for table in tables for column in table.columns for chunk in column.chunks)
     if total > MAX_TEXT_BYTES:
-        raise ValueError(f"its texts take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")
+        raise ValueError(f"its strings take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")
 
 
 def _weight(array: pa.Array) -> int:
-    """Bytes of all texts in an array, each counted as often as it occurs."""
+    """Size in bytes of all strings in an array, counting each repetition."""
     kind = array.type
     if pa.types.is_dictionary(kind):
-        ends = pc.min_max(array.indices).as_py()  # None where all are null
+        ends = pc.min_max(array.indices).as_py()  # None if all are null
         if ends["max"] is not None and not 0 <= ends["min"] <= ends["max"] < len(array.dictionary):
-            raise ValueError("a text that its dictionary does not have")  # the library would look beyond it
+            raise ValueError("a dictionary index is out of range")  # pyarrow would read past the end
         if (most := int(array.dictionary.nbytes) * len(array)) <= _LITTLE:
             return most
         lengths = pc.fill_null(pc.binary_length(array.dictionary), 0).to_numpy(zero_copy_only=False)
@@ -122,7 +122,7 @@ def _weight(array: pa.Array) -> int:
 
 
 def _texts(field: pa.Field, above: str = "") -> Iterator[str]:
-    """The paths of texts in a column, as Parquet names them."""
+    """Parquet paths of the string columns in a field."""
     path, kind = f"{above}{field.name}", field.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         yield path
@@ -140,14 +140,14 @@ def size_of(source: Path | pa.Buffer) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group: its rows, and the values of all its columns, nulls and empty lists too."""
+    """Rows of a row group, and values of all its columns, including nulls and empty lists."""
 
     rows: int
     values: int
 
 
 def read_footer(source: Path | pa.Buffer) -> list[RowGroup]:
-    """The row groups of a Parquet file; ValueError for a footer that is malformed, too large or encrypted."""
+    """Row groups of a Parquet file; ValueError if the footer is malformed, too large or encrypted."""
     try:
         fields = _Footer(_footer(source)).struct()
         schema, groups = fields[2], fields.get(4, [])
@@ -174,21 +174,21 @@ def _footer(source: Path | pa.Buffer) -> bytes:
 def _row_group(group: dict[int, Any], leaves: int) -> RowGroup:
     columns, rows = group[1], group[3]
     if any(not column.keys().isdisjoint((1, 8, 9)) for column in columns):
-        raise ValueError("a column is encrypted, or lies in another file")
+        raise ValueError("a column is encrypted, or stored in another file")
     values = [column[3][5] for column in columns]
     if len(columns) != leaves or min(rows, *values, 0) < 0:
-        raise ValueError("a row group has other columns than the file, or negative numbers")
+        raise ValueError("a row group does not match the schema, or has negative counts")
     return RowGroup(rows, sum(values))
 
 
 class _Footer:
-    """Thrift's compact protocol: a structure as number of a field -> value, None for what is skipped, as texts are."""
+    """Thrift compact protocol parser: a struct is {field number: value}, None for a skipped type such as string."""
 
     def __init__(self, content: bytes) -> None:
         self._read = BytesIO(content).read
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a structure; IndexError where the footer ends too early."""
+        """Fields of one struct; IndexError if the footer is truncated."""
         fields: dict[int, Any] = {}
         number = 0
         while head := self._next():
@@ -198,7 +198,7 @@ class _Footer:
 
     def _value(self, kind: int, depth: int) -> Any:
         if depth > _DEEPEST:
-            raise ValueError("the footer is nested too deep")
+            raise ValueError("the footer is nested too deeply")
         if kind in _INTEGERS:
             return self._number()
         if kind == _STRUCT:
@@ -208,7 +208,7 @@ class _Footer:
             size, inner = head >> 4 if head >> 4 < 15 else self._varint(), head & 15
             return [self._value(inner, depth + 1) for _ in range(size)]
         if kind != _BINARY and kind not in _FIXED:
-            raise ValueError(f"a value of the kind {kind}")
+            raise ValueError(f"unknown Thrift type {kind}")
         size = self._varint() if kind == _BINARY else _FIXED[kind]
         if len(self._read(size)) < size:
             raise IndexError
@@ -219,7 +219,7 @@ class _Footer:
 
     def _varint(self) -> int:
         value = self._next()
-        if value < 128:  # as nearly all are
+        if value < 128:  # the usual case
             return value
         value, shift = value & 127, 7
         while (byte := self._next()) > 127:

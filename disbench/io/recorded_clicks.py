@@ -1,4 +1,4 @@
-"""Recorded clicks: where people really clicked, as Parquet (docs/clicks.md); the demo writes it, `replay` reads it."""
+"""Clicks recorded from people, stored as Parquet (docs/clicks.md): written by the demo, read by the policy `replay`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from disbench.io.parquet import complaining, open_parquet, weigh
 
 FORMAT = 1
 _COLUMNS = {"sample": "string", "click": "int16", "x": "int32", "y": "int32", "positive": "bool", "user": "string"}
-# One row a click: the sample's id, the click's number from 1, whole pixels from the top left corner, on the object or
-# not, and who clicked. The rows of a (sample, user) are one sequence, wherever in the file they are.
+# One row per click: sample id, click number from 1, pixel column and row from the top left corner, whether it is
+# positive, and who clicked. All rows of a (sample, user) are one sequence, in any order.
 SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in _COLUMNS.items()],
     metadata={"disbench.clicks": str(FORMAT)},
 )
 _VERSION = b"disbench.clicks"
 _USERS_SHOWN = 8
-_DIGITS = 16  # hexadecimal digits of a digest that are kept
+_DIGITS = 16  # hexadecimal digits kept of a digest
 
 
 class Sequenced(NamedTuple):
-    """What one user clicked on one sample: one click or more, in their order."""
+    """The clicks of one user on one sample, at least one, in order."""
 
     sample: str
     user: str
@@ -41,16 +41,16 @@ class Sequenced(NamedTuple):
 
 
 class FirstClicks(NamedTuple):
-    """Several users' first clicks on each sample, and the user of each: sample -> users."""
+    """First clicks of several users on each sample, and the user of each: sample -> users."""
 
     recording: Recording
     users: Mapping[str, Sequence[str]]
 
 
 def check_name(name: str, what: str) -> str:
-    """A sample's id, or a user's name without spaces around it (`what`), if a recording may have it.
+    """Check a sample id, or a user name (`what` is "user"), which is stripped of spaces.
 
-    `InputError` if empty, too long, with a control character or, of a user, a comma (which separates options).
+    `InputError` if empty, too long, with a control character or, in a user name, a comma (commas separate options).
     """
     found = name.strip() if what == "user" else name
     if not found.strip() or len(found) > MAX_NAME or has_control(found) or (what == "user" and "," in found):
@@ -60,7 +60,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None = None) -> bytes:
-    """Recorded clicks as the bytes of a Parquet file of `SCHEMA`; `facts` are further metadata."""
+    """Encode recorded clicks as a Parquet file of `SCHEMA`; `facts` are added to its metadata."""
     rows = [
         (one.sample, number, click.x, click.y, click.positive, one.user)
         for one in sequences
@@ -75,7 +75,7 @@ def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None =
 
 
 def add_sequence(path: Path, added: Sequenced) -> None:
-    """Add what a user clicked on a sample to a file, made if missing, in place of the user's earlier clicks."""
+    """Add a sequence to a file, creating it if missing; replaces the user's earlier clicks on the sample."""
     there = read_sequences(path) if path.exists() else []
     kept = [one for one in there if one[:2] != added[:2]]
     with whole_file(path) as file:
@@ -83,10 +83,10 @@ def add_sequence(path: Path, added: Sequenced) -> None:
 
 
 def read_sequences(path: Path) -> list[Sequenced]:
-    """All sequences of a file, in the order of their first rows; `InputError` if it holds no recorded clicks.
+    """Read all sequences of a file, ordered by their first rows; `InputError` if it has no recorded clicks.
 
-    Metadata may be missing, columns may be of other integer types, and there may be more of them, as in a table that
-    other software wrote. The clicks of a sequence are numbered 1, 2, 3, ...
+    Files of other software may lack the metadata, use other integer types and have more columns. The clicks of a
+    sequence must be numbered 1, 2, 3, ...
     """
     found: dict[tuple[str, str], dict[int, Click]] = {}
     for row, (sample, number, x, y, positive, user) in enumerate(_rows(path), 1):
@@ -97,13 +97,13 @@ def read_sequences(path: Path) -> list[Sequenced]:
         if x < 0 or y < 0:
             raise InputError(f"{path}, row {row}: x = {x}, y = {y}; pixels count from 0 at the top left corner")
         if number in found.setdefault(key, {}):
-            raise InputError(f"{path}, row {row}: another click {number} of the same sample and user")
+            raise InputError(f"{path}, row {row}: duplicate click {number} of the same sample and user")
         found[key][number] = Click(x, y, positive)
     return in_order(found, path)
 
 
 def in_order(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object) -> list[Sequenced]:
-    """Sequences from the numbered clicks of each (sample, user); `InputError` if they are not 1, 2, 3, ..."""
+    """Sequences from the numbered clicks of each (sample, user); `InputError` unless they are numbered 1, 2, 3, ..."""
     for (sample, user), clicks in found.items():
         if sorted(clicks) != list(range(1, len(clicks) + 1)):
             whose = f"the {len(clicks)} clicks on the sample {shown(sample)} by the user {shown(user)}"
@@ -112,14 +112,14 @@ def in_order(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object
 
 
 def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
-    """What one user clicked, sample by sample; `user` may be "" where the file has one, `digest` "" takes any clicks.
+    """Read the clicks of one user; `user` may be "" if the file has only one, and `digest` "" accepts any clicks.
 
-    `InputError` as `read_sequences`, or an unknown user, several users and none named, or another digest.
+    `InputError` as `read_sequences`, or for an unknown user, several users if none is given, or another digest.
     """
     sequences = read_sequences(path)
     users = sorted({one.user for one in sequences})
     if not users:
-        raise InputError(f"{path}: there are no clicks in it; record some (disbench demo)")
+        raise InputError(f"{path}: has no clicks; record some (disbench demo)")
     if not user and len(users) > 1:
         some = ", ".join(users[:_USERS_SHOWN]) + (", ..." if len(users) > _USERS_SHOWN else "")
         raise InputError(f"{path}: clicks of {len(users)} users ({some}); name one: replay:{path},user=NAME")
@@ -133,9 +133,9 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
 
 
 def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClicks:
-    """Every user's first click on each sample, in the file's order; with `user` those of one.
+    """Read every user's first click on each sample, in the file's order, or only those of `user`.
 
-    `InputError` as `read_recording`, but that several users need no name.
+    `InputError` as `read_recording`, except that several users are allowed.
     """
     sequences = read_sequences(path)
     if user and user not in (users := sorted({one.user for one in sequences})):
@@ -145,7 +145,7 @@ def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClic
         if user in ("", one.user):
             found.setdefault(one.sample, []).append(one)
     if not found:
-        raise InputError(f"{path}: there are no clicks in it; record some (disbench demo)")
+        raise InputError(f"{path}: has no clicks; record some (disbench demo)")
     clicks = {sample: tuple(one.clicks[0] for one in of_sample) for sample, of_sample in found.items()}
     users_of = {sample: tuple(one.user for one in of_sample) for sample, of_sample in found.items()}
     own = digest_of({f"{one.sample}\n{one.user}": one.clicks[:1] for of_sample in found.values() for one in of_sample})
@@ -160,7 +160,7 @@ def _another(path: Path, whose: str, found: str, digest: str) -> InputError:
 
 
 def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:
-    """What identifies clicks in any file: digits of a SHA-256 over all of them."""
+    """Identifies clicks independent of the file: leading digits of a SHA-256 over all of them."""
     lines = [json.dumps([sample, *map(list, clicks[sample])]) for sample in sorted(clicks)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGITS]
 
@@ -171,7 +171,7 @@ def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
         file, groups = open_parquet(path, SCHEMA)
         version = (file.schema_arrow.metadata or {}).get(_VERSION)
         if version not in (None, SCHEMA.metadata[_VERSION]):
-            raise InputError(f"{path}: recorded clicks of form {shown(version)}, not {FORMAT}; update disbench")
+            raise InputError(f"{path}: recorded clicks of format {shown(version)}, not {FORMAT}; update disbench")
         if missing := [name for name in SCHEMA.names if name not in file.schema_arrow.names]:
             raise InputError(f"{path}: no column {', '.join(missing)}; recorded clicks have {', '.join(SCHEMA.names)}")
         if sum(group.rows for group in groups) > MAX_RECORDED_CLICKS:
@@ -184,7 +184,7 @@ def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
 
 def _values(column: pa.ChunkedArray, field: pa.Field, path: Path) -> list[Any]:
     if column.null_count:
-        raise InputError(f"{path}: an empty field in the column {field.name!r}; every click has all of them")
+        raise InputError(f"{path}: the column {field.name!r} has empty fields; fill them in for every click")
     try:
         if pa.types.is_boolean(field.type) != pa.types.is_boolean(column.type):
             raise pa.ArrowInvalid(f"{column.type}")

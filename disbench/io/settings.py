@@ -1,4 +1,4 @@
-"""The one reader of tables from TOML and JSON: into dataclasses, each value of its field's kind, or one clear error."""
+"""Read TOML and JSON tables into dataclasses, checking every value against its field's type and range."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from disbench.core.limits import MAX_COUNT, MAX_NESTING
 
 Settings = TypeVar("Settings")
 Unknown = Literal["refuse", "skip"]
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The range of a number or of a list's values: `Annotated[int, Bounds(1, 20)]`. Both ends belong to it."""
+    """Range of a number or of a list's items, both ends included: `Annotated[int, Bounds(1, 20)]`."""
 
     low: float = -math.inf
     high: float = math.inf
 
     def check(self, key: str, value: Any, where: str) -> None:
-        """Raise `InputError` if a number, or one of a list, lies outside."""
+        """Raise `InputError` if a number, or a number in a list, is out of range."""
         for item in value if isinstance(value, tuple) else (value,):
             if item is None or self.low <= item <= self.high:
                 continue
@@ -42,7 +42,7 @@ Number = Annotated[float, Bounds(-MAX_COUNT, MAX_COUNT)]
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON text; bytes are UTF-8. Memory is a small multiple of the text's size.
+    """Parse JSON; bytes are decoded as UTF-8. Memory use is a small multiple of the size of `content`.
 
     ValueError if it is not UTF-8, not JSON, a number of thousands of digits, or nested deeper than `MAX_NESTING`.
     """
@@ -50,15 +50,15 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def parse_json_table(content: bytes | str) -> dict[str, Any]:
-    """The object of a JSON text; ValueError as for `parse_json`, or for another value."""
+    """Parse a JSON object; ValueError as for `parse_json`, or for any other JSON value."""
     found = parse_json(content)
     if not isinstance(found, dict):
-        raise ValueError(f"a {type(found).__name__} where an object should be")
+        raise ValueError(f"expected an object, found a {type(found).__name__}")
     return found
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """The tables of a TOML text; ValueError as for `parse_json`."""
+    """Parse TOML; ValueError as for `parse_json`."""
     found: dict[str, Any] = _parsed(tomllib.loads, content)
     return found
 
@@ -66,7 +66,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 def _parsed(parse: Callable[[str], Any], content: bytes | str) -> Any:
     with contextlib.suppress(RecursionError):
         value = parse(content if isinstance(content, str) else content.decode("utf-8"))
-        level = [value]  # looked through level by level, without a call that calls itself
+        level = [value]  # level by level, without recursion
         for _ in range(MAX_NESTING + 1):
             level = [item for part in level for item in _items(part)]
             if not level:
@@ -82,17 +82,17 @@ def _items(part: Any) -> list[Any]:
 def settings_from(
     cls: type[Settings], content: Mapping[str, Any], where: str, *, unknown: Unknown = "refuse"
 ) -> Settings:
-    """A dataclass from a table: every value of its field's kind, nothing unknown, nothing missing.
+    """Build a dataclass from a table; `InputError` for an unknown or missing key, or a value of the wrong type.
 
-    Fields are of plain kinds, `Any`, literals, other dataclasses, tuples or mappings (by text) of these, a choice of
-    plain kinds (`int | str`) or optional; `Annotated` with `Bounds` where they have a range. A dataclass checks in
-    its `__post_init__` what concerns several fields, and raises `InputError` without the place.
+    A field's type may be plain, `Any`, a literal, another dataclass, a tuple or mapping (with string keys) of these, a
+    union of plain types (`int | str`) or optional; `Annotated` with `Bounds` gives a range. A dataclass checks
+    conditions between fields in its `__post_init__` and raises `InputError` without the place.
 
     Args:
         cls: a dataclass.
-        content: field -> value. A list has one value or more, or as few as its field's default.
-        where: what to name in errors: the file, first of all.
-        unknown: what to do with keys that no field has: `skip` for records that a later version may have written.
+        content: field name -> value. A list may be empty only if its field's default is.
+        where: prefix of error messages, starting with the file.
+        unknown: `skip` ignores unknown keys, for records that a later version may have written.
     """
     hints, required, may_be_empty = _fields_of(cls)  # type: ignore[arg-type]
     for key in content:
@@ -113,7 +113,7 @@ def settings_from(
 
 
 def table_from(record: Any) -> dict[str, Any]:
-    """The table that `settings_from` reads as this record, JSON-ready: without the fields that have their default."""
+    """Inverse of `settings_from`: a record as a JSON-ready table, without fields that have their default value."""
     table = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
@@ -132,7 +132,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_fields(record: Any) -> None:
-    """Check the values of a dataclass that was made in Python against its fields' kinds and ranges (`InputError`)."""
+    """Check a dataclass built in Python against its fields' types and ranges; raises `InputError`."""
     hints, _, _ = _fields_of(type(record))  # type: ignore[arg-type]
     for key, hint in hints.items():
         checked(key, getattr(record, key), hint, type(record).__name__)
@@ -140,14 +140,14 @@ def check_fields(record: Any) -> None:
 
 @cache
 def _fields_of(cls: type) -> tuple[dict[str, Any], list[str], set[str]]:
-    """The kinds of a dataclass's fields, those without a default, and the lists that may be empty."""
+    """Type hints of a dataclass's fields, the required ones, and the lists that may be empty."""
     fields = dataclasses.fields(cls)
     required = [field.name for field in fields if field.default is MISSING and field.default_factory is MISSING]
     return get_type_hints(cls, include_extras=True), required, {field.name for field in fields if field.default == ()}
 
 
 def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "refuse") -> Any:
-    """The value, if it is of the kind that the hint says; `InputError` if not."""
+    """Return the value converted to the type of `hint`; `InputError` if it does not match."""
     if hint is Any:
         return value
     if get_origin(hint) in _READERS:
@@ -162,15 +162,15 @@ def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "ref
             return float(value)
         except OverflowError:
             raise InputError(f"{where}: {key} is larger than any number; make it smaller") from None
-    is_wrong = isinstance(value, float) and not math.isfinite(value)  # it would pass below or above every bound
+    is_wrong = isinstance(value, float) and not math.isfinite(value)  # nan would pass any bounds check
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} is {_KINDS[hint]}, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be {_KINDS[hint]}, not {shown(value)}")
     return value
 
 
 def _mapping(key: str, value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {key} is a table, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be a table, not {shown(value)}")
     return value
 
 
@@ -182,8 +182,8 @@ def _bounded(key: str, value: Any, notes: Sequence[Any], where: str, unknown: Un
 
 
 def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
-    """A value of an optional field, or of the first of several kinds that takes it."""
-    if value is None and type(None) in hints:  # from JSON; TOML has no word for it
+    """A value of an optional field, or of a union, where the first matching type is used."""
+    if value is None and type(None) in hints:  # from JSON; TOML has no null
         return None
     kinds = [hint for hint in hints if hint is not type(None)]
     for hint in kinds[:-1]:
@@ -195,7 +195,7 @@ def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unk
         if len(kinds) == 1:
             raise
         names = " or ".join(_KINDS.get(hint, "a list") for hint in kinds)
-        raise InputError(f"{where}: {key} is {names}, not {shown(value)}") from None
+        raise InputError(f"{where}: {key} must be {names}, not {shown(value)}") from None
 
 
 def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: Unknown) -> Any:
@@ -206,7 +206,7 @@ def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: 
 
 def _list(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
     if not isinstance(value, list | tuple) or not value:
-        raise InputError(f"{where}: {key} is a list of one value or more, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be a non-empty list, not {shown(value)}")
     names = [f"{key}[{place}]" if dataclasses.is_dataclass(hints[0]) else key for place in range(len(value))]
     return tuple(checked(name, item, hints[0], where, unknown) for name, item in zip(names, value, strict=True))
 
@@ -226,7 +226,7 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
 
 
 def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: type) -> dict[str, Any]:
-    """A new table for `cls` with `option=value` or `table.option=value` (from the command line) put over it."""
+    """A copy of `content`, a table for `cls`, with command-line overrides `option=value` or `table.option=value`."""
     result: dict[str, Any] = dict(content)
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -237,7 +237,7 @@ def with_overrides(content: Mapping[str, Any], overrides: Iterable[str], cls: ty
         for table in tables:
             kind = _hint(kind, table, override)
             if not dataclasses.is_dataclass(kind) or not isinstance(place.get(table, {}), Mapping):
-                raise InputError(f"--set {override}: {table} is not a table of options; set it as a whole")
+                raise InputError(f"--set {override}: {table} is not a table of options; set its value directly")
             place[table] = dict(place.get(table, {}))
             place = place[table]
         place[key] = from_text(key, text.strip(), _hint(kind, key, override))
@@ -252,7 +252,7 @@ def _hint(cls: Any, key: str, override: str) -> Any:
 
 
 def from_text(key: str, text: str, hint: Any, where: str = "--set") -> Any:
-    """The value of an override, by the kind of its option; a list has commas, true and false any case."""
+    """Parse the value of an override by its option's type; lists are comma-separated, booleans in any case."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is tuple:
@@ -265,7 +265,7 @@ def from_text(key: str, text: str, hint: Any, where: str = "--set") -> Any:
         if hint in (int, float):
             return hint(text)
     except (KeyError, ValueError):
-        raise InputError(f"{where} {key}={text}: {key} is {_KINDS[hint]}") from None
+        raise InputError(f"{where} {key}={text}: {key} must be {_KINDS[hint]}") from None
     return text
 
 
@@ -274,12 +274,12 @@ Bound = Annotated[int | float, Bounds(-MAX_COUNT, MAX_COUNT)]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option. Its kind is that of its default: true or false, a whole number, a number, a text, a list of texts.
+    """An option, whose type is that of its default: bool, int, float, str or a list of strings.
 
     Attributes:
-        default: None where something else has it, as a method's class has those of its arguments.
-        choices: all that the value, or each text of a list, may be; empty for anything.
-        execution: it says where or how something runs, not what is computed.
+        default: None if it is defined elsewhere, such as in the signature of a method's class.
+        choices: allowed values, or allowed items of a list; empty allows any.
+        execution: True if the option affects only where or how something runs, not the result.
     """
 
     default: Any = None
@@ -293,7 +293,7 @@ class Option:
         texts = not isinstance(self.default, list) or all(isinstance(item, str) for item in self.default)
         if self.default is not None and (type(self.default) not in (*_KINDS, list) or not texts):
             raise InputError(
-                f"the default {shown(self.default)} is not true or false, a number, a text or a list of texts"
+                f"the default {shown(self.default)} is not true or false, a number, a string or a list of strings"
             )
         bounded = self.minimum is not None or self.maximum is not None
         if bounded and type(self.default) not in (int, float, type(None)):
@@ -301,10 +301,10 @@ class Option:
 
 
 def read_options(options: Mapping[str, Option], given: Sequence[str], where: str) -> dict[str, Any]:
-    """The value of every option of a card, in their order: its default, or what the last override of it says.
+    """Value of every option of a card, in order: its default or the last override.
 
-    An override is `option=value`; a list is written with commas, `true` and `false` in any case. `InputError`, which
-    begins with `where` (a card's name or path), for anything else, or an option without a default.
+    An override is `option=value`; lists are comma-separated, `true` and `false` are in any case. `InputError`, starting
+    with `where` (a card's name or path), for an invalid override or an option without a default.
     """
     values = {}
     for name, option in options.items():
@@ -328,7 +328,7 @@ def read_options(options: Mapping[str, Option], given: Sequence[str], where: str
 
 
 def overrides(values: Mapping[str, Any]) -> list[str]:
-    """Values as the `option=value` texts that `read_options` reads."""
+    """Values as `option=value` strings, as read by `read_options`."""
     texts = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
     return [f"{name}={text}" for name, text in texts.items()]
 

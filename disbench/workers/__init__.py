@@ -1,4 +1,4 @@
-"""Engines: where the workers of a long job run. Every engine gives the same results, byte for byte."""
+"""Engines that run the workers of a long job; results are byte-identical on every engine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def open_engine(
     cores_per_worker: int = 1,
     gpus_per_worker: float = 0.0,
 ) -> Engine:
-    """An engine by its name, as the command line gives it.
+    """Open an engine by name.
 
     Args:
         name: `local` (processes on this machine) or `ray` (actors of a Ray cluster).
-        workers: by default one a core, or as many as the cluster has room for.
-        address: of a Ray cluster (`auto`: the one that this machine belongs to); None starts one on this machine.
+        workers: number of workers; by default one per core, or as many as the cluster has room for.
+        address: address of a Ray cluster (`auto`: the one this machine belongs to); None starts one on this machine.
         cores_per_worker: cores that Ray reserves for each worker.
         gpus_per_worker: GPUs that Ray reserves for each worker; below 1, workers share one.
     """

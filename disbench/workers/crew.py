@@ -1,6 +1,6 @@
-"""Work that every worker starts with once, tasks that any of them can do, and the supervision of workers.
+"""Distribute tasks to workers, and replace workers that die.
 
-One thread for each worker hands it tasks; a lost worker is replaced and its task repeated.
+One thread per worker hands it tasks; a lost worker is replaced and its task repeated.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from disbench.core.errors import InputError
 from disbench.io.files import naming
 from disbench.workers.processes import WorkerProcess, interrupts_held_back
 
-ATTEMPTS = 3  # times that a task is tried before losing its worker ends the job
-TASKS_AHEAD = 4  # tasks for each worker that may be under way or wait to be taken; this bounds memory
+ATTEMPTS = 3  # times a task may lose its worker before the job fails
+TASKS_AHEAD = 4  # unfinished tasks per worker, which bounds memory
 
 _logger = logging.getLogger("disbench.workers")
 
@@ -37,37 +37,37 @@ Task_contra = TypeVar("Task_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class WorkerLost(Exception):  # noqa: N818 - something that happens to a worker, as StopIteration to an iterator
-    """A worker ended before its task was done: killed, out of memory, its machine gone. Another may do the task."""
+class WorkerLost(Exception):  # noqa: N818 - an event, like StopIteration
+    """A worker ended before its task was done: killed, out of memory, or its machine gone. The task can be repeated."""
 
 
 class Worker(Protocol[Task_contra, Result_co]):
-    """Does one task at a time."""
+    """Executes one task at a time."""
 
     def do(self, task: Task_contra, /) -> Result_co:
-        """The result of a task; `WorkerLost` if the worker has ended, other errors would meet any other worker too."""
+        """Execute a task; raises `WorkerLost` if the worker died; any other error would recur on another worker."""
 
     def end(self) -> None:
-        """End at once, whatever is under way; whoever waits in `do` gets `WorkerLost`. May be called twice."""
+        """Terminate immediately; a pending `do` raises `WorkerLost`. May be called twice."""
 
 
 class Work(Protocol[Task_contra, Result_co]):
-    """A job as every worker needs it. Picklable, and so are its tasks and results.
+    """A job, from which every worker is created; it, its tasks and its results are picklable.
 
-    `watched`: its workers watch over a process of their own each, so they need none of the engine's.
+    `watched`: each of its workers supervises its own process, so the engine starts none.
     """
 
     watched: bool
 
     def begin(self, path: Path) -> Worker[Task_contra, Result_co]:
-        """A worker, made where it will work; `path` has this very work, pickled, for processes that it starts."""
+        """Create a worker, where it will run; `path` is this object pickled, for processes that the worker starts."""
 
     def describe(self, task: Task_contra) -> str:
-        """A task in words, for messages."""
+        """Describe a task, for messages."""
 
 
 def portable(error: Exception) -> Exception:
-    """The error with a note on where it came from, or one that says the same if it cannot travel."""
+    """The error with its traceback as a note, or a `RuntimeError` with the traceback if it cannot be pickled."""
     where = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError):
         return InputError("there is not enough memory for what a worker does; use fewer workers")
@@ -80,7 +80,7 @@ def portable(error: Exception) -> Exception:
 
 
 def answer(worker: Worker[Any, Any], task: object) -> object:
-    """What a worker makes of a task, or the error as a value that can travel; `WorkerLost` is raised."""
+    """A worker's result for a task, or its error as a picklable value; raises only `WorkerLost`."""
     try:
         return worker.do(task)
     except WorkerLost:
@@ -89,16 +89,16 @@ def answer(worker: Worker[Any, Any], task: object) -> object:
         return portable(error)
 
 
-# Makes a worker; may block; raises `WorkerLost` if the worker was lost at once.
+# Creates a worker; may block; raises `WorkerLost` if the worker dies at once.
 Make = Callable[["Crew[Any, Any]"], Worker[Any, Any]]
 
 
 class Crew(Generic[Task, Result]):
-    """Up to `count` workers, started when needed, and the threads that wait for them.
+    """Up to `count` workers, started on demand, and the threads that wait for them.
 
-    Threads take results while the caller handles others, so no worker waits for it. Workers are made by threads of
-    their own: while there is no room for one, those that exist do the work. `describe` puts a task in words; `tell`
-    gets a sentence for every worker that is lost.
+    Threads collect results while the caller handles earlier ones, so no worker waits for the caller. Workers are
+    started by separate threads, so the existing ones keep working while there is no room for another. `describe`
+    describes a task; `tell` is called with a sentence for every lost worker.
     """
 
     def __init__(self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]) -> None:
@@ -111,15 +111,15 @@ class Crew(Generic[Task, Result]):
         self._idle: SimpleQueue[Worker[Any, Any] | Exception] = SimpleQueue()
 
     def others(self) -> bool:
-        """Whether there are workers already."""
+        """True if there are workers."""
         return bool(self._workers)
 
     def over(self) -> bool:
-        """Whether no more workers are wanted."""
+        """True if no more workers are needed."""
         return self._ending
 
     def in_order(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
-        """The results in the order of the tasks."""
+        """Yield results in the order of the tasks."""
         waiting: deque[Future[Result]] = deque()
         for task in tasks:
             waiting.append(self._submit(task))
@@ -128,7 +128,7 @@ class Crew(Generic[Task, Result]):
         yield from (future.result() for future in waiting)
 
     def as_finished(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
-        """The results in the order in which they finish."""
+        """Yield results in the order in which they finish."""
         waiting: set[Future[Result]] = set()
         for task in tasks:
             waiting.add(self._submit(task))
@@ -138,12 +138,12 @@ class Crew(Generic[Task, Result]):
         yield from (future.result() for future in as_completed(waiting))
 
     def end(self) -> None:
-        """Stop all workers at once."""
+        """Stop all workers immediately."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._ending = True
             workers = list(self._workers)
-        self._idle.put(InputError("the job was ended"))  # nobody reads it: the caller has left
+        self._idle.put(InputError("the job was ended"))  # wakes waiting threads; the caller has left
         for worker in workers:
             worker.end()
         self._threads.shutdown()
@@ -161,7 +161,7 @@ class Crew(Generic[Task, Result]):
         while len(reasons) < ATTEMPTS:
             worker = self._idle.get()
             if isinstance(worker, Exception):
-                self._idle.put(worker)  # for the others that wait
+                self._idle.put(worker)  # for the other waiting threads
                 raise worker
             try:
                 result: Result = worker.do(task)
@@ -226,8 +226,8 @@ def _lost_each_time(what: str, reason: str) -> InputError:
 class Engine(ABC):
     """Hands tasks to workers and yields their results.
 
-    A worker that is lost (killed, out of memory, its machine gone) is replaced and its task repeated, at most three
-    times; what a task itself raises ends the job at once. `name` is `local` or `ray`; `lost` has a sentence for each.
+    A lost worker (killed, out of memory, or its machine gone) is replaced and its task repeated, at most three times;
+    an error raised by a task itself ends the job. `name` is `local` or `ray`; `lost` has a sentence per lost worker.
     """
 
     name: str
@@ -237,19 +237,19 @@ class Engine(ABC):
         self.lost: list[str] = []
 
     def tell(self, sentence: str) -> None:
-        """Remember that a worker was lost, and warn through the logger `disbench.workers` (standard error)."""
+        """Record a lost worker, and log a warning to `disbench.workers` (standard error)."""
         self.lost.append(sentence)
         _logger.warning("%s", sentence)
 
     def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
-        """The results in the order of the tasks.
+        """Yield results in the order of the tasks.
 
         Args:
-            work: what every worker starts with.
-            tasks: taken as workers become free; at most four for each worker are under way or waiting.
-            folder: of the results; holds the pickled work while there are workers.
+            work: the job.
+            tasks: consumed as workers become free; at most four per worker are unfinished.
+            folder: the results' folder; holds the pickled job while there are workers.
 
-        `InputError` if a task lost its worker each time, or there is no room for a worker; what a task raised.
+        Raises `InputError` if a task lost its worker three times or there is no room for a worker, and errors of tasks.
         """
         with self._crew(work, folder) as crew:
             yield from crew.in_order(tasks)
@@ -257,7 +257,7 @@ class Engine(ABC):
     def as_finished(
         self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
     ) -> Generator[Result, None, None]:
-        """The results in the order in which they finish; otherwise like `in_order`."""
+        """Yield results in the order in which they finish; otherwise like `in_order`."""
         with self._crew(work, folder) as crew:
             yield from crew.as_finished(tasks)
 
@@ -272,16 +272,16 @@ class Engine(ABC):
 
     @abstractmethod
     def _making(self, work: Work[Any, Any], folder: Path) -> AbstractContextManager[Make]:
-        """What makes a worker, for the duration of a job."""
+        """Context with a function that creates workers, for the duration of a job."""
 
 
-JOB = "workers.partial"  # the pickled work beside the results, while there are workers
+JOB = "workers.partial"  # the pickled job, in the results' folder
 
 
 class LocalEngine(Engine):
-    """Processes on this machine, started by "spawn"; with one worker, this process, unless the work watches its own.
+    """Processes on this machine, started by "spawn"; a single worker runs in this process, unless the job is `watched`.
 
-    `daemon=False` is for work that starts processes of its own.
+    `daemon=False` is for jobs that start processes themselves.
     """
 
     name = "local"
@@ -291,7 +291,7 @@ class LocalEngine(Engine):
         self._daemon = daemon
 
     def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
-        """The results in the order of the tasks (`Engine.in_order`)."""
+        """Yield results in the order of the tasks (`Engine.in_order`)."""
         going = iter(tasks)
         first = list(islice(going, 2))
         if work.watched or (self.workers > 1 and len(first) > 1):
@@ -303,7 +303,7 @@ class LocalEngine(Engine):
 
     @contextlib.contextmanager
     def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
-        # The work travels by a file: a pipe to a worker that dies at its start would block.
+        # The job is passed as a file: writing to the pipe of a worker that dies at its start would block.
         path = folder / JOB
 
         def make(crew: Crew[Any, Any]) -> Worker[Any, Any]:
@@ -318,7 +318,7 @@ class LocalEngine(Engine):
 
 
 class _ProcessWorker:
-    """A worker that lives in a process of its own."""
+    """A worker in a separate process."""
 
     def __init__(self, path: Path, daemon: bool) -> None:
         self._process = WorkerProcess(_live, path, daemon=daemon)
@@ -338,7 +338,7 @@ class _ProcessWorker:
 
 
 def _live(path: Path, connection: Connection) -> None:
-    """The life of a worker process: do what it is given until the parent is gone."""
+    """Main loop of a worker process: execute tasks until the parent is gone."""
     with path.open("rb") as file:
         work: Work[Any, Any] = pickle.load(file)
     worker = work.begin(path)

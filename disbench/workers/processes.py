@@ -1,4 +1,4 @@
-"""Worker processes: started so that they share nothing, deaf to Ctrl-C, ended with their parent."""
+"""Worker processes: isolated, immune to Ctrl-C, and terminated with their parent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 
 class WorkerProcess:
-    """A spawned process behind a pipe that no other process writes to.
+    """A spawned process with its own pipe.
 
-    In a shared pipe, a process killed while it writes would leave half a message and a held lock for all. Here its
+    In a shared pipe, a process killed while writing would leave half a message and a held lock for all others. Here its
     death closes the pipe: receiving raises EOFError or OSError, even in the middle of a message.
 
-    `target` is a module-level function, called in the process with the arguments (small: one that
-    dies at its start never takes them) and its end of the pipe; `daemon=False` for one that starts others.
+    The process calls `target`, a module-level function, with the arguments and its end of the pipe. Keep the arguments
+    small: a process that dies at its start never reads them. `daemon=False` is for a process that starts others.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = True) -> None:
@@ -33,7 +33,7 @@ class WorkerProcess:
         theirs.close()  # the process holds the only copy
 
     def receive(self, deadline: float) -> Any:
-        """The next message; TimeoutError at a deadline (`time.monotonic()`), EOFError or OSError if it has ended."""
+        """The next message; TimeoutError at the deadline (`time.monotonic()`), EOFError or OSError if it has ended."""
         while not self.connection.poll():
             left = deadline - time.monotonic()
             if left <= 0:
@@ -44,11 +44,11 @@ class WorkerProcess:
     def ended(self) -> str:
         """How the process ended, once its pipe is closed: "killed by SIGKILL", "exit code 1"."""
         self._process.join(10.0)
-        self.kill()  # one that only closed the pipe
+        self.kill()  # it may only have closed the pipe
         return exit_words(self._process.exitcode)
 
     def kill(self) -> None:
-        """End the process at once; whoever waits for a message hears so. May be called twice."""
+        """Kill the process; a pending `receive` raises. May be called twice."""
         self._process.kill()
         self._process.join()
 
@@ -61,9 +61,9 @@ def _run(target: Callable[..., None], *arguments: Any) -> None:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block, and processes started in it never see it.
+    """Delay Ctrl-C until the end of the block; processes started in it never receive it.
 
-    A terminal sends it to all processes, and each would print a traceback.
+    A terminal sends Ctrl-C to all processes, and each would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -76,7 +76,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """End this process when its parent is gone, for any reason."""
+    """End this process when its parent ends for any reason."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The engine of several machines: actors of a Ray cluster (extra `ray`)."""
+"""Run workers on several machines, as actors of a Ray cluster (extra `ray`)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from disbench.core.errors import InputError, extra_module
 from disbench.io import addresses
 from disbench.workers.crew import Crew, Engine, Make, Work, Worker, WorkerLost, answer
 
-PATIENCE = 300.0  # seconds to wait for room for a worker while there is none
+PATIENCE = 300.0  # seconds to wait for room for the first worker
 
 
 class RayEngine(Engine):
-    """Workers as actors of a Ray cluster, wherever it has room.
+    """Workers as actors of a Ray cluster, placed wherever it has room.
 
-    Every machine needs disbench and the input under the same paths; inputs at addresses are copied by each machine.
-    The work travels once to each machine; only this process receives and writes results.
+    Every machine needs disbench and the input under the same paths; each copies remote inputs itself. The job is sent
+    once to each machine; only this process receives and writes results.
 
     Args:
-        workers: how many; None takes as many as the cluster has room for.
-        address: of the cluster; `auto` for the one that this machine belongs to; None begins one here. If this
-            process is connected to one already, that is used.
-        cores: that each worker is given.
-        gpus: that each worker is given.
+        workers: number of workers; None takes as many as the cluster has room for.
+        address: address of the cluster; `auto` for the one this machine belongs to; None starts one here. If this
+            process is already connected to a cluster, that one is used.
+        cores: cores per worker.
+        gpus: GPUs per worker.
     """
 
     name = "ray"
@@ -46,7 +46,7 @@ class RayEngine(Engine):
         yield partial(self._begun, self._ray.put((pickle.dumps(work), addresses.copied())))
 
     def _places(self) -> int:
-        """How many workers the cluster has room for when nothing else uses it; a worker lives on one machine."""
+        """Number of workers that an idle cluster has room for; a worker needs a single machine."""
         there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         needs = {"CPU": self._room["num_cpus"], "GPU": self._room["num_gpus"]}
         places = sum(min(int(own.get(kind, 0) / need) for kind, need in needs.items() if need) for own in there)
@@ -55,7 +55,7 @@ class RayEngine(Engine):
         return places
 
     def _begun(self, stored: Any, crew: Crew[Any, Any]) -> Worker[Any, Any]:
-        """A worker, once the cluster has room for it; as long as it takes while others are at work."""
+        """Wait for room in the cluster and create a worker; waits without limit while there are other workers."""
         worker = _Remote(self._ray, stored, self._room)
         alone_since = time.monotonic()
         while not worker.ready():
@@ -78,7 +78,7 @@ class RayEngine(Engine):
 
 
 class _Remote:
-    """A worker behind an actor."""
+    """A worker in a Ray actor."""
 
     def __init__(self, ray: Any, stored: Any, room: dict[str, float]) -> None:
         self._ray = ray
@@ -86,7 +86,7 @@ class _Remote:
         self._asked = self._actor.ready.remote()
 
     def ready(self) -> bool:
-        """Whether the actor lives; waits a second for it."""
+        """Wait up to a second for the actor; True if it has started."""
         done, _ = self._ray.wait([self._asked], timeout=1.0)
         if done:
             self._result(self._asked)
@@ -99,23 +99,23 @@ class _Remote:
         return answered
 
     def end(self) -> None:
-        with contextlib.suppress(Exception):  # it, its machine, or the cluster is gone
+        with contextlib.suppress(Exception):  # the actor, its machine, or the cluster is gone
             self._ray.kill(self._actor)
 
     def _result(self, asked: Any) -> Any:
         errors = self._ray.exceptions
         try:
             return self._ray.get(asked)
-        except errors.RayTaskError as error:  # raised by our own code around the work: no other worker would do better
+        except errors.RayTaskError as error:  # raised by our code around the job: would recur on another worker
             raise error.as_instanceof_cause() from None
         except errors.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-            said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # what happened, and the last error below it
+            said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # the event, and the innermost error
             raise WorkerLost(f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})") from None
 
 
 class _Actor:
-    """What lives on the other machine: the worker, and a folder with the pickled work."""
+    """The remote side: the worker, and a folder with the pickled job."""
 
     def __init__(self, stored: tuple[bytes, list[tuple[str, str]]]) -> None:
         pickled, inputs = stored
@@ -127,10 +127,10 @@ class _Actor:
         self._worker = work.begin(path)
 
     def ready(self) -> None:
-        """Return once the worker is there."""
+        """Return once the worker is created."""
 
     def do(self, task: object) -> object:
-        """The result of a task, or the error as a value."""
+        """Result of a task, or its error as a value."""
         return answer(self._worker, task)
 
 
@@ -155,9 +155,9 @@ def _connected(address: str | None, workers: int | None, cores: int) -> Any:
 
 
 def _check_somebody_listens(address: str) -> None:
-    """Ask at an address before Ray does, which would try for ten minutes."""
+    """Connect to the address before Ray does, which would retry for ten minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:  # `auto`, `local`: Ray knows at once
+    if not colon:  # `auto` and `local` fail at once
         return
     try:
         socket.create_connection((host, int(port)), timeout=10.0).close()

@@ -1,6 +1,6 @@
-"""How many threads numeric libraries may use.
+"""Limit the threads of numeric libraries.
 
-Each worker process keeps to its share of the cores, so that times are comparable and the order of floating-point
+Each worker process keeps to its share of the cores, so that timings are comparable and the order of floating-point
 sums, and with it every result, does not depend on the machine's load.
 """
 
@@ -13,7 +13,7 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 
 def limit(threads: int) -> None:
-    """Limit numeric libraries to this many threads: those loaded later, and OpenCV and torch if already loaded."""
+    """Limit numeric libraries to `threads` threads: those imported later, and OpenCV and torch if already imported."""
     for variable in _VARIABLES:
         os.environ[variable] = str(threads)
     if "cv2" in sys.modules:
@@ -23,5 +23,5 @@ def limit(threads: int) -> None:
 
 
 def allowed() -> int:
-    """Threads that this process may use, for libraries that must be told (ONNX Runtime, OpenCV)."""
+    """Threads that this process may use, for libraries that need an explicit number (ONNX Runtime, OpenCV)."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

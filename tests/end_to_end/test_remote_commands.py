@@ -135,7 +135,7 @@ def test_what_cannot_work_says_so_in_a_sentence(bucket: Any, monkeypatch: pytest
         code, out, err = disbench(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1, err
     code, out, err = disbench("failures", "s3://bucket/runs", "--out", "s3://bucket/failures")
-    assert code == 2 and "name a path" in err
+    assert code == 2 and "give a path" in err
     s3fs.S3FileSystem.clear_instance_cache()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

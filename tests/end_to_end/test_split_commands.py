@@ -68,5 +68,5 @@ def test_what_cannot_be_asked(place: Path, tmp_path: Path) -> None:
     diverse = ("--task", "diverse", "--shards", "shards-1")
     refused(disbench(*run, *diverse, "--sets", "2", cwd=place), "leave out --sets and --min-members")
     refused(disbench(*run, "--dataset", "photos", cwd=place), "go with --task diverse")
-    refused(disbench("split", "check", "none.jsonl", "shards-1", cwd=place), "none.toml: there is no such file")
+    refused(disbench("split", "check", "none.jsonl", "shards-1", cwd=place), "none.toml: no such file")
     assert not list(tmp_path.iterdir())

@@ -111,9 +111,9 @@ def test_texts_that_their_dictionary_does_not_have(index: int) -> None:
     whole = pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int32()), pa.array(["a"]))
     broken = pa.DictionaryArray.from_arrays(pa.array([0, index], pa.int32()), pa.array(["a"]), safe=False)
     weigh(pa.table({"x": whole}))
-    with pytest.raises(ValueError, match="dictionary does not have"):
+    with pytest.raises(ValueError, match="dictionary index"):
         weigh(pa.table({"x": broken}))
-    with pytest.raises(ValueError, match="dictionary does not have"):
+    with pytest.raises(ValueError, match="dictionary index"):
         weigh(pa.table({"x": pa.ListArray.from_arrays([0, 2], broken)}))
 
 

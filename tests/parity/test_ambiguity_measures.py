@@ -244,7 +244,7 @@ def test_without_candidates() -> None:
 
 @pytest.mark.parametrize(
     ("ious", "words"),
-    [([0.5], "shape"), (np.zeros((0, 2)), "a member or more"), ([[1.5]], "lies in"), ([[-0.1]], "lies in")],
+    [([0.5], "shape"), (np.zeros((0, 2)), "at least one member"), ([[1.5]], "lies in"), ([[-0.1]], "lies in")],
 )
 def test_what_are_no_ious(ious: npt.ArrayLike, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -170,7 +170,7 @@ BAD_CARDS = {
     "title = 'T'\nstatus = 'published-only'": "says why it cannot be run: reason",
     "title = 'T'\nstatus = 'bridge'": "names its adapter",
     "title = 'T'\nstatus = 'bridge'\nadapter = 'ritm'\nentry = 'a:B'": "'entry' goes with",
-    f"{SMALL}threshold = 'high'": "threshold is a number",
+    f"{SMALL}threshold = 'high'": "threshold must be a number",
     f"{SMALL}budget = 'points'": "unknown budget",
     f"{SMALL}[options.size]\nhelp = 'no default'": "no default",
     f"{SMALL}{VARIANT}file = '../a'": "plain file name",

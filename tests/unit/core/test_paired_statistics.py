@@ -107,7 +107,7 @@ def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("call", "part"),
     [
-        *((lambda values=values: bootstrap_interval(values), "one number for each") for values in ([], [[1.0]])),
+        *((lambda values=values: bootstrap_interval(values), "one number per sample") for values in ([], [[1.0]])),
         (lambda: bootstrap_interval([1.0, math.nan]), "value 1 is not finite"),
         (lambda: paired_difference([1.0], [1.0, 2.0], lower_is_better=True), "same samples"),
         (lambda: paired_difference([], [], lower_is_better=True), "values of shape"),

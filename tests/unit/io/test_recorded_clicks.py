@@ -72,7 +72,7 @@ def test_rows_may_stand_in_any_order_and_come_from_elsewhere(tmp_path: Path) -> 
     ("changes", "words"),
     [
         ({"click": [3, 1, 1, 1]}, "not numbered"),
-        ({"click": [1, 1, 1, 1]}, "another click 1"),
+        ({"click": [1, 1, 1, 1]}, "duplicate click 1"),
         ({"click": [0, 1, 1, 1]}, "not numbered"),
         ({"x": [-1, 0, 0, 0]}, "row 1: x = -1"),
         ({"x": [2**40, 0, 0, 0]}, "'x' (int64)"),
@@ -101,7 +101,7 @@ def test_other_files(tmp_path: Path) -> None:
         ("none", (), "no such file"),
         ("text", (), "Parquet"),
         ("few", (), "no column y, user"),
-        ("later", (), "form b'2'"),
+        ("later", (), "format b'2'"),
         ("empty", (), "no clicks"),
         ("two", (), r"2 users \(ann, bo\)"),
         ("two", ("an",), "'an'; did you mean 'ann'"),

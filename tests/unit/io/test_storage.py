@@ -73,7 +73,7 @@ def test_addresses_and_paths() -> None:
         ("https://host/x?X-Amz-Signature=hunter2", "secret"),
         ("zip://a::s3://bucket/x.zip", "chain"),
         ("s4://bucket/x", "did you mean 's3'"),
-        ("memory://nowhere/x", "there is nothing"),
+        ("memory://nowhere/x", "no such file"),
     ],
 )
 def test_addresses_that_cannot_be_used(address: str, words: str) -> None:
@@ -115,7 +115,7 @@ def spy_on_copies(monkeypatch: pytest.MonkeyPatch, then: Callable[[str], None] =
 def test_a_file_that_changes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     put("b/x.json", b"old")
     spy_on_copies(monkeypatch, lambda name: put("b/x.json", b"new"))
-    refuses(r"memory://b/x\.json: it changed while it was read", localised, "memory://b/x.json")
+    refuses(r"memory://b/x\.json: changed during the copy", localised, "memory://b/x.json")
     assert not addresses.path_of("memory://b/x.json").exists()
     assert not [path for path in addresses.cache_folder().rglob("*") if path.is_file() and path.stat().st_size]
 
@@ -138,7 +138,7 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
     assert addresses.there(root / "VOC") and not addresses.there(root / "COCO")
     assert addresses.here(root / "SBD" / "train.txt").is_file()
     assert not addresses.here(root / "none.txt", optional=True).exists()
-    refuses(r"memory://data/none\.txt: there is nothing", addresses.here, root / "none.txt")
+    refuses(r"memory://data/none\.txt: no such file", addresses.here, root / "none.txt")
     find = ImageFinder([root])
     found = find("a.jpg")
     assert found is not None and found.read_bytes() == b"val2017/a.jpg"

@@ -71,7 +71,7 @@ def test_the_shown_part_is_enlarged() -> None:
 def test_a_sheet_that_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sheets, "MAX_HEIGHT", 500)
     tall = tuple(Strip("", ((scene(),),)) for _ in range(5))
-    with pytest.raises(InputError, match="too high"):
+    with pytest.raises(InputError, match="too tall"):
         draw_sheet(sheet_of("", (), tall))
 
 
