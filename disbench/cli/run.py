@@ -234,7 +234,7 @@ def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> Non
     fitting = {"diverse": _SETS, "first-clicks": ("--dataset", "--dataset-option", "--policy")}.get(task, typed)
     for option in typed:
         if typed[option] and option not in fitting:
-            raise InputError(f"{option} is for loops of clicks; leave it out with --task {task}")
+            raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {task}")
 
 
 def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None:

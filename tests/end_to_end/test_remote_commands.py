@@ -128,7 +128,7 @@ def test_what_cannot_work_says_so_in_a_sentence(bucket: Any, monkeypatch: pytest
     photos = ("sample", "lvis-hierarchy", "--photos", "--workers", "1", "--out")
     for arguments, words in (
         ((*photos, "s3://nobucket/x"), "s3://nobucket/x: "),
-        (("verify", "s3://bucket/nothing"), "s3://bucket/nothing: there is nothing of this name"),
+        (("verify", "s3://bucket/nothing"), "s3://bucket/nothing: no such file or folder"),
         ((*photos, "s4://bucket/x"), "did you mean 's3'"),
         (("run", "--method", "disnet", "--set", "checkpoint=s3://bucket/none", *RUN), "s3://bucket/none: "),
     ):
