@@ -31,8 +31,8 @@ class SceneObject:
         synset: WordNet synset ("cup.n.01") if the dataset has it.
         annotation_id: the dataset's id of the annotation, if any.
         source: the dataset it comes from ("lvis", "coco", "sbd", ...).
-        kind: a countable thing, a crowd, stuff, or a group of alike parts of one whole, added by the sampler.
-        keys: keys by which parts are alike, finest first ("left front leg", "front leg", "leg"), as written by
+        kind: a countable thing, a crowd, stuff, or a group of similar parts of one whole, added by the sampler.
+        keys: keys that group similar parts, finest first ("left front leg", "front leg", "leg"), as written by
             `part_key`; empty for the part's name in `category`. Not stored in shards.
     """
 
@@ -255,7 +255,7 @@ def relation(sampled: SampledScene, center: int, member: Combination) -> str:
     """Relation of a member of a set to its center.
 
     Returns:
-        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with objects in between); `group`: alike
+        `self`; `parent`, `grandparent`, `ancestor-3`, ... (alone, or united with objects in between); `group`: similar
             parts of one whole, which does not count as a level; `with-1-neighbour`, `with-2-neighbours`, ...: united
             with objects that touch it; `container`: another object that contains it; `with-1-other`, ...: united with
             unrelated objects.
