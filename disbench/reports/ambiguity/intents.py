@@ -1,4 +1,4 @@
-"""The numbers of a run on each intent: clicks and IoUs by what is meant, whole sets, containment of the answers."""
+"""Measures of a run of the intents task: clicks and IoUs by intent, whole sets, containment of the answers."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from disbench.reports.render import plain
 from disbench.sampling.links import part_key
 
 PERCENTS = (85, 90)
-"""IoUs that a user's mask has to reach."""
+"""IoU thresholds in percent."""
 WITHIN = (1, 2, 3, 5, 10, 20)
-"""Clicks within which all masks of a set have to be found."""
+"""Click limits within which all masks of a set must be found."""
 SHARES = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
-"""Edges of the bins of |mask| / |outermost mask of its set|; the last bin is closed."""
+"""Bin edges of |mask| / |outermost mask of its set|; the last bin is closed."""
 BINS = tuple(f"{low:g} to {high:g}" for low, high in pairwise(SHARES))
 MOST_PARTS = 12
-"""Names of parts that are reported, the most frequent."""
+"""Number of part names reported, the most frequent ones."""
 NESTED = ("self", "group", "parent", "grandparent", "further ancestor")
-"""Families that contain each other as the dataset declares."""
+"""Families that are nested, as declared by the dataset."""
 ANSWERED = ("first", "last")
 """The answers whose containment is measured: after click 1, and after the last click."""
 
 
 @dataclass(frozen=True)
 class _Target:
-    """A mask of a set, by its number from 0 of `members`: its share of the outermost one, and that inside the next."""
+    """Mask `member` (from 0) of a set: its area as a share of the outermost one, and its share inside the next."""
 
     set: str
     image: str
@@ -63,13 +63,13 @@ class _Target:
 
     @property
     def level(self) -> str:
-        """Its place in the set, inner to outer."""
+        """The place in the set, innermost first."""
         return SIZES[min(self.member, len(SIZES) - 1)]
 
 
 @dataclass(frozen=True)
 class _Answered:
-    """A target's masks after its first and last click (`ANSWERED`), None where the method failed, and their IoUs."""
+    """A target's masks (None where the method failed) and IoUs after its first and last click (`ANSWERED`)."""
 
     sample: str
     masks: tuple[Rle | None, ...]
@@ -77,24 +77,24 @@ class _Answered:
 
 
 def read_intents(run: StoredRun) -> Numbers:
-    """The numbers of a run on each intent; `InputError` if it ends early or lacks its table of sets.
+    """Compute the measures of a run of the intents task; `InputError` if it stops early or lacks its table of sets.
 
     Measures and groups of `Numbers.values`: `noc_85`, `noc_90`, `iou_1`, `iou_2` for `any` and each family; the same
     `_by_level` (the mask's place in its set, `SIZES`), `_by_relative_size` (`BINS`) and `_by_part` (the clicked part
     itself, by its name); `all_within_85`, `all_within_90` for `WITHIN` (share of sets all of whose masks are found);
-    `gap_85`, `gap_90` (largest less smallest mean NoC of the levels); with stored masks, for `any` and each pair of
-    families, `containment_first`, `containment_last`, the same `_of_truth` (as a share of the truth's own, at most 1)
-    and `_iou` (mean IoU of the two answers), and `containment_truth`.
+    `gap_85`, `gap_90` (largest minus smallest mean NoC of the levels); with stored masks, for `any` and each pair of
+    families, `containment_first`, `containment_last`, the same `_of_truth` (divided by that of the ground truth, at
+    most 1) and `_iou` (mean IoU of the two answers), and `containment_truth`.
     """
     if run.protocol.stop_at is not None:
-        raise InputError(f"{run.folder}: its samples end early; run it again without --stop-at")
+        raise InputError(f"{run.folder}: its samples stop early; run it again without --stop-at")
     if run.archive is not None or not (run.folder / SETS).is_file():
-        raise InputError(f"{run.folder}: {SETS} is missing, which a packed run does not have; name the run's folder")
+        raise InputError(f"{run.folder}: {SETS} is missing (packed runs have none); name the run's unpacked folder")
     with fitting(run.folder):
         known = {f"{one.set}/{one.member}": one for one in _targets(run)}
         rows, cap = run.by_sample(), run.protocol.max_clicks
         if unknown := [name for name in rows if name not in known]:
-            raise InputError(f"{run.place(CLICKS)}: {SETS} does not have the sample {unknown[0]!r}; run it again")
+            raise InputError(f"{run.place(CLICKS)}: sample {unknown[0]!r} is missing from {SETS}; run it again")
         targets = [known[name] for name in rows]
         ious = np.stack([values[:cap] for values in rows.values()])
         values = _by_groups(targets, ious) | _whole_sets(targets, ious)
@@ -140,7 +140,7 @@ def _by_groups(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, 
 
 
 def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, str], Number]:
-    """What sets say all of whose masks were targets."""
+    """Measures of the sets all of whose masks were targets."""
     places: dict[str, list[int]] = {}
     for place, one in enumerate(targets):
         places.setdefault(one.set, []).append(place)
@@ -166,7 +166,7 @@ def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str,
 
 
 def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str, str], Number]:
-    """Containment of the answers for each mask in those for the next of its set, in bounded memory."""
+    """Containment of each mask's answers in the answers for the next mask of its set, in bounded memory."""
     names, images, values = [], [], []
     before: _Answered | None = None
     for rows in run.samples():

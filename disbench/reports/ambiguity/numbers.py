@@ -1,4 +1,4 @@
-"""The numbers of a run of the diverse task, from its stored rows."""
+"""Measures of a run of the diverse task, computed from its stored rows."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ FAMILIES = (
     "with several neighbours",
     "with other objects",
 )
-"""Relations of a mask to the clicked object, as a report groups them."""
+"""Relations of a mask to the clicked object, as grouped in reports."""
 NOTHING = "nothing"
-"""The meaning of a chosen candidate that is near no member."""
+"""The family of a chosen candidate that is not near any member."""
 SIZES = ("1", "2", "3", "4 or more")
-"""Masks of a set."""
+"""Numbers of masks in a set."""
 RECALLS = tuple(round(100 * threshold) for threshold in ambiguity.THRESHOLDS)
 
 
 def family(relation: str) -> str:
-    """The family that a stored relation belongs to."""
+    """The family of a stored relation."""
     if relation in FAMILIES:
         return relation
     if relation.startswith("ancestor-"):
@@ -57,13 +57,13 @@ def family(relation: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """The stored answer to a click on a set; one of a method that failed, or ended early, has no candidates.
+    """A stored answer to a click on a set; it has no candidates if the method failed or ended early.
 
     Attributes:
-        families: of the set's members.
+        families: families of the set's members.
         ious: float32 (members, candidates).
         agreement: IoU of each pair of candidates.
-        unmoved: IoU of each candidate of the unmoved click with each of this one, row-major.
+        unmoved: IoU of each candidate of the unmoved click with each candidate of this one, row-major.
     """
 
     image: str
@@ -81,12 +81,12 @@ class Answer:
 
     @property
     def chosen(self) -> int | None:
-        """The candidate that the method itself chooses; None without candidates or scores."""
+        """Index of the method's own choice; None without candidates or scores."""
         return ambiguity.top1(self.scores, self.ious.shape[1])
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Measures of the click, nan where one does not apply; a run's number is the mean over its clicks."""
+        """Measures of the click, nan if not applicable; a run reports their mean over clicks."""
         own = math.nan if self.chosen is None else float(self.ious[:, self.chosen].mean())
         within = ambiguity.rank_correlation(self.scores, self.nearest) if self.scores else math.nan
         recalls = zip(RECALLS, ambiguity.THRESHOLDS, strict=True)
@@ -96,12 +96,12 @@ class Answer:
             "coverage_own_choice": 0.0 if self.failed else own,
             "redundancy": ambiguity.redundancy(self.agreement),
             "waste": ambiguity.waste(self.ious),
-            "calibration_error": math.nan,  # of all clicks together
+            "calibration_error": math.nan,  # computed over all clicks together
             "rank_correlation_within": within,
         }
 
     def held(self, after: Answer) -> tuple[float, float]:
-        """How far the own choice and the best candidates hold when the click is moved; 0 if the method then fails."""
+        """IoU of the own choice, and of the best candidates, before and after the move; 0 if the method then fails."""
         if after.failed:
             return 0.0, 0.0
         between = np.asarray(after.unmoved, dtype=np.float64).reshape(self.ious.shape[1], after.ious.shape[1])
@@ -113,11 +113,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Who:
-    """How a report names a run; every text is one printable line.
+    """How reports describe a run; every string is one printable line.
 
     Attributes:
-        content_hash: of the sets, which are some of those in the `shards` (their content hash).
-        asked: the split, and the settings that decide the first clicks and when they end.
+        content_hash: hash of the sets, which were chosen from `shards` (also a content hash).
+        asked: the split, and the settings that determine the first clicks and when a sample ends.
         moved: pixels by which first clicks were moved, or 0.
     """
 
@@ -135,12 +135,12 @@ class Who:
 
     @property
     def title(self) -> str:
-        """The sets, by name and content hash, and what a method was told of the answer."""
+        """The dataset with its short content hash, and what the method knows of the ground truth."""
         return ", ".join(filter(None, (f"{self.dataset} ({self.content_hash[:8]})", self.told)))
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Equal for runs on the same sets with the same first clicks."""
+        """Key of the runs on the same sets with the same first clicks."""
         return self.dataset, self.content_hash, self.asked
 
 
@@ -156,19 +156,19 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of a run of the diverse task, or of a run on each intent.
+    """Measures of a run of the diverse or intents task.
 
     Attributes:
-        values: measure and group ("" for the whole run) -> number, in the order of the CSV. Of the diverse task
+        values: (measure, group), with group "" for the whole run -> number, in CSV order. Diverse task:
             `Answer.numbers`; `held_own_choice`, `held_best` (when moved); `calibration_error` (expected, of the score),
-            `rank_correlation` (of the score with the IoU, over all candidates), `candidates` (mean number a click),
-            `failed` (sets), `model_seconds` (mean a click); `coverage_by_relation` and the like (of members),
-            `coverage_by_size` and the like (of clicks on sets of that size); `own_choice_means` (in sets of two masks
-            or more, share of clicks at which the chosen candidate means a family, or `NOTHING`); `coverage_own_order`
-            (keeping the first 1, 2, ... candidates by the method's own score) and `coverage_oracle` (the largest with
-            1, 2, ... candidates). Of intents those of `disbench.reports.ambiguity.intents`.
-        selection: how a candidate is kept, in a run on each intent.
-        sets: number of sets, in a run of the diverse task.
+            `rank_correlation` (of score and IoU, over all candidates), `candidates` (mean per click), `failed` (sets),
+            `model_seconds` (mean per click); `coverage_by_relation`, `recall_*_by_relation` (over members);
+            `coverage_by_size`, `recall_*_by_size` (over clicks on sets of that size); `own_choice_means` (share of
+            clicks on sets of two masks or more where the chosen candidate means a family, or `NOTHING`);
+            `coverage_own_order` (first 1, 2, ... candidates by the method's own score) and `coverage_oracle` (best
+            1, 2, ... candidates). Intents task: see `read_intents`.
+        selection: how a candidate is kept, in the intents task.
+        sets: number of sets, in the diverse task.
         clicks: number of first clicks, without the moved ones.
     """
 
@@ -184,22 +184,22 @@ class Numbers:
         return {group: number for (name, group), number in self.values.items() if name == measure}
 
     def value(self, measure: str, group: str = "") -> float:
-        """A measure's value; nan where it does not apply."""
+        """A measure's value; nan if not applicable."""
         number = self.values.get((measure, group))
         return math.nan if number is None or number.value is None else number.value
 
     def curve(self, measure: str) -> FloatArray:
-        """A measure by candidates kept, (candidates,); empty where it does not apply."""
+        """A measure by number of candidates kept, float64 (candidates,); empty if not applicable."""
         return np.array([number.value for number in self.of(measure).values()], dtype=np.float64)
 
 
 def fitting(folder: Path) -> AbstractContextManager[None]:
-    """Turn errors from tables that do not fit each other into `InputError`."""
-    return complaining(folder, "its files do not fit each other", "run it again with --existing overwrite")
+    """Turn errors from inconsistent tables into `InputError`."""
+    return complaining(folder, "its files are inconsistent", "run it again with --existing overwrite")
 
 
 def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
-    """How a report names a run."""
+    """Describe a run for reports."""
     dataset, sets = record.dataset, record.dataset.sets
     protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
     shown = {
@@ -230,7 +230,7 @@ def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
 
 
 def read_numbers(run: StoredAnswers) -> Numbers:
-    """The numbers of a run of the diverse task; `InputError` if its files are damaged or do not fit each other."""
+    """Compute the measures of a run of the diverse task; `InputError` if its files are damaged or inconsistent."""
     with fitting(run.folder):
         table = run.answers()
         sets = _read_sets(run, table)
@@ -258,21 +258,21 @@ def read_numbers(run: StoredAnswers) -> Numbers:
 
 
 def _read_sets(run: StoredAnswers, table: pa.Table) -> list[tuple[list[Answer], list[tuple[int, Answer]]]]:
-    """Of each set, in the order of the run: the answers, and the numbers (from 1) and answers of moved clicks."""
+    """For each set in run order: its answers, and the numbers (from 1) and answers of moved clicks."""
     ious = run.ious(table)
     pairs = [pc.list_flatten(table[name]).to_numpy(zero_copy_only=False) for name in ("agreement", "unmoved")]
     if any(((values < 0) | (values > 1)).any() for values in (*ious, *(pair.astype(np.float32) for pair in pairs))):
-        raise ValueError("overlaps outside 0 to 1")  # nan is allowed
+        raise ValueError("IoUs outside [0, 1]")  # nan is allowed
     for name in SECONDS:
         values = table[name].to_numpy()
         if not (np.isfinite(values) & (values >= 0)).all():
-            raise ValueError(f"{name} that are not a time")
+            raise ValueError(f"{name} must be finite and >= 0")
     columns = ["sample", "click", "dx", "dy", "scores", "agreement", "unmoved", "failure"]
     rows = zip(table.select(columns).to_pylist(), ious, strict=True)
     known = {row["sample"]: row for row in run.sets(["sample", "image_id", "relations"]).to_pylist()}
     asked, wanted = alike(rows, lambda row: row[0]["sample"]), run.record.protocol.clicks
     if missing := [name for name in asked if name not in known]:
-        raise InputError(f"{run.folder / ANSWERS}: {SETS} does not have the set {missing[0]!r}; run it again")
+        raise InputError(f"{run.folder / ANSWERS}: set {missing[0]!r} is missing from {SETS}; run it again")
     if not 1 <= wanted * len(asked) <= MAX_ANSWERS:
         raise ValueError(f"{wanted} clicks for each of {len(asked)} sets")
     sets = []
@@ -288,13 +288,13 @@ def _read_sets(run: StoredAnswers, table: pa.Table) -> list[tuple[list[Answer], 
             else:
                 drawn[row["click"]] = replace(answer, ious=none.ious) if failed else answer
         if list(drawn) != list(range(1, len(drawn) + 1)):
-            raise ValueError(f"clicks of {name} that are not 1, 2, ...")
+            raise ValueError(f"clicks of {name} are not numbered 1, 2, ...")
         sets.append(([*drawn.values(), *[none] * (wanted - len(drawn))], moved))
     return sets
 
 
 def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
-    """Coverage by candidates kept, by own score and by oracle; a click with fewer candidates keeps its last value."""
+    """Coverage by number of candidates kept, by own score and oracle; shorter curves repeat their last value."""
     longest = max(1, *(answer.ious.shape[1] for answer in answers))
 
     def stretched(curve: FloatArray) -> FloatArray:
@@ -308,7 +308,7 @@ def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
 
 
 def _by_group(drawn: Sequence[Answer]) -> dict[tuple[str, str], Number]:
-    """Coverage, and shares of members that reach an IoU, by the members' relation and by the size of the set."""
+    """Coverage and recall by the members' relation and by the size of the set."""
     best = [ambiguity.best_ious(answer.ious) for answer in drawn]
     families = [(answer.image, name) for answer in drawn for name in answer.families]
     sizes = [(answer.image, SIZES[min(len(answer.families), len(SIZES)) - 1]) for answer in drawn]
@@ -328,7 +328,7 @@ def _by_group(drawn: Sequence[Answer]) -> dict[tuple[str, str], Number]:
 
 
 def places_of(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
-    """Where each name occurs, in the given order."""
+    """Boolean mask of each name that occurs, in the given order."""
     return {name: names == name for name in order if (names == name).any()}
 
 
@@ -350,7 +350,7 @@ def _rank(scored: Sequence[Answer]) -> float | None:
 
 
 def _meant(drawn: Sequence[Answer]) -> dict[str, float]:
-    """Shares of the families that the chosen candidates mean; empty for a method without scores."""
+    """Share of each family among the meanings of chosen candidates; empty for a method without scores."""
     names = []
     for answer in drawn:
         if len(answer.families) > 1:
@@ -362,7 +362,7 @@ def _meant(drawn: Sequence[Answer]) -> dict[str, float]:
 
 
 def mean_of(values: Sequence[float] | npt.NDArray[Any], images: npt.NDArray[np.str_]) -> Number:
-    """The mean of the values that are not nan."""
+    """Mean of the values that are not nan, with its interval over images."""
     given = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(given)
     if not known.any():

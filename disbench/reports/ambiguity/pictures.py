@@ -1,4 +1,4 @@
-"""Pictures of ambiguity: a click, the masks that it may mean, and what methods answer."""
+"""Pictures of ambiguity: a click, the masks that it may mean, and the answers of methods."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from disbench.reports.samples import RunSample, read_samples
 from disbench.shards.manifest import read_manifest
 
 _MOST_MEMBERS = 4
-"""Masks drawn of a set: the inner ones of a larger set."""
+"""Maximum masks drawn per set, innermost first."""
 _LEGEND = (
     "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
     "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
@@ -42,10 +42,10 @@ _ANSWERS_LEGEND = (
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What pictures are made of: `count` sets for each dataset, chosen with the seed.
+    """Options of pictures: `count` sets per dataset, drawn with `seed`.
 
-    The content hash tells which folder of shards a run was made on; without any there are no pictures. `images` is
-    their folder, or `embedded`; None looks in the usual places below `data`.
+    Folders of `shards` are matched to runs by content hash; without any there are no pictures. `images` is the image
+    folder, or `embedded`; None searches the default places below `data`.
     """
 
     shards: Sequence[Path] = ()
@@ -68,7 +68,7 @@ class _Answer:
         return Click(self.row["x"], self.row["y"], positive=True)
 
     def candidates(self, sample: SetSample) -> list[BoolArray]:
-        """All candidates; `InputError` if a mask is damaged."""
+        """All candidate masks; `InputError` if one is damaged."""
         height, width = sample.image.shape[:2]
         found = self.row["candidate_masks"] or ()
         try:
@@ -77,11 +77,11 @@ class _Answer:
             rles = [{"size": [height, width], "counts": counts} for counts in found]
             return [decode(from_foreign_rle(rle, height, width), order="C") for rle in rles]
         except ValueError as error:
-            raise InputError(f"{self.who.folder / ANSWERS}: a damaged mask ({error}); run it again") from error
+            raise InputError(f"{self.who.folder / ANSWERS}: damaged mask ({error}); run it again") from error
 
 
 def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: PictureOptions) -> bytes | None:
-    """A PNG of some sets with each method's candidates; None if no run stored any or no shards are named."""
+    """Draw some sets with each method's candidates as a PNG; None if no run stored masks or no shards are given."""
     stored = [answers for numbers, run in runs if (answers := _first_answers(numbers.who, run))]
     if not stored or not options.shards:
         return None
@@ -97,7 +97,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
 
 
 def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOptions) -> bytes | None:
-    """A PNG of some sets with each method's answers for each mask; None if no run stored any or no shards are named."""
+    """Draw some sets with each method's answers for each mask as a PNG; None without stored masks or shards."""
     stored = [(one.who, run) for one, run in runs if run.record.execution.store != "none"]
     if not stored or not options.shards:
         return None
@@ -124,7 +124,7 @@ def _relations(folder: Path) -> dict[str, list[str]]:
 
 
 def _first_answers(who: Who, run: StoredAnswers) -> dict[str, _Answer]:
-    """Answers to the first click on each set of two masks or more; empty if no masks are stored."""
+    """Answers to the first click on each set of at least two masks; empty if no masks are stored."""
     table = run.answers()
     found = {
         row["sample"]: _Answer(who, row, ious)
@@ -141,11 +141,11 @@ def _source(who: Who, run: StoredAnswers | StoredRun, options: PictureOptions) -
             hashed = source if isinstance(run, StoredAnswers) else IntentSource(source)
             if hashed.content_hash() != who.content_hash:
                 raise InputError(
-                    f"{folder}: its images are not those of {run.folder}; name the right ones with --images"
+                    f"{folder}: its images differ from those of {run.folder}; give the right ones with --images"
                 )
             return source
     raise InputError(
-        f"{run.folder}: made of the shards {who.shards[:8]}, which are not among those named; add --shards FOLDER"
+        f"{run.folder}: made on shards with content hash {who.shards[:8]}, which were not given; add --shards FOLDER"
     )
 
 
@@ -159,7 +159,7 @@ def _chosen(names: Sequence[str], options: PictureOptions) -> list[str]:
 
 
 def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answer]) -> Strip:
-    """A row for each method: its own choice, and the candidate nearest to each member."""
+    """One row per method: its own choice, and the candidate nearest to each member."""
     members = _members(sample)
     rows = []
     for answer in answers:
@@ -189,7 +189,7 @@ def _strip(sample: SetSample, relations: Sequence[str], answers: Sequence[_Answe
 def _strip_of_answers(
     sample: SetSample, relations: Sequence[str], runs: Sequence[tuple[Who, Mapping[str, RunSample]]]
 ) -> Strip:
-    """A row for each method and answer, first and last."""
+    """One row per method and answer (first and last)."""
     members = _members(sample)
     found = [(who, [answers[f"{sample.id}/{number}"] for number in range(len(members))]) for who, answers in runs]
     rows = []
@@ -212,7 +212,7 @@ def _members(sample: SetSample) -> list[Target]:
 def _with_masks(
     sample: SetSample, relations: Sequence[str], members: Sequence[Target], click: Click, rows: Sequence[list[Panel]]
 ) -> Strip:
-    """Rows below one of the click and the set's masks."""
+    """A strip whose first row shows the click and the set's masks."""
     first = [Panel("the click", sample.image, clicks=(click,), marks="first")]
     for name, member in zip(relations, members, strict=False):
         first.append(Panel(plain(name), sample.image, target=member, clicks=(click,), marks="first"))

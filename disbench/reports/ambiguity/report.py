@@ -1,4 +1,4 @@
-"""The report on ambiguity: tables, figure and CSV rows of stored runs, and the pages that join them."""
+"""Report on ambiguity: tables, figure, CSV and page from stored runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class _Shown:
     """A column of numbers.
 
     Attributes:
-        group: of the measure.
+        group: group of the measure.
         above: heading of a group of columns.
-        text: prints a number.
-        kept: number of candidates kept, for coverage by it; a run with fewer keeps all.
+        text: formats a number.
+        kept: number of candidates kept, for coverage curves; a run with fewer keeps all.
         absent: text for a run without the number.
     """
 
@@ -47,7 +47,7 @@ class _Shown:
     absent: str = DASH
 
     def cell(self, run: Numbers, group: str = "", ending: str = "") -> Cell:
-        """The number of a run, or of a group of it; `ending` of the measure's name."""
+        """The number of a run or of one of its groups; `ending` is appended to the measure's name."""
         found = run.of(self.measure + ending)
         number = found.get(str(min(self.kept, len(found))) if self.kept else self.group or group)
         if number is None or number.value is None:
@@ -69,16 +69,16 @@ _KINDS = (
     ("_by_relative_size", "by relative size", "Size", _SIZE),
     ("_by_part", "by part", "Part", "The clicked part itself, by its name; the most frequent names."),
 )
-"""Tables of a run on each intent: what its measures end with, title, heading of the groups, caption."""
+"""Tables of the intents task: suffix of the measures, title, heading of the groups, caption."""
 _Row = tuple[tuple[str, ...], Numbers, str, str]
-"""A row's texts, and where its numbers are from: the run, the group, what the measures' names end with."""
+"""A row: labels, run, group, suffix of the measures."""
 _METHOD, _RIGHT = ("Method", "Selection"), ("Targets", "Pairs", "IoU")
-"""Headings; the latter are of numbers."""
+"""Headings of row labels; those in `_RIGHT` are numbers."""
 _CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
 
 
 def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
-    """Runs grouped by `Who.key`, in the order of their first."""
+    """Group runs by `Who.key`, in order of first occurrence."""
     return list(alike(runs, lambda run: run.who.key).values())
 
 
@@ -105,7 +105,7 @@ def tables_of(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> list[Ta
 
 
 def overview(runs: Sequence[Numbers]) -> Table:
-    """A row for each run, on all sets."""
+    """One row per run, over all sets."""
     shown = (
         _CANDIDATES,
         _Shown("Coverage", "coverage"),
@@ -128,7 +128,7 @@ def overview(runs: Sequence[Numbers]) -> Table:
 def _table(
     name: str, title: str, caption: str, shown: Sequence[_Shown], labels: Sequence[str], rows: Sequence[_Row]
 ) -> Table:
-    """A table; `labels` are the headings of the rows' texts."""
+    """A table; `labels` are the headings of the row labels."""
     cells = tuple(
         (*map(Cell, texts), *(column.cell(run, group, ending) for column in shown))
         for texts, run, group, ending in rows
@@ -213,7 +213,7 @@ def _intents_table(runs: Sequence[Numbers], place: int, kind: str, title: str, h
 
 
 def _grouped(runs: Sequence[Numbers], measure: str) -> list[_Row]:
-    """A row for each run and each group of a measure, with the group's count."""
+    """One row per run and group of a measure, with the group's count."""
     return [
         ((run.who.label, run.selection, group, f"{number.count:,}"), run, group, "")
         for run in runs
@@ -238,7 +238,7 @@ def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
 
 
 def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
-    """The table, if some set has two masks."""
+    """The table, or nothing if no set has two masks."""
     if not any(number.count for run in runs for number in run.of("gap_85").values()):
         return []
     found = {"IoU": "_iou", "containment": "", "of the truth's": "_of_truth"}
@@ -258,7 +258,7 @@ def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
 
 
 def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
-    """Every number, unrounded: a row for each measure and group."""
+    """Every number, unrounded: one row per run, measure and group."""
     return [
         {
             "run": run.who.folder.name,
@@ -276,7 +276,7 @@ def csv_rows(runs: Sequence[Numbers]) -> list[dict[str, Any]]:
 
 
 def draw_ambiguity(numbers: Sequence[Numbers], intents: Sequence[Numbers]) -> dict[str, bytes]:
-    """The figure as `png` and `svg`: a panel for each dataset and kind of run."""
+    """Draw the figure as `png` and `svg`, with panels for each dataset and task."""
     labels = dict.fromkeys(run.who.label for run in (*numbers, *intents))
     styles = {label: number for number, label in enumerate(labels)}
     coverage = [_coverage_panel(group, styles) for group in by_sets(numbers)]
@@ -321,20 +321,18 @@ SHEET = "Clicks, the masks that they may mean, and what methods answer"
 
 
 def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureOptions | None = None) -> list[str]:
-    """Write tables, a figure, pictures and the text that joins them; only stored runs are read.
+    """Write a report with tables, a figure and pictures from stored runs; the same runs give the same bytes.
 
     Args:
-        folders: each a run of the diverse task or on each intent, or a folder with such runs below it. Other runs are
-            ignored.
+        folders: runs of the diverse or intents task, or folders that contain them; other runs are ignored.
         out: created if missing; files of an earlier report are replaced.
-        pictures: where the shards and images of the runs are; without shards there are no pictures.
+        pictures: shards and images of the runs; without shards no pictures are drawn.
 
     Returns:
-        Lines for the user about each file and run. The same runs give the same bytes.
+        Lines for the terminal about each file and run.
 
     Raises:
-        InputError: no such run in the folders, an unfinished or damaged run, or shards or images that are not those of
-            the runs.
+        InputError: no such run, an unfinished or damaged run, or shards or images that differ from those of the runs.
     """
     targets, answers, _ = split_runs(folders)
     numbers = [read_numbers(run) for run in answers]
@@ -374,7 +372,7 @@ def make_ambiguity_report(folders: Sequence[Path], out: Path, pictures: PictureO
 
 
 def _with_runs(numbers: Sequence[Numbers], runs: Sequence[Run]) -> list[list[tuple[Numbers, Run]]]:
-    """The groups of `by_sets`, each with its runs."""
+    """The groups of `by_sets`, paired with their runs."""
     return list(alike(list(zip(numbers, runs, strict=True)), lambda pair: pair[0].who.key).values())
 
 
