@@ -76,13 +76,18 @@ def matrix(kind: int, sides: tuple[int, ...], body: bytes = b"", name: bytes = b
     return element(14, head + element(1, name) + body)
 
 
+def saved(pixels: Any, kind: str, **options: Any) -> bytes:
+    """An image as the bytes of its file."""
+    out = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(out, kind, **options)
+    return out.getvalue()
+
+
 def layer(side: int = 8) -> Any:
     """An encoded layer of two masks, as RITM's pickles hold it."""
-    out = io.BytesIO()
     labels = np.zeros((side, side), dtype=np.uint8)
     labels[1:5, 1:5], labels[2:4, 2:4] = 1, 2
-    Image.fromarray(labels).save(out, "PNG")
-    return np.frombuffer(out.getvalue(), dtype=np.uint8)
+    return np.frombuffer(saved(labels, "PNG"), dtype=np.uint8)
 
 
 NODES = {0: {"children": [1], "parent": None, "node_level": 0}, 1: {"children": [], "parent": 0, "node_level": 1}}
@@ -94,21 +99,16 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (13, 17, 4)).astype(np.uint8
 
 
 def picture(mode: str, kind: str, size: tuple[int, int] = (17, 13), **options: Any) -> bytes:
-    out = io.BytesIO()
     noise = Image.fromarray(PICTURE, "RGBA").resize(size, Image.Resampling.NEAREST)
     if mode in ("I;16", "I"):
         values = np.asarray(noise)[..., 0].astype(np.uint16 if mode == "I;16" else np.int32) * 200
-        Image.fromarray(values).save(out, kind, **options)
-    else:
-        noise.convert("RGB").convert(mode).save(out, kind, **options)
-    return out.getvalue()
+        return saved(values, kind, **options)
+    return saved(noise.convert("RGB").convert(mode), kind, **options)
 
 
 def animation(kind: str) -> bytes:
     frames = [Image.fromarray(np.roll(PICTURE[..., :3], k, axis=1)) for k in range(3)]
-    out = io.BytesIO()
-    frames[0].save(out, kind, save_all=True, append_images=frames[1:])
-    return out.getvalue()
+    return saved(frames[0], kind, save_all=True, append_images=frames[1:])
 
 
 PICTURES = {
@@ -146,57 +146,43 @@ SPIN_FILES = {level: f"spin_train_{level}.json" for level in ("wholes", "parts",
 SPIN_JSON = {**COCO, "categories": [{"id": 1, "name": "Car-Tire-Rim"}, {"id": 2, "name": "Car"}]}
 
 
-def class_png(values: tuple[int, ...], mode: str = "L") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.array(values, dtype=np.uint8)[np.arange(42).reshape(6, 7) // 9], mode).save(out, "PNG")
-    return out.getvalue()
+def class_png(values: tuple[int, ...]) -> bytes:
+    return saved(np.array(values, dtype=np.uint8)[np.arange(42).reshape(6, 7) // 9], "PNG")
 
 
 def ade_png(number: int, **options: Any) -> bytes:
-    out = io.BytesIO()
     values = np.array([0, 128, 255], dtype=np.uint8)[np.arange(42).reshape(6, 7) // (number + 1) % 3]
-    Image.fromarray(values).save(out, "PNG", **options)
-    return out.getvalue()
+    return saved(values, "PNG", **options)
 
 
 def write_all(root: Path) -> Path:
     """A folder that every reader of `reader_process` accepts."""
-    folders = ("a", "masks", "images", "img", "inst", "JPEGImages", "SegmentationObject", "SegmentationClass")
-    for folder in (*folders, "Annotations_Part", "training", "ImageSets/Segmentation", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
     colours = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     colours[2:9, 3:20], colours[20:, 5:] = (7, 0, 0), (44, 1, 0)
-    for number in (1, 2):
-        Image.fromarray(colours).save(root / "a" / f"{number}.png")
-        Image.fromarray(colours).save(root / f"{number:012d}.jpg")
-    (root / "a.json").write_text(json.dumps(COCO))
-    (root / "hannotation.pickle").write_bytes(pickle.dumps(TREE))
-    (root / "masks" / "9.pickle").write_bytes(pickle.dumps(PACKED))
-    labels = Image.fromarray(np.array([[0, 1, 1, 255], [2, 2, 0, 0]], dtype=np.uint8))
+    values = np.array([[0, 1, 1, 255], [2, 2, 0, 0]], dtype=np.uint8)
+    labels = Image.fromarray(values)
     labels.putpalette(bytes(range(256)) * 3)
-    for folder in ("SegmentationObject", "SegmentationClass"):
-        labels.save(root / folder / "a.png")
-    for folder in ("JPEGImages", "img"):
-        Image.fromarray(np.zeros((2, 4, 3), dtype=np.uint8)).save(root / folder / "a.jpg")
-    (root / "inst" / "a.mat").write_bytes(mat(np.asarray(labels) % 255, ((1,), (2,))))
-    (root / ADE).mkdir(parents=True, exist_ok=True)
-    (root / SA).parent.mkdir(parents=True, exist_ok=True)
-    (root / f"{ADE}.json").write_text(json.dumps(ADE_JSON))
-    (root / f"{SA}.json").write_text(json.dumps(SA_JSON))
-    for number in (0, 1, 2, 4):
-        (root / ADE / f"{number}.png").write_bytes(ade_png(number))
-    for folder, values in (("train", (40, 0, 24, 39, 40)), ("train_whole", (158, 17, 17, 17, 158))):
-        (root / "pin" / "annotations" / folder).mkdir(parents=True, exist_ok=True)
-        (root / "pin" / "annotations" / folder / "n01440764_1.png").write_bytes(class_png(values))
-    for folder in ("ood", "spin"):
-        (root / folder).mkdir(exist_ok=True)
-    (root / "ood" / "train.json").write_text(json.dumps(COCO))
-    for file in SPIN_FILES.values():
-        (root / "spin" / file).write_text(json.dumps(SPIN_JSON))
-    (root / "Annotations_Part" / "a.mat").write_bytes(anno_file([COW, SOFA]))
+    coco, black = json.dumps(COCO).encode(), saved(np.zeros((2, 4, 3), dtype=np.uint8), "JPEG")
+    splits = ("train.txt", "ImageSets/Segmentation/train.txt", "ImageSets/Main/train.txt")
+    files = {
+        **{f"a/{number}.png": saved(colours, "PNG") for number in (1, 2)},
+        **{f"{number:012d}.jpg": saved(colours, "JPEG") for number in (1, 2)},
+        **dict.fromkeys(("a.json", "ood/train.json"), coco),
+        **{"hannotation.pickle": pickle.dumps(TREE), "masks/9.pickle": pickle.dumps(PACKED)},
+        **dict.fromkeys(("SegmentationObject/a.png", "SegmentationClass/a.png"), saved(labels, "PNG")),
+        **dict.fromkeys(("JPEGImages/a.jpg", "img/a.jpg"), black),
+        "inst/a.mat": mat(values % 255, ((1,), (2,))),
+        **{f"{ADE}.json": json.dumps(ADE_JSON).encode(), f"{SA}.json": json.dumps(SA_JSON).encode()},
+        **{f"{ADE}/{number}.png": ade_png(number) for number in (0, 1, 2, 4)},
+        "pin/annotations/train/n01440764_1.png": class_png((40, 0, 24, 39, 40)),
+        "pin/annotations/train_whole/n01440764_1.png": class_png((158, 17, 17, 17, 158)),
+        **{f"spin/{file}": json.dumps(SPIN_JSON).encode() for file in SPIN_FILES.values()},
+        "Annotations_Part/a.mat": anno_file([COW, SOFA]),
+        **dict.fromkeys(splits, b"a\n"),
+        **dict.fromkeys(("images/a.ppm", "masks/a.ppm"), b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0"),
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
     write_uids(root / "training" / "a.tif", UIDS)
-    for split in ("train.txt", "ImageSets/Segmentation/train.txt", "ImageSets/Main/train.txt"):
-        (root / split).write_text("a\n")
-    for folder in ("images", "masks"):
-        (root / folder / "a.ppm").write_bytes(b"P5\n4 2\n255\n\0\1\1\xff\x90\2\0\0")
     return root

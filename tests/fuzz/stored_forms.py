@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import resource
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -231,33 +231,23 @@ def copied(folder: Path, **changes: Any) -> Iterator[Path]:
         yield copy
 
 
-_CHILD = """
-import gc, resource, sys
-from disbench.core.errors import InputError
-from tests.fuzz import tools
-{code}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    print("result", attempt())
-except InputError as error:
-    print("refused", error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def in_a_child(code: str, *arguments: object) -> tuple[str, float]:
-    """What `attempt()` of some code comes to in a process of its own, and by how many MiB its memory grew.
+def in_a_child(attempt: Callable[..., object], *arguments: object) -> tuple[str, float]:
+    """What a call comes to in a process of its own, and by how many MiB its memory grew.
 
     Args:
-        code: imports what it needs and defines `attempt`; arguments are in `sys.argv[1:]`.
+        attempt: a function of a module.
         arguments: texts or paths.
     """
-    done = output_of(_attempt, _CHILD.format(code=code), *map(str, arguments))
+    done = output_of(_attempt, attempt, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     *words, grown = done.stdout.strip().splitlines()
     return "\n".join(words), int(grown) / 1024
 
 
-def _attempt(code: str, *arguments: str) -> None:
-    sys.argv[1:] = arguments
-    exec(code, {})
+def _attempt(attempt: Callable[..., object], *arguments: object) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        print("result", attempt(*arguments))  # noqa: T201
+    except InputError as error:
+        print("refused", error)  # noqa: T201
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)  # noqa: T201

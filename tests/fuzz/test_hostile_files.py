@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import struct
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.io import loadmat
 
 from disbench.core.limits import MAX_ARRAYS, MAX_MATLAB_BYTES, MAX_PIXELS, MAX_RECORD_BYTES
@@ -41,12 +39,6 @@ def few(size: int) -> int:
 def pixels(size: int) -> int:
     """Bytes of memory for an image whose damaged head claims millions of pixels."""
     return FEW + 24 * 64 * files.MIB
-
-
-def uids(compression: str) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(UIDS).save(out, "TIFF", compression=compression)
-    return out.getvalue()
 
 
 def texts(*contents: Any) -> list[bytes]:
@@ -74,7 +66,10 @@ class Format:
 
 
 MATS = [anno_file([COW, SOFA], do_compression=False), anno_file([COW, SOFA])]
-TIFFS = [files.PICTURES["tiff of 32 bits"], uids("tiff_lzw"), uids("raw")]
+TIFFS = [
+    files.PICTURES["tiff of 32 bits"],
+    *(files.saved(UIDS, "TIFF", compression=how) for how in ("tiff_lzw", "raw")),
+]
 PNGS = [files.ade_png(2), files.ade_png(2, bits=4), files.ade_png(2, compress_level=0)]
 MAPS = [files.class_png((40, 0, 24, 39, 40)), files.PICTURES["png P"], files.class_png((40, 41, 24, 255, 40))]
 PIN_MAP = "pin/annotations/train/n01440764_1.png"

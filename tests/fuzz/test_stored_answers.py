@@ -97,11 +97,7 @@ def test_a_bomb_of_recorded_clicks(tmp_path: Path) -> None:
     )
     path = tmp_path / "bomb.parquet"
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 22)
-    said, grown = in_a_child(
-        "from pathlib import Path\nfrom disbench.io.recorded_clicks import read_sequences\n"
-        "def attempt(): return read_sequences(Path(sys.argv[1]))",
-        path,
-    )
+    said, grown = in_a_child(read_sequences, path)
     assert said.startswith("refused")
     assert str(path) in said
     assert grown < 512

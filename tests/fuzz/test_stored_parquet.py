@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbench.harness.store import SCHEMA as CLICKS
+from disbench.harness.store import open_rows
 from disbench.io.parquet import RowGroup, open_parquet, weigh
 from tests.fuzz.stored_forms import damaged, in_a_child, parquet_bytes
 from tests.fuzz.tools import examples
@@ -117,13 +118,12 @@ def test_texts_that_their_dictionary_does_not_have(index: int) -> None:
         weigh(pa.table({"x": pa.ListArray.from_arrays([0, 2], broken)}))
 
 
+def rows_of(path: Path) -> int:
+    with open_rows(path, path, CLICKS) as file:
+        return int(file.read().num_rows)
+
+
 def test_metadata_that_aborts_the_library() -> None:
     """A damaged histogram of a column's levels: pyarrow's metadata of the column ends the process."""
-    said, _ = in_a_child(
-        "from pathlib import Path\nfrom disbench.harness.store import SCHEMA, open_rows\n"
-        "def attempt():\n"
-        "    with open_rows(Path(sys.argv[1]), sys.argv[1], SCHEMA) as file:\n"
-        "        return file.read().num_rows",
-        Path(__file__).with_name("histogram.parquet"),
-    )
+    said, _ = in_a_child(rows_of, Path(__file__).with_name("histogram.parquet"))
     assert said.startswith("refused") and "histogram.parquet" in said

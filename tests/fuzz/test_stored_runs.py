@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbench.core.errors import InputError
 from disbench.harness.archive import pack, read_packed
 from disbench.harness.store import (
     CLICKS,
@@ -240,15 +241,8 @@ def test_a_whole_report_of_nasty_texts(run: StoredRun, tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------ memory
 
-BOMB = """
-import sys
-from pathlib import Path
-from disbench.harness.archive import pack
-from disbench.harness.verification import verify_run
-from disbench.harness.store import read_run
-from disbench.reports.entries import read_entries
-folder = Path(sys.argv[1])
-def attempt():
+
+def read_each(folder: Path) -> list[str]:
     said = []
     for read in (verify_run, lambda f: read_entries([read_run(f)]), pack):
         try:
@@ -259,7 +253,6 @@ def attempt():
     if "read" in said:
         return said
     raise InputError(str(said))
-"""
 
 
 def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
@@ -278,6 +271,6 @@ def bomb(run: StoredRun, what: str) -> tuple[dict[str, Any], bytes]:
 def test_bombs(run: StoredRun, what: str) -> None:
     description, clicks = bomb(run, what)
     with forms.copied(run.folder, run=json.dumps(description).encode(), clicks=clicks) as folder:
-        words, grown = forms.in_a_child(BOMB, folder)
+        words, grown = forms.in_a_child(read_each, folder)
         assert words.startswith("refused"), words[-500:]
         assert grown < 800, (what, grown)

@@ -43,22 +43,17 @@ def data(tmp_path: Path) -> Path:
     """Four datasets of images of 20 x 16 pixels, whose objects are the rectangle x 2 to 14, y 3 to 12."""
     image, mask = np.full((16, 20, 3), 90, np.uint8), np.zeros((16, 20), np.uint8)
     mask[3:13, 2:15] = 255
-    for places, stems in {
-        ("GrabCut/data_GT", "GrabCut/boundary_GT"): ("NA", "b"),
-        ("Berkeley/images", "Berkeley/masks"): ("189011a",),
-        ("DAVIS/img", "DAVIS/gt"): ("b",),
-    }.items():
-        for place, pixels in zip(places, (image, mask), strict=True):
-            (tmp_path / place).mkdir(parents=True)
-            for stem in stems:
-                Image.fromarray(pixels).save(tmp_path / place / f"{stem}.png")
     coloured = np.zeros((16, 20, 3), np.uint8)
-    coloured[3:13, 2:15] = (1, 1, 1)
-    coloured[0, 0] = (9, 0, 7)
-    for place, several, one in (("images", image, image), ("masks", coloured, np.where(coloured == 1, 255, 0))):
-        (tmp_path / "TETRIS" / place).mkdir(parents=True)
-        Image.fromarray(several).save(tmp_path / "TETRIS" / place / f"{STEM}.png")
-        Image.fromarray(one.astype(np.uint8)).save(tmp_path / "TETRIS" / place / "alone.png")
+    coloured[3:13, 2:15], coloured[0, 0] = (1, 1, 1), (9, 0, 7)
+    for folder, pixels, *stems in (
+        *(("GrabCut/data_GT", image, "NA", "b"), ("GrabCut/boundary_GT", mask, "NA", "b")),
+        *(("Berkeley/images", image, "189011a"), ("Berkeley/masks", mask, "189011a")),
+        *(("DAVIS/img", image, "b"), ("DAVIS/gt", mask, "b"), ("TETRIS/images", image, STEM, "alone")),
+        *(("TETRIS/masks", coloured, STEM), ("TETRIS/masks", np.where(coloured == 1, np.uint8(255), 0), "alone")),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for stem in stems:
+            Image.fromarray(pixels).save(tmp_path / folder / f"{stem}.png")
     (tmp_path / "clicks.csv").write_text(TABLE)
     return tmp_path
 
