@@ -1,4 +1,4 @@
-"""The paper's published numbers as printed (`reports/published/`), and its tables and figures (`reports/*.toml`)."""
+"""The paper's numbers (`reports/published/`) and the definitions of its tables and figures (`reports/*.toml`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEASURE = re.compile(r"([a-z0-9-]+)_(noc|nof)(80|85|90|95)")
 _SOURCE = "source"
 Definition = TypeVar("Definition")
 _DATA = {"c": "coco", "l": "lvis", "voc": "pascalvoc"}
-"""Short names of training data."""
+"""Abbreviations of training datasets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Dataset:
 
     @property
     def content_hash(self) -> str:
-        """From its card, or ""."""
+        """The content hash in the card, or ""."""
         return _content_hash(self.card)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a column of numbers holds, such as `sbd_noc90`: mean NoC, or NoF by RITM's rule, at an IoU of `percent`."""
+    """The measure of a column such as `sbd_noc90`: mean NoC, or NoF by RITM's rule, at an IoU of `percent`."""
 
     column: str
     dataset: Dataset
@@ -59,9 +59,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Printed:
-    """A row of a published table (a CSV file): where it was printed, and its fields by column.
+    """A row of a published table (CSV file), with its source and its fields by column.
 
-    `labels` are those without numbers; `numbers` are as printed, or ""; `others` are of measures that disbench lacks.
+    `labels` are fields without numbers; `numbers` are as printed, or ""; `others` are measures that disbench lacks.
     """
 
     file: str
@@ -78,7 +78,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Remark:
-    """A sentence on a published table, its rows with the labels `where`, or some columns of these."""
+    """A sentence on a published table, on its rows with the labels `where`, or on some columns of these rows."""
 
     file: str
     text: str
@@ -88,7 +88,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class File:
-    """Source and method of a file's numbers where it has no column for them; columns of others' measures."""
+    """Source and method of a file that has no columns for them, and its columns of other measures."""
 
     source: str = ""
     method: str = ""
@@ -97,7 +97,7 @@ class File:
 
 @dataclass(frozen=True)
 class Compared:
-    """Entries (file and labels) that are shown beside each other, or if `one_way` only beside the first."""
+    """Entries (file and labels) that are shown next to each other, or if `one_way` only next to the first."""
 
     entries: tuple[Mapping[str, str], ...]
     one_way: bool = False
@@ -105,7 +105,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Sources:
-    """`sources.toml`: datasets by their names in columns, the paper's protocol (condition of a run -> value), files.
+    """`sources.toml`: datasets by their column names, the paper's protocol (condition of a run -> value), files.
 
     `full_models`: pattern of method names -> options of the paper's full model; `compared`: entries of several sources.
     """
@@ -126,7 +126,7 @@ class Published:
     sources: Sources
 
     def measure(self, column: str) -> Measure:
-        """The measure of a column; `InputError` if it is not the name of a column of numbers."""
+        """The measure of a column; `InputError` if it is not a column of numbers."""
         found = _MEASURE.fullmatch(column)
         if found is None:
             raise InputError(f"{column!r} is not a column of numbers; name it like grabcut_noc85 or sbd_nof90")
@@ -134,7 +134,7 @@ class Published:
         return Measure(column, self.dataset(name), cast(Literal["noc", "nof"], kind), int(percent))
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset by its name in columns; `InputError` if unknown."""
+        """A dataset by its column name; `InputError` if unknown."""
         if name not in self.sources.datasets:
             raise unknown_name("dataset", name, self.sources.datasets)
         return self.sources.datasets[name]
@@ -145,7 +145,7 @@ class Published:
         return f"{measure.dataset.title} {measure.title}"
 
     def find(self, entry: Mapping[str, str]) -> Printed:
-        """The row with an entry's `file` and labels; `InputError` if there is none or several."""
+        """The row with an entry's `file` and labels; `InputError` unless exactly one matches."""
         file = entry.get("file", "")
         labels = {key: value for key, value in entry.items() if key != "file"}
         found = [row for row in self.rows if row.file == file and row.has(labels)]
@@ -156,11 +156,11 @@ class Published:
 
     @cached_property
     def compared(self) -> list[tuple[list[Printed], bool]]:
-        """The compared rows of `sources.toml`, and whether one way."""
+        """The groups of compared rows in `sources.toml`, each with its `one_way`."""
         return [([self.find(entry) for entry in group.entries], group.one_way) for group in self.sources.compared]
 
     def elsewhere(self, row: Printed) -> list[tuple[Printed, dict[str, str]]]:
-        """Rows of other sources, with their numbers that differ from this row's: column -> as printed."""
+        """Rows of other sources, with their numbers that differ from this row: column -> number as printed."""
         found = []
         for entries, one_way in self.compared:
             for other in entries if row in (entries[:1] if one_way else entries) else ():
@@ -184,7 +184,7 @@ class Published:
         return [remark for remark in remarks if remark.file == row.file and remark.where and row.has(remark.where)]
 
     def sentence(self, row: Printed, other: Printed, numbers: Mapping[str, str]) -> str:
-        """A sentence on the different numbers of another source."""
+        """A sentence on the differing numbers of another source."""
         differing = [text for key, text in other.labels.items() if row.labels.get(key) not in (None, text) and text]
         whose = f" for {', '.join(differing)}:" if differing else ""
         parts = [f"{self.title(column)} {number}" for column, number in numbers.items()]
@@ -222,7 +222,7 @@ def _content_hash(card: str) -> str:
 def published_lines(method: str) -> list[str]:
     """All published numbers of a method, with sources, differences between them, and remarks.
 
-    Case and punctuation of the name do not matter; `InputError` for an unknown one.
+    Case and punctuation of the name are ignored; `InputError` if it is unknown.
     """
     published = read_published()
     rows = [row for row in published.rows if bare(row.method) == bare(method)]
@@ -251,23 +251,23 @@ def published_lines(method: str) -> list[str]:
 
 
 def published_methods(published: Published) -> list[str]:
-    """The methods with published numbers, in the order of the tables."""
+    """The methods with published numbers, in table order."""
     return list(dict.fromkeys(row.method for row in published.rows))
 
 
 def bare(name: str) -> str:
-    """A name without case and punctuation."""
+    """A name in lower case, without punctuation."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which runs belong to a row of a table. Several values mean any of them, no value means any at all.
+    """Pattern of the runs that belong to a row. Several values match any of them, no value matches everything.
 
     Attributes:
-        method: names, with `*` for any letters.
+        method: names, with `*` as wildcard.
         options: option of the method -> value.
-        lacking: option -> its value in a run that does not have the option.
+        lacking: option -> value assumed for a run without the option.
     """
 
     method: str | tuple[str, ...] = ()
@@ -277,7 +277,7 @@ class Pattern:
     lacking: Mapping[str, Any] = field(default_factory=dict)
 
     def beside(self, shared: Pattern, full_models: Mapping[str, Mapping[str, Any]]) -> Pattern:
-        """The pattern with what all rows of its table share, and the options of its method's full model."""
+        """The pattern combined with the one `shared` by its table and the options of its method's full model."""
         methods = _several(self.method or shared.method)
         full = {name: value for method in methods for name, value in full_models.get(method.lower(), {}).items()}
         return Pattern(
@@ -289,10 +289,10 @@ class Pattern:
         )
 
     def fits(self, entry: Entry) -> bool:
-        """Whether a run belongs here.
+        """Whether a run matches.
 
-        A run's backbone and training data are those of its options of these names where it has them, else its
-        card's; spelling does not matter (`HRNet-18s`, `hrnet18s`; `C+L`, `COCO+LVIS`).
+        Backbone and training data come from the run's options of these names, else from its card; spelling does not
+        matter (`HRNet-18s`, `hrnet18s`; `C+L`, `COCO+LVIS`).
         """
         options = {**self.lacking, **entry.record.method.options}
         backbone = bare(str(options.get("backbone", entry.backbone)))
@@ -310,7 +310,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A column that says what a row is: a column of the published table.
+    """A label column, with its name in the published table.
 
     For a run without a row, `run` is `label`, `training_data`, `backbone`, or an option of its method.
     """
@@ -322,9 +322,9 @@ class Label:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, by its unique name: `entry` has the labels of the published row, and its `file` if another.
+    """A row of a table; `entry` has the labels of the published row, and its `file` if it is not the table's.
 
-    `run` tells which runs belong to it, in addition to the table's pattern.
+    `name` is unique. `run` selects the runs of the row, in addition to the table's pattern.
     """
 
     name: str
@@ -334,9 +334,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows with something in common (in the paper, their training data); then runs without a row.
+    """Rows with something in common (in the paper, their training data), then runs without a row.
 
-    `runs` are patterns of the methods of such runs, which are in the first group that has theirs.
+    `runs` are method patterns of such runs; each run goes to the first group that matches.
     """
 
     title: str
@@ -351,7 +351,7 @@ class PaperTable:
     Attributes:
         source: where the numbers were printed.
         published: file with the published numbers.
-        columns: of numbers, as the file calls them.
+        columns: columns of numbers, as named in the file.
         set_off_best: whether the paper highlights the best and second best of each group.
         run: pattern shared by all rows.
     """
@@ -367,7 +367,7 @@ class PaperTable:
     run: Pattern = field(default_factory=Pattern)
 
     def __post_init__(self) -> None:
-        """Raise `InputError` for an unknown column or published row, or two rows of one name."""
+        """Raise `InputError` for an unknown column or published row, or a repeated row name."""
         if len(self.rows) < sum(len(group.rows) for group in self.groups):
             raise InputError("two rows have the same name; give them different names")
         for name in self.rows:
@@ -381,7 +381,7 @@ class PaperTable:
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures of the columns of numbers."""
+        """The measures of `columns`."""
         return tuple(map(read_published().measure, self.columns))
 
     def printed(self, name: str) -> Printed:
@@ -389,15 +389,15 @@ class PaperTable:
         return read_published().find({"file": self.published, **self.rows[name].entry})
 
     def pattern(self, name: str) -> Pattern:
-        """Which runs belong to a row."""
+        """The pattern of a row's runs."""
         return self.rows[name].run.beside(self.run, read_published().sources.full_models)
 
 
 @dataclass(frozen=True)
 class PaperCurves:
-    """A figure of curves: a panel for each of `datasets` (as in published columns), with at most `most_methods` curves.
+    """A figure of curves: one panel per dataset (named as in published columns), at most `most_methods` curves each.
 
-    `order` has patterns of methods, in the order of drawing; `remarks` are on the paper's figure.
+    `order` has method patterns in drawing order; `remarks` are on the paper's figure.
     """
 
     name: str
@@ -420,9 +420,9 @@ class PaperCurves:
 
 @dataclass(frozen=True)
 class PaperPictures:
-    """A figure of pictures: `samples` rows, drawn at random with the seed.
+    """A figure of pictures: `samples` rows, drawn at random with `seed`.
 
-    At most `candidates` of a method are shown, the kept one among them, and the masks after `refined` clicks.
+    Shows at most `candidates` masks per method, including the kept one, and the masks after `refined` clicks.
     """
 
     name: str
@@ -436,10 +436,10 @@ class PaperPictures:
 
 
 def read_definition(kind: type[Definition], name: str) -> Definition:
-    """A `PaperTable`, `PaperCurves` or `PaperPictures` by its name in `reports/` (`table1`) or the path of a TOML file.
+    """Read a `PaperTable`, `PaperCurves` or `PaperPictures` by its name in `reports/` (`table1`) or path (TOML).
 
     Raises:
-        InputError: no such definition, or a key in it is missing, unknown or wrong.
+        InputError: no such definition, or a missing, unknown or invalid key.
     """
     path = definitions.find("reports", name)
     content: dict[str, Any] = {**definitions.load(path), "name": path.stem}
@@ -447,7 +447,7 @@ def read_definition(kind: type[Definition], name: str) -> Definition:
 
 
 def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
-    """Whether a run is of a method whose name fits some pattern."""
+    """Whether the name of a run's method matches any pattern."""
     return any(fnmatchcase(entry.method.lower(), pattern.lower()) for pattern in patterns)
 
 
@@ -462,7 +462,7 @@ def _data(names: str | Sequence[str]) -> frozenset[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """1 differs from true, 5 equals 5.0, case does not matter."""
+    """Equality of option values: 1 differs from true, 5 equals 5.0, case is ignored."""
     if isinstance(one, str) and isinstance(other, str):
         return one.lower() == other.lower()
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

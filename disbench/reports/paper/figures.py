@@ -1,6 +1,6 @@
 """The paper's figures from stored runs: mean IoU by click (4), the output of each stage (5), the first click (6).
 
-`reproduce` makes any of its tables and figures by name, `build_leaderboard` some of them beside a report.
+`reproduce` makes any table or figure by name; `build_leaderboard` adds some of them to a report.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from disbench.reports.samples import (
 from disbench.reports.tables import curves_csv, deviation, most_common_opencv, reference
 
 FORMATS = (*FORMS, "csv")
-"""Formats of a figure of curves; `csv` has their values."""
+"""Formats of a figure of curves; `csv` has the values."""
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
     "click; white disc: a positive click, black square: a negative one, the last one larger. Frame: the candidate that "
@@ -41,7 +41,7 @@ LEGEND = (
 
 
 def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: Collection[str] = FORMATS) -> Report:
-    """Draw a figure of curves (`figure4`) from folders of runs, in some of `FORMATS`; lines tell what is left out."""
+    """Draw a figure of curves (`figure4`) from folders of runs, in some of `FORMATS`; lines name what is left out."""
     definition = read_definition(PaperCurves, name)
     entries = read_paper_runs(runs).entries
     shown, remarks = shown_runs(definition, entries)
@@ -109,22 +109,21 @@ def make_pictures_figure(
 ) -> Report:
     """Draw a figure of pictures from runs of any method.
 
-    Figure 5 is drawn once for each run that stored its candidates (`--store all`), with a row for each sample: image
-    and first click, the candidates of stage 1, the refined masks, the target. Figure 6 is drawn once for each dataset
-    with runs that stored masks (`--store kept` or `all`), on samples that all of them have: image, target, and the
-    first masks of each method, other candidates below the kept one.
+    Figure 5 is drawn once per run that stored its candidates (`--store all`), with one row per sample: image and first
+    click, the candidates of stage 1, the refined masks, the target. Figure 6 is drawn once per dataset with runs that
+    stored masks (`--store kept` or `all`), on samples common to these runs: image, target, and the first masks of each
+    method, other candidates below the kept one.
 
     Args:
         name: `figure5` or `figure6`.
-        runs: each a run, or a folder with runs below it, at any depth.
+        runs: runs, or folders that contain runs at any depth.
         out: folder for `figure5.png` and so on, or `figure5-1.png` and so on if there are several.
         data: root of the datasets.
-        samples: ids; none draws them with the seed of the figure's definition.
-        formats: of `disbench.core.sheets.FORMS`.
+        samples: sample ids; if empty, drawn with the seed of the figure's definition.
+        formats: some of `disbench.core.sheets.FORMS`.
 
     Raises:
-        InputError: no run stored its masks or has the samples, or a dataset is missing or not the one that a run was
-            made on.
+        InputError: no run with the samples stored its masks, or a dataset is missing or differs from a run's.
     """
     definition = read_definition(PaperPictures, name)
     make, store, what = (_stages, "all", "all candidates") if name == "figure5" else (_methods, "kept", "masks")
@@ -197,7 +196,7 @@ def _methods(
         common = [name for name in shown[0].rows.samples if all(name in own for own in known)]
         if not common:
             raise InputError(
-                f"{shown[0].run.folder} and {shown[1].run.folder}: no sample that all runs have; give runs made with "
+                f"{shown[0].run.folder} and {shown[1].run.folder}: no sample in common; name runs made with "
                 "the same --every and --limit"
             )
         names, how = _names(common, definition, samples)
@@ -256,28 +255,28 @@ def reproduce(
     """Make a table or figure of the paper from stored runs.
 
     Args:
-        name: of `KINDS`, or the path of a table's definition (`.toml`).
-        runs: folders, each a run or with runs below it; without any, everything is "not run".
+        name: one of `KINDS`, or the path of a table's definition (`.toml`).
+        runs: runs, or folders that contain runs; if empty, everything is "not run".
         out: created if missing.
-        rows: name of a table's row, and a folder whose runs belong to it.
-        formats: files to write; none writes all.
+        rows: (name of a table's row, folder whose runs belong to it) pairs.
+        formats: formats to write; if empty, all.
         data: root of the datasets, for figures that show images.
-        samples: ids for such a figure; none draws them at random.
+        samples: sample ids for such a figure; if empty, drawn at random.
 
     Raises:
-        InputError: an unknown name, a format or option that it does not have, or runs or images that cannot be read.
+        InputError: an unknown name, a format or option that does not apply, or unreadable runs or images.
     """
     if name not in KINDS and not name.endswith(".toml"):
-        raise InputError(f"unknown table or figure {name!r}; there are {', '.join(KINDS)}")
+        raise InputError(f"unknown table or figure {name!r}; choose from {', '.join(KINDS)}")
     kind = KINDS.get(name, _TABLE)
     for form in formats:
         if form not in _FORMATS[kind]:
             known = ", ".join(f"--{known}" for known in _FORMATS[kind])
             raise InputError(f"{name} is a {kind} and has no --{form}; choose from {known}")
     if rows and kind != _TABLE:
-        raise InputError(f"{name} is a {kind}, and --map is for tables; leave it out")
+        raise InputError(f"{name} is a {kind}, and --map is only for tables; leave it out")
     if samples and kind != _PICTURES:
-        raise InputError(f"{name} is a {kind} and shows no samples; leave --sample out")
+        raise InputError(f"{name} is a {kind} and shows no samples; leave out --sample")
     formats = formats or _FORMATS[kind]
     if kind == _TABLE:
         return make_paper_table(name, runs, out, rows=rows, formats=formats)
@@ -287,20 +286,20 @@ def reproduce(
 
 
 def reproducible() -> list[str]:
-    """A line for each table and figure: its name and title."""
+    """One line per table and figure: name and title."""
     titles = {name: definitions.load(definitions.find("reports", name))["title"] for name in KINDS}
     return [f"{name:<10} {title}" for name, title in titles.items()]
 
 
 def build_leaderboard(runs: Sequence[Path], out: Path, names: Sequence[str] = ("table1", "figure4")) -> list[str]:
-    """Write the report of runs, `leaderboard.html`, and tables and figures (PNG) of the paper in `paper/`; lines tell.
+    """Write a report with `leaderboard.html`, and the paper's tables and figures (PNG) in `paper/`; returns lines.
 
     Args:
-        runs: each a run, packed or not, or a folder with runs below it.
+        runs: runs (packed or not), or folders that contain runs.
         out: created if missing; the same runs give the same bytes.
-        names: as for `reproduce`, whose errors and those of `make_report` are raised.
+        names: as in `reproduce`; raises its errors and those of `make_report`.
     """
-    looped = any(not run.protocol.budget for run in find_runs(runs))  # the page is about these
+    looped = any(not run.protocol.budget for run in find_runs(runs))  # the page shows only these
     lines = list(make_report(runs, out, page=looped).lines)
     for name in names:
         lines += reproduce(name, runs, out / "paper", formats=["png"] if KINDS.get(name) == _FIGURE else ()).lines

@@ -1,6 +1,6 @@
 """The paper's tables from stored runs: printed numbers, measured numbers, and their difference.
 
-A row of a table is joined with the stored runs that belong to it; their departures from the paper's protocol are noted.
+Each row is matched with its stored runs; their deviations from the paper's protocol are noted.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ NOT_RUN, NOT_PRINTED = "not run", "not printed"
 
 @dataclass(frozen=True)
 class PaperRuns:
-    """Runs, and the rows that the user named for some of them: folder of an entry -> name of its row."""
+    """Runs, and the rows that the user assigned to some of them: `Entry.folder` -> name of the row."""
 
     entries: tuple[Entry, ...]
     named: Mapping[str, str]
 
 
 def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = ()) -> PaperRuns:
-    """The runs of folders (each a run, or with runs below it), which may be none, and of the folders named for a row.
+    """Read the runs in `folders` (may be empty) and in the folders assigned to `rows`.
 
     Raises:
-        InputError: no run in a folder, or one that is damaged, unfinished or named for two rows.
+        InputError: a folder without runs, or a run that is damaged, unfinished or assigned to two rows.
     """
     if not folders and not rows:
         return PaperRuns((), {})
@@ -69,25 +69,25 @@ def read_paper_runs(folders: Sequence[Path], rows: Sequence[tuple[str, Path]] = 
         for run in find_runs([folder]):
             if wanted.setdefault(run.folder.resolve(), name) != name:
                 other = wanted[run.folder.resolve()]
-                raise InputError(f"{run.folder}: named for the rows {other!r} and {name!r}; name one")
+                raise InputError(f"{run.folder}: assigned to the rows {other!r} and {name!r}; assign it to one")
     entries = read_entries(find_runs([*folders, *(folder for _, folder in rows)]))
     named = {entry.folder: wanted.get(entry.run.folder.resolve(), "") for entry in entries}
     return PaperRuns(tuple(entries), {folder: row for folder, row in named.items() if row})
 
 
 def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
-    """Name of a row and folder from each `ROW=FOLDER`; `InputError` for another form."""
+    """Parse each `ROW=FOLDER` into row name and folder; `InputError` if malformed."""
     found = []
     for text in texts:
         name, _, folder = map(str.strip, text.partition("="))
         if not (name and folder):
-            raise InputError(f"--map {text!r}: give the name of a row and the folder of a run as ROW=FOLDER")
+            raise InputError(f"--map {text!r}: write it as ROW=FOLDER, the name of a row and the folder of a run")
         found.append((name, addresses.here(addresses.path_of(folder))))
     return found
 
 
 def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, list[Entry]], list[Entry]]:
-    """The runs of each row (the one that the user named, else the first that fits), and those without a row."""
+    """Assign runs to rows (the user's choice, else the first that fits); also returns the runs without a row."""
     for name in runs.named.values():
         if name not in patterns:
             raise unknown_name("row", name, patterns)
@@ -102,7 +102,7 @@ def assign(runs: PaperRuns, patterns: Mapping[str, Pattern]) -> tuple[dict[str, 
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a row as printed (or ""), with different numbers `elsewhere`, and as measured by a run.
+    """A number as printed (or ""), with differing numbers printed `elsewhere`, and as measured by a run.
 
     `comparable`: whether the run followed the paper's protocol on all samples.
     """
@@ -124,10 +124,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Block:
-    """A row of the paper with at most one method that was run for it.
+    """A row of the paper with at most one measured method.
 
-    `group` is its index, `row` its name ("" for a run without a row), `first` whether it has the row's printed numbers,
-    `runs` one method and setting on each dataset.
+    `group` is its index, `row` its name ("" for a run without a row), `first` whether it shows the row's printed
+    numbers, `runs` one method and setting on each dataset.
     """
 
     group: int
@@ -142,14 +142,14 @@ class Block:
 
 
 def paper_blocks(table: PaperTable, runs: PaperRuns) -> tuple[list[Block], list[str]]:
-    """The rows of a table with their runs, then the runs without a row; and sentences on runs that are not shown.
+    """The rows of a table with their runs, then the runs without a row; also sentences on the runs left out.
 
     Raises:
         InputError: the user named an unknown row.
     """
     by_row, rest = assign(runs, {name: table.pattern(name) for name in table.rows})
     cards = {measure.dataset.card for measure in table.measures}
-    extra: dict[int, list[Entry]] = {number: [] for number in range(-1, len(table.groups))}  # -1: of other methods
+    extra: dict[int, list[Entry]] = {number: [] for number in range(-1, len(table.groups))}  # -1: other methods
     for entry in rest:
         extra[next((n for n, group in enumerate(table.groups) if is_method(entry, group.runs)), -1)].append(entry)
     others = extra.pop(-1)
@@ -194,7 +194,7 @@ def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first
 
 
 def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
-    """As printed (a method with citation and marks as in the paper's Table 1), or the run's own if it has no row."""
+    """The printed label (methods with citation and marks as in the paper's Table 1); without a row, the run's own."""
     if entry is not None and label.published == "method":
         citation = entry.labels.get("citation", "")
         named = " (ours, in the paper)" if citation == "ours" else f" [{citation}]" if citation else ""
@@ -235,14 +235,14 @@ def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: 
 
 
 def departures(entry: Entry) -> tuple[str, ...]:
-    """How a run departs from the paper's protocol, on any dataset."""
+    """How a run deviates from the paper's protocol, whatever the dataset."""
     usual, own = entry.record.method.facts.threshold, entry.record.protocol.threshold
     other = f"threshold {own:g} instead of the method's own {usual:g}" if own != usual else ""
     return tuple(filter(None, (deviation(entry, read_published().sources.protocol), other)))
 
 
 def notes_on_samples(entry: Entry, dataset: Dataset, opencv: str) -> tuple[str, ...]:
-    """Notes on a run's samples, version of OpenCV (`opencv` is that of most runs) and failures."""
+    """Notes on a run's samples, OpenCV version (`opencv` is the most common one) and failures."""
     return tuple(filter(None, (_other_data(entry, dataset), *notes_on_dataset(entry, opencv))))
 
 
@@ -271,7 +271,7 @@ def make_paper_table(
     rows: Sequence[tuple[str, Path]] = (),
     formats: Iterable[str] = FORMATS,
 ) -> Report:
-    """Write a table of the paper: printed numbers, measured numbers, and their difference; arguments as `reproduce`.
+    """Write a table of the paper: printed numbers, measured numbers, and their difference; arguments as in `reproduce`.
 
     Raises:
         InputError: an unknown table or row, or a run that cannot be read.
@@ -289,7 +289,7 @@ def make_paper_table(
 
 
 def paper_table(definition: PaperTable, blocks: Sequence[Block], remarks: Sequence[str]) -> Table:
-    """Blocks as a table: rows of printed numbers, of measured numbers, and of their difference."""
+    """Lay out blocks as a table: rows of printed numbers, measured numbers and differences."""
     notes = Footnotes()
     columns = (
         *(Column(label.heading, number=False) for label in definition.labels),
@@ -312,11 +312,11 @@ def paper_table(definition: PaperTable, blocks: Sequence[Block], remarks: Sequen
 
 
 _Emphases = Sequence[tuple[Emphasis, Emphasis]]
-"""Emphasis of the printed and of the measured number in each column of a block."""
+"""Emphasis of the printed and the measured number in each column of a block."""
 
 
 def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
-    """The best and second best of a group, separately for printed and for measured numbers; equal ones share a rank."""
+    """The best and second best of a group, separately for printed and measured numbers; ties share a rank."""
     columns = []
     for numbers in zip(*(block.numbers for block in blocks), strict=True):
         printed, measured = [], []
@@ -329,7 +329,7 @@ def _emphases(blocks: Sequence[Block], set_off: bool) -> list[_Emphases]:
 
 
 def _ranks(numbers: Sequence[float | None], set_off: bool) -> list[Emphasis]:
-    """A single number has no rank."""
+    """Ranks of numbers; a single number gets none."""
     known = [number for number in numbers if number is not None]
     order = sorted(set(known)) if set_off and len(known) > 1 else []
     marks: dict[float | None, Emphasis] = dict(zip(order, ("best", "second"), strict=False))
@@ -337,9 +337,9 @@ def _ranks(numbers: Sequence[float | None], set_off: bool) -> list[Emphasis]:
 
 
 def _block_lines(block: Block, best: _Emphases, notes: Footnotes, labelled: bool) -> list[tuple[Cell, ...]]:
-    """Printed numbers, measured numbers, difference; only lines that have numbers.
+    """Lines of printed numbers, measured numbers and differences, where there are any.
 
-    A run's label is beside its numbers, unless a column has it (`labelled`) and no printed row is above.
+    `measured` is followed by the run's label, unless a column shows it (`labelled`) and there is no printed row.
     """
     labels = tuple(map(Cell, block.labels))
     lines: list[tuple[Cell, ...]] = []
@@ -379,7 +379,7 @@ def _text(measure: Measure, number: float) -> str:
 
 
 def _signed(measure: Measure, difference: float) -> str:
-    """A difference as tables print it: `+0.04`, `−3`, `0.00`."""
+    """Format a difference: `+0.04`, `−3`, `0.00`."""
     size = _text(measure, abs(difference))
     return f"{'+' if difference > 0 else '−'}{size}" if float(size) else size
 
@@ -410,7 +410,7 @@ def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
 
 
 def _records(definition: PaperTable, block: Block) -> list[dict[str, Any]]:
-    """A CSV row for each number, unrounded."""
+    """One CSV row per number, unrounded."""
     by_card = {run.dataset: run for run in block.runs}
     records = []
     for number in block.numbers:

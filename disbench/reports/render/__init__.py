@@ -1,4 +1,4 @@
-"""Words, numbers and tables, before they become Markdown, LaTeX, HTML, CSV or text for a terminal; templates."""
+"""Text, numbers and tables, ready for Markdown, LaTeX, HTML, CSV or the terminal; templates."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def template(name: str, filters: Mapping[str, Callable[..., Any]] | None = None,
 
 
 DASH = "–"
-"""Where there is no number."""
+"""Shown in place of a missing number."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-"""Begin a formula; some spreadsheets also read the wide forms."""
+"""Characters that start a formula; some spreadsheets also accept the full-width forms."""
 
 
 def plain(text: object) -> str:
@@ -47,7 +47,7 @@ def plain(text: object) -> str:
 
 
 def visible(text: str) -> str:
-    """The text without invisible characters (controls, text directions, surrogates) except spaces and line ends."""
+    """The text without invisible characters (control, bidirectional, surrogate), except spaces, tabs and newlines."""
     return "".join(char for char in text if char in "\n\t " or unicodedata.category(char) not in _INVISIBLE)
 
 
@@ -72,13 +72,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(texts: Sequence[str], most: int = 3) -> str:
-    """The first texts, and how many more there are."""
+    """The first texts, and the number of further ones."""
     more = len(texts) - most
     return "; ".join(texts[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys below a heading; a text that would be a formula begins with an apostrophe."""
+    """CSV with a header, from rows with the same keys; strings that look like formulas get a leading apostrophe."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -99,7 +99,7 @@ Emphasis = Literal["", "best", "second"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading and its group's; numbers are aligned right."""
+    """A column's heading and group heading; numbers are aligned right."""
 
     name: str
     group: str = ""
@@ -108,10 +108,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: one line of text, not escaped; `behind` follows it without the emphasis of the best of a column.
+    """A cell: one line of text, not escaped; `behind` follows it without emphasis.
 
-    `value` is the number by which a page sorts (None sorts by text), `interval` a text that is printed smaller, with
-    low and high `ends`.
+    `value` is the sort key on a page (None sorts by text); `interval` is printed smaller, with (low, high) `ends`.
     """
 
     text: str
@@ -132,7 +131,7 @@ def number_cell(
 
 @dataclass(frozen=True)
 class Table:
-    """A table named with letters, digits and hyphens; footnotes by mark; `groups`: row -> heading from there on."""
+    """A table; `name` has letters, digits and hyphens, `footnotes` are mark -> text, `groups` row -> heading above."""
 
     name: str
     title: str
@@ -145,12 +144,12 @@ class Table:
 
 @dataclass
 class Footnotes:
-    """The footnotes of a growing table, text -> mark: the same text gets the same mark."""
+    """The footnotes of a table under construction, text -> mark; equal texts share a mark."""
 
     texts: dict[str, str] = field(default_factory=dict)
 
     def marks(self, *texts: str) -> tuple[str, ...]:
-        """The marks of the texts that are not empty: a, b, ... z, aa, ab, ..."""
+        """The marks of the non-empty texts: a, b, ... z, aa, ab, ..."""
         return tuple(self.texts.setdefault(text, _letters(len(self.texts))) for text in texts if text)
 
     def by_mark(self) -> dict[str, str]:

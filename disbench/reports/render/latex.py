@@ -1,4 +1,4 @@
-r"""Tables as LaTeX for `\input`, with the packages booktabs and graphicx."""
+r"""Tables as LaTeX for `\input`, using the packages booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\symbol{34}",
-    "'": "{'}",  # two of them, or of the next, would become one quotation mark
+    "'": "{'}",  # two of these, or two backticks, would become a quotation mark
     "`": "{`}",
     "×": r"\(\times\)",
     "−": r"\(-\)",
     "↑": r"\(\uparrow\)",
     "↓": r"\(\downarrow\)",
     DASH: "--",
-    "-": "{-}",  # two of them would become a dash
-    "[": "{[}",  # after the end of a row it would be the end's argument
+    "-": "{-}",  # two would become a dash
+    "[": "{[}",  # after a row's \\ it would start an optional argument
     "]": "{]}",
     "*": "{*}",
 }
@@ -62,7 +62,7 @@ def escape(text: object) -> str:
 
 
 def document(tables: Mapping[str, Table]) -> str:
-    """A file of tables, by label."""
+    """A LaTeX file of tables, by label."""
     texts = [table(one, name) for name, one in tables.items()]
     return "% Needs the packages booktabs and graphicx.\n" + "\n\n".join(texts) + "\n"
 
@@ -103,7 +103,7 @@ def _headings(columns: tuple[Column, ...]) -> list[str]:
 
 
 def _group(content: Table, row: int) -> list[str]:
-    """The heading of the group that begins at a row, if one does."""
+    """The heading of the group that starts at a row, if any."""
     if row not in content.groups:
         return []
     heading = rf"\multicolumn{{{len(content.columns)}}}{{l}}{{\emph{{{escape(content.groups[row])}}}}} \\"

@@ -1,4 +1,4 @@
-"""Tables and texts as GitHub Markdown."""
+"""Tables and text as GitHub Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from disbench.reports.render import Cell, Table, plain, template, visible
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<|~&$])")
 _BLOCK = re.compile(r"^(?:[-+=>#]|\d+[.)](?=\s|$))")
-"""Would begin a list, a quotation, a heading or a rule at the start of a line."""
+"""Line starts that Markdown reads as a list, quotation, heading or rule."""
 
 _EMPHASIS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
 
@@ -37,7 +37,7 @@ def code_block(text: str) -> str:
 
 
 def table(content: Table) -> str:
-    """A table for each group of rows, with the caption above and the footnotes below."""
+    """One table per group of rows, with the caption above and the footnotes below."""
     lines = [escape(content.caption)]
     begins = sorted({0, *content.groups})
     for begin, end in zip(begins, [*begins[1:], len(content.rows)], strict=True):
@@ -54,7 +54,7 @@ def table(content: Table) -> str:
 
 
 def render(name: str, **values: Any) -> str:
-    """A Markdown template in `templates/`, filled in; `md`, `table` and `code` are its filters."""
+    """Render a Markdown template in `templates/`, with the filters `md`, `table` and `code`."""
     return template(name, {"md": escape, "table": table, "code": code_block}).render(values)
 
 

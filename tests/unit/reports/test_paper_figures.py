@@ -150,7 +150,7 @@ def test_figure6(tmp_path: Path) -> None:
 def test_figure6_needs_common_samples_and_masks(tmp_path: Path) -> None:
     write_photo_run(tmp_path / "runs" / "a", "kept", max_clicks=1, numbers=(3,))
     write_photo_run(tmp_path / "runs" / "b", "kept", max_clicks=1, numbers=(60,))
-    with pytest.raises(InputError, match="no sample that all runs have"):
+    with pytest.raises(InputError, match="no sample in common"):
         draw("figure6", tmp_path / "runs", tmp_path / "out")
     write_run(tmp_path / "masks" / "none")
     for figure, store in (("figure5", "all"), ("figure6", "kept")):

@@ -263,7 +263,7 @@ def test_runs_mapped_by_hand(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"ROW=FOLDER|unknown row"):
             make_paper_table("table1", [], tmp_path / "bad", rows=parse_rows([bad]))
     twice = parse_rows([f"{row}={tmp_path / 'mine'}", f"DISNet ViT-B SBD={tmp_path / 'mine' / 'a'}"])
-    refuses("named for the rows", make_paper_table, "table1", [], tmp_path / "bad", rows=twice)
+    refuses("assigned to the rows", make_paper_table, "table1", [], tmp_path / "bad", rows=twice)
     assert not (tmp_path / "bad").exists()
 
 
