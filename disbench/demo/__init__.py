@@ -1,1 +1,1 @@
-"""The demo: a page on this machine; a person clicks on a photo and sees what a method makes of it (docs/demo.md)."""
+"""The demo: a local web page for segmenting photos by clicks with any method (docs/demo.md)."""

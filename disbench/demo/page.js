@@ -15,14 +15,14 @@
   };
   const saves = [...document.querySelectorAll("[data-save]")];
   const photos = new Map(config.photos.map((one) => [one.number, one]));
-  const works = new Map();  // number of a photo -> the work on it, so that one can come back
-  let shown = null;  // the photo that is chosen
-  let state = null;  // what the server said of the work on it
-  let sent = [];  // clicks that are not answered yet
+  const works = new Map();  // photo number -> work id, to resume earlier photos
+  let shown = null;  // the selected photo
+  let state = null;  // the server's last state of its work
+  let sent = [];  // clicks without a response yet
   let zoom = 1;
-  let at = { x: 0, y: 0 };  // the cross, in whole pixels of the photo
+  let at = { x: 0, y: 0 };  // the cross, in integer image coordinates
 
-  // Asking the server: one thing after another, in the order in which they were asked for.
+  // Requests to the server, sent one at a time and in order.
 
   let last = Promise.resolve();
   let waiting = 0;
@@ -37,7 +37,7 @@
     }
     if (answer.ok) return answer;
     let words = `the demo answered with an error (${answer.status})`;
-    try { words = (await answer.json()).error; } catch { /* then these are the words */ }
+    try { words = (await answer.json()).error; } catch { /* keep the default message */ }
     throw new Error(words[0].toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : "."));
   }
 
@@ -65,7 +65,7 @@
   function say(text) {
     if (by("status").textContent === text) return;
     by("status").textContent = text;
-    by("status").title = text;  // a long one is cut off
+    by("status").title = text;  // long text is truncated
   }
 
   function tellWaiting() {
@@ -139,12 +139,12 @@
     if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
   });
 
-  // The photo's size on the screen.
+  // Photo size on the screen.
 
   function fit() {
     if (!shown) return;
     const wide = stage.clientWidth;
-    const top = stage.getBoundingClientRect().top + scrollY;  // all of the photo is in view, if that is not too small
+    const top = stage.getBoundingClientRect().top + scrollY;  // fit the whole photo, unless it would be too small
     const high = innerWidth <= 960 ? innerHeight * 0.6 : Math.max(320, innerHeight - top - 14);
     stage.style.maxHeight = `${high}px`;
     const width = Math.min(wide, ((high - 2) * shown.width) / shown.height, shown.width * 3) * zoom;
@@ -171,9 +171,9 @@
   by("in").addEventListener("click", () => resize(1.5));
   by("out").addEventListener("click", () => resize(1 / 1.5));
 
-  // Clicks: whole pixels of the photo, whatever its size on the screen is.
+  // Clicks, in integer image coordinates at any zoom.
 
-  let pressed = null;  // where, in fractions of a pixel of the screen: a click itself tells whole ones
+  let pressed = null;  // fractional screen coordinates; click events have only integers
   stage.addEventListener("pointerdown", (event) => { pressed = { clientX: event.clientX, clientY: event.clientY }; });
 
   function pixel(clicked) {
@@ -209,7 +209,7 @@
     if (state && next.work === state.work) state = next;
   }
 
-  /** Whether a click is on the photo, or so near that its edge is meant: pixels there may be smaller than the screen's. */
+  /** True on the photo or just beside it, since image pixels at the edge may be smaller than screen pixels. */
   function isOnPhoto(event) {
     const box = photo.getBoundingClientRect();
     return shown && event.clientX > box.left - 4 && event.clientX < box.right + 4
@@ -223,7 +223,7 @@
     click(at, document.querySelector("[name=sign]:checked").value === "1");
   });
   stage.addEventListener("contextmenu", (event) => {
-    if (event.pointerType === "" || !isOnPhoto(event)) return;  // the first is the keyboard's own menu
+    if (event.pointerType === "" || !isOnPhoto(event)) return;  // "": menu opened from the keyboard
     event.preventDefault();
     cross.hidden = true;
     at = pixel(event);
@@ -288,7 +288,7 @@
 
   function choose(index) {
     if (!state || (!waiting && index >= state.candidates.length)) return;
-    inTurn(async () => {  // what is waited for may bring the candidates
+    inTurn(async () => {  // a pending response may bring the candidates
       if (index < state.candidates.length) take(await json(`/works/${state.work}/choose`, { candidate: index }));
     });
   }
@@ -317,7 +317,7 @@
     return button;
   }
 
-  // Drawing what the server said.
+  // Drawing the server's state.
 
   function mark([x, y, positive], answered) {
     const className = `mark ${positive ? "plus" : "minus"}${answered ? "" : " waiting"}`;
@@ -327,7 +327,7 @@
     return dot;
   }
 
-  let drawn = null;  // the state whose candidates are on the page
+  let drawn = null;  // the state whose candidates are displayed
 
   function draw() {
     if (!state) return;
@@ -371,7 +371,7 @@
 
   try { by("user").value = localStorage.getItem("disbench-user") || "me"; } catch { by("user").value = "me"; }
   by("user").addEventListener("change", () => {
-    try { localStorage.setItem("disbench-user", by("user").value); } catch { /* then it is asked for again */ }
+    try { localStorage.setItem("disbench-user", by("user").value); } catch { /* not remembered */ }
   });
   const names = () => ({ sample: by("sample").value, user: by("user").value });
 

@@ -1,8 +1,8 @@
-"""The demo's server: one page on 127.0.0.1 that answers nobody but this page.
+"""The demo's server on 127.0.0.1, which answers only its own page.
 
-A page of another site could make a browser ask 127.0.0.1, even under its own name (DNS rebinding). So a request must
-name this host and port, come from the page's own origin, and, to change anything, bring the page's token. Nothing in a
-request becomes a path.
+Other sites can make a browser send requests to 127.0.0.1, even under their own name (DNS rebinding). So requests must
+have this host and port and the page's origin and, to change anything, the page's token. No request data is used as a
+path.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from disbench.demo.work import command as predict_command
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
-"""Headers of the page's requests: the token, and the URL-encoded name of an uploaded photo."""
+"""Request headers: the token, and the URL-encoded name of an uploaded photo."""
 _MOST_WORKS = 12
 _MOST_WAITING = 16
-"""Calls of the method that may be queued."""
+"""Maximum number of queued method calls."""
 _MOST_JSON = 4096
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -71,7 +71,7 @@ _CHANGES: dict[str, tuple[dict[str, type], Callable[..., object]]] = {
     "undo": ({}, Work.undo),
     "reset": ({}, Work.reset),
 }
-"""What a request may do to a work: the keys of its JSON, and the change."""
+"""Actions on a work: the keys and types of the request's JSON, and the function to call."""
 _TYPES = {"mask.png": "image/png", "mask.json": "application/json", "clicks.parquet": "application/octet-stream"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,19 +79,19 @@ Result = TypeVar("Result")
 
 
 class OneAtATime:
-    """Runs calls one after another in a daemon thread."""
+    """Runs calls sequentially in a daemon thread."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(_MOST_WAITING)
         threading.Thread(target=self._work, name="the method", daemon=True).start()
 
     async def do(self, call: Callable[[], Result]) -> Result:
-        """The result of a call when its turn has come; `InputError` if too many are queued."""
+        """Queue a call and return its result; `InputError` if the queue is full."""
         future: Future[Result] = Future()
         try:
             self._waiting.put_nowait((call, future))
         except queue.Full:
-            raise InputError("too many clicks wait for the method; let it answer first") from None
+            raise InputError("too many clicks are waiting for the method; wait for its answer first") from None
         return await asyncio.wrap_future(future)
 
     def _work(self) -> None:
@@ -101,18 +101,18 @@ class OneAtATime:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # not even SystemExit ends the thread
+            except BaseException as error:  # even SystemExit must not end the thread
                 future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
 @dataclass
 class Demo:
-    """The state of the server, and its answers to requests.
+    """State and request handlers of the server.
 
     Attributes:
         asked: the method as typed; `name` and `title` are its short and full names.
         out: folder for saved masks and clicks; None: the browser downloads them.
-        works: photos being segmented, by the id that the page knows.
+        works: photos being segmented, by id.
     """
 
     method: Method
@@ -128,7 +128,7 @@ class Demo:
     turns: OneAtATime = field(default_factory=OneAtATime)
 
     def begin(self, picture: Picture, pixels: RgbImage) -> str:
-        """Start on a photo and return the id of the work; the oldest of too many works is dropped."""
+        """Start work on a photo and return the work's id; drops the least recently used if there are too many."""
         name = secrets.token_urlsafe(9)
         self.works[name] = picture, Work(self.method, pixels, self.threshold)
         while len(self.works) > _MOST_WORKS:
@@ -136,7 +136,7 @@ class Demo:
         return name
 
     def work(self, name: str) -> tuple[Picture, Work]:
-        """The photo and the work of an id; `InputError` if there is none."""
+        """The photo and work with this id; `InputError` if there is none."""
         if name not in self.works:
             raise InputError("this work was dropped; choose the photo again")
         self.works.move_to_end(name)
@@ -152,7 +152,7 @@ class Demo:
         return web.Response(text=self.html(nonce), content_type="text/html", headers=headers)
 
     def html(self, nonce: str) -> str:
-        """The page with its style, script and configuration; `nonce` marks its own style and script."""
+        """The page with its style, script and configuration; `nonce` is for the Content-Security-Policy."""
         import jinja2  # noqa: PLC0415
         from markupsafe import Markup  # noqa: PLC0415
 
@@ -203,13 +203,13 @@ class Demo:
     async def _save_all(self, request: web.Request) -> web.Response:
         asked = await _asked(request, sample=str, user=str)
         if self.out is None:
-            raise InputError("the demo was started without --out, so it writes nothing; save single files instead")
+            raise InputError("the demo was started without --out, so it writes no files; save single files instead")
         picture, work = self.work(request.match_info["work"])
         made = partial(save_into, self.out, picture, work, asked["sample"], asked["user"])
         return web.json_response({"folder": str(self.out), "files": await self.turns.do(made)})
 
     async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
-        """Change a work when its turn has come, and return its new state."""
+        """Apply a change to a work in the method's thread and return the new state."""
         picture, work = self.work(name)
 
         def turn() -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Demo:
         return web.json_response({"work": name, **await self.turns.do(turn)})
 
     def _state(self, picture: Picture, work: Work) -> dict[str, Any]:
-        """The state of a work as the page shows it."""
+        """The state of a work as JSON for the page."""
         height, width = work.size
         found, candidates = work.found, []
         if found and work.choosing:
@@ -245,7 +245,7 @@ def application(demo: Demo) -> web.Application:
     """The aiohttp application of a demo."""
     app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", demo._page)
-    plain = partial(png, compression=1)  # without metadata, which may say to rotate it
+    plain = partial(png, compression=1)  # without metadata, which may contain an orientation
     app.router.add_get(r"/photos/{number:\d{1,9}}", partial(demo._picture, made=plain))
     app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", partial(demo._picture, made=thumbnail_png))
     app.router.add_post("/photos", demo._upload)
@@ -269,16 +269,16 @@ def demo(
     """Serve the demo until the process is interrupted.
 
     Args:
-        images: photos to choose from; none: the embedded ones.
-        method: a card's name, a card, or a class (`disbench.baselines.cards.method_spec`).
-        overrides: options of the method, `option=value` each.
-        port: on 127.0.0.1; 0 takes a free one.
+        images: photos to choose from; if empty, the embedded ones.
+        method: name or path of a card, or a class (`disbench.baselines.cards.method_spec`).
+        overrides: options of the method, each `option=value`.
+        port: port on 127.0.0.1; 0 picks a free one.
         out: folder for saved masks and clicks; None: the browser downloads them.
-        ready: gets the page's address once it is served.
-        exif: show and segment the photos as stored, or turned by their EXIF orientation.
+        ready: called with the page's URL once it is served.
+        exif: use the photos as stored, or rotated by their EXIF orientation.
 
     Raises:
-        InputError: an unreadable image, an unknown method, or a port that is taken.
+        InputError: an unreadable image, an unknown method, or a port in use.
     """
     spec = method_spec(method, overrides)
     if spec.budget:
@@ -293,7 +293,7 @@ def demo(
 
 
 async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
-    """Serve on a port (0: a free one) until cancelled; `ready` gets the page's address."""
+    """Serve on a port (0: a free one) until cancelled; calls `ready` with the page's URL."""
     runner = web.AppRunner(application(demo), access_log=None)
     await runner.setup()
     try:
@@ -309,7 +309,7 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
 
 @web.middleware
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Add the security headers to every response; turn every error into one sentence."""
+    """Add the security headers to every response and turn errors into one-sentence messages."""
     try:
         response = await handler(request)
     except web.HTTPRequestEntityTooLarge:
@@ -322,23 +322,23 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         response = _error(500, str(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        response = _error(500, f"the demo itself failed ({type(error).__name__}); its terminal says more")
+        response = _error(500, f"the demo failed ({type(error).__name__}); see its terminal for details")
     response.headers.update(_HEADERS)
     return response
 
 
 def guard_of(token: str) -> Any:
-    """The middleware that refuses requests not made by the page itself."""
+    """Middleware that rejects requests not made by the page itself."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
         if request.headers.getall("Host", []) not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
-            return _error(403, f"open http://{HOST}:{port}/ itself; no other name is answered")
+            return _error(403, f"unknown host name; open http://{HOST}:{port}/")
         own = f"http://{request.headers['Host']}"
         site = request.headers.get("Sec-Fetch-Site", "none")
         if request.headers.get("Origin", own) != own or site not in ("none", "same-origin"):
-            return _error(403, "only the demo's own page is answered")
+            return _error(403, "only requests from the demo's own page are allowed")
         if request.method != "GET" and not hmac.compare_digest(request.headers.get(TOKEN, "").encode(), token.encode()):
             return _error(403, "the demo was restarted since this page was loaded; reload it")
         return await handler(request)
@@ -360,9 +360,9 @@ def _error(status: int, sentence: str) -> web.Response:
 
 
 async def _asked(request: web.Request, **kinds: type) -> dict[str, Any]:
-    """The JSON object of a request, with exactly these keys, each of its type; `InputError` for anything else."""
+    """Parse a request's JSON object, with exactly these keys and types; `InputError` otherwise."""
     if request.content_type != "application/json" or (request.content_length or 0) > _MOST_JSON:
-        raise InputError(f"a request is JSON of at most {_MOST_JSON} bytes")
+        raise InputError(f"the request must be JSON of at most {_MOST_JSON} bytes")
     try:
         found = json.loads(await request.read())
     except (ValueError, RecursionError):

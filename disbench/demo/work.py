@@ -1,4 +1,4 @@
-"""The demo's photos, and one being segmented: candidates, a choice, refinement, undo; and what can be saved of it."""
+"""The demo's photos, and segmenting one by clicks: candidates, choice, refinement, undo and saving."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, che
 Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 RECORDED = "recorded-clicks.parquet"
-"""In the folder of `--out`: all clicks of all photos and users, as the policy `replay` reads them."""
+"""File in the `--out` folder with the clicks of all photos and users, in the format of the policy `replay`."""
 MOST_CLICKS = 200
-"""Clicks on one photo."""
+"""Maximum number of clicks per photo."""
 
 
 class MethodFailedError(Exception):
-    """The method failed on a click; the message is for the person who clicked."""
+    """The method failed on a click; the message is shown in the page."""
 
 
 class Work:
-    """One photo, the clicks so far, and the method's answer to the last of them.
+    """One photo, the clicks so far, and the method's prediction for the last click.
 
-    The method is called as in `disbench predict`: each click once, and after each answer `keep` with the candidate that
-    was kept. A session cannot take a click back, so undoing opens a new one with the remaining clicks.
+    The method is called as in `disbench predict`: once per click, then `keep` with the kept candidate. Sessions cannot
+    undo a click, so undo opens a new session and replays the remaining clicks.
 
     Attributes:
         found: candidates for the last click; None before the first.
-        kept: index of the candidate that is the mask.
-        chosen: index that the person chose at the first click; None: the highest score decides.
-        meant: index that was kept at the first click.
+        kept: index of the current mask among the candidates.
+        chosen: index the user chose at the first click; None: use the highest score.
+        meant: index kept at the first click.
     """
 
     def __init__(self, method: Method, image: RgbImage, threshold: float) -> None:
@@ -62,7 +62,7 @@ class Work:
         self.reset()
 
     def reset(self) -> None:
-        """Take back all clicks and the choice."""
+        """Discard all clicks and the choice."""
         self.clicks: list[Click] = []
         self.found: Candidates | None = None
         self.kept = 0
@@ -77,14 +77,14 @@ class Work:
 
     @property
     def mask(self) -> BoolArray:
-        """The kept mask, boolean (height, width); empty before the first click."""
+        """The kept mask, bool (height, width); all False before the first click."""
         if self.found is None:
             return np.zeros(self.size, dtype=bool)
         return np.asarray(self.found.masks[self.kept], dtype=bool)
 
     @property
     def choosing(self) -> bool:
-        """Whether a candidate can be chosen: after the first click, before the second."""
+        """True if a candidate can be chosen: after the first click, before the second."""
         return len(self.clicks) == 1
 
     def click(self, click: Click) -> None:
@@ -101,17 +101,17 @@ class Work:
         self._advance(click)
 
     def choose(self, index: int) -> None:
-        """Choose a candidate of the first click; `InputError` after the second click or for an unknown index."""
+        """Choose a candidate of the first click; `InputError` for an unknown index or after the second click."""
         if self.found is None or not self.choosing:
             raise InputError(
-                "candidates can be chosen only after the first click and before the second; undo the others first"
+                "candidates can be chosen only after the first click and before the second; undo later clicks first"
             )
         if not 0 <= index < len(self.found.masks):
             raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
         self.chosen = self.kept = self.meant = index
 
     def undo(self) -> None:
-        """Take back the last click, and with the first click the choice; may raise `MethodFailedError`."""
+        """Undo the last click; undoing the first also discards the choice. May raise `MethodFailedError`."""
         left = self.clicks[:-1]
         if left:
             self._replay(left)
@@ -119,7 +119,7 @@ class Work:
             self.reset()
 
     def _replay(self, clicks: list[Click]) -> None:
-        """Open a session and repeat these clicks."""
+        """Open a new session and repeat these clicks."""
         before = self.clicks, self.found, self.kept
         try:
             with self._complaining():
@@ -153,7 +153,7 @@ class Work:
 
     @contextmanager
     def _complaining(self) -> Iterator[None]:
-        """Turn an error of the method into a message, and drop its session."""
+        """Turn a method's error into a message and drop its session."""
         try:
             yield
         except MethodError as error:
@@ -163,10 +163,10 @@ class Work:
 
 
 def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
-    """The bytes of a file to download; `InputError` before the first click.
+    """The bytes of a file to save; `InputError` before the first click.
 
-    It has the mask as a PNG of 0 and 255, the mask as COCO compressed run lengths in JSON (`size`, `counts`), or the
-    clicks, with the sample's id and the user's name, as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
+    `kind` is the mask as a PNG of 0 and 255 or as COCO compressed RLE in JSON (`size`, `counts`), or the clicks, with
+    sample id and user name, as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
     """
     if kind not in KINDS:
         raise unknown_name("kind of file", kind, KINDS)
@@ -180,7 +180,7 @@ def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
 
 
 def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
-    """Write the mask in both forms under new names, add the clicks to the folder's recording; the files' names."""
+    """Save the mask in both formats under new names, append the clicks to the recording, and return the file names."""
     recorded = _sequence(work, sample, user)
     folder.mkdir(parents=True, exist_ok=True)
     stems = (f"{picture.stem}-{number}" for number in count(1))
@@ -193,7 +193,7 @@ def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str
 
 
 def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:
-    """The `disbench predict` command that gives the same mask; an uploaded photo appears by its name only."""
+    """The `disbench predict` command for the same mask; an uploaded photo is given by name only."""
     clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
     keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
     words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
@@ -212,23 +212,23 @@ def _check_begun(work: Work) -> None:
         raise InputError("nothing to save yet; click on the photo first")
 
 
-_MISSING = "there is no such image; check its path"
+_MISSING = "image not found; check its path"
 _MOST_UPLOADS = 8
 _DECODED = 2
-"""Photos whose pixels stay in memory."""
+"""Number of photos whose pixels are cached."""
 _THUMBNAIL = 160
-"""Long side, pixels."""
+"""Long side in pixels."""
 _PLAIN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo that can be chosen.
+    """A photo offered by the demo.
 
     Attributes:
-        number: its id in the page; `name` is shown, `stem` begins the names of saved files.
-        path: of the file; None if it was uploaded, as `content`.
-        samples: (id, category) of the embedded photos' objects on it.
+        number: id in the page; `name` is displayed, `stem` is the prefix of saved files.
+        path: path of the file; None for an upload, which is in `content`.
+        samples: (id, category) of each annotated object, for embedded photos.
     """
 
     number: int
@@ -242,7 +242,7 @@ class Picture:
 
 
 class Pictures:
-    """All photos of a demo (default: the embedded ones), turned by their EXIF orientation or not; thread-safe."""
+    """All photos of a demo (the embedded ones by default), optionally rotated by EXIF orientation; thread-safe."""
 
     def __init__(self, paths: Sequence[Path] = (), exif: Exif = "ignore") -> None:
         self._exif = exif
@@ -255,12 +255,12 @@ class Pictures:
             self._add(path.name, path.stem, height, width, path=path, samples=samples)
 
     def all(self) -> list[Picture]:
-        """The photos in the order in which they were added."""
+        """The photos in the order they were added."""
         with self._lock:
             return list(self._all.values())
 
     def find(self, number: int) -> Picture:
-        """The photo of a number; `InputError` if it does not exist or was dropped for later uploads."""
+        """The photo with this number; `InputError` if it does not exist or was dropped for later uploads."""
         with self._lock:
             found = self._all.get(number)
         if found is None:
@@ -268,9 +268,9 @@ class Pictures:
         return found
 
     def add_upload(self, name: str, content: bytes) -> Picture:
-        """Add an uploaded photo, in memory only; the oldest of too many uploads is dropped."""
+        """Add an uploaded photo, in memory only; drops the oldest upload if there are too many."""
         if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
-            raise InputError(f"{shown(name)} is not the name of a file; open the photo itself in the page")
+            raise InputError(f"{shown(name)} is not a file name; open the photo in the page")
         if len(content) > MAX_UPLOAD_BYTES:
             raise InputError(too_many_bytes(name))
         pixels = _decoded(content, name, self._exif)
@@ -282,7 +282,7 @@ class Pictures:
         return self._add(name, f"upload-{self._next}", height, width, content=content)
 
     def pixels(self, number: int) -> RgbImage:
-        """The pixels that are shown and segmented; `InputError` as `find`, or if the file has changed."""
+        """The photo's pixels, as displayed and segmented; `InputError` as `find`, or if the file has changed."""
         return self._pixels(self.find(number), self._exif)
 
     def _add(self, name: str, stem: str, height: int, width: int, **more: object) -> Picture:
@@ -295,12 +295,12 @@ class Pictures:
 
 
 def too_many_bytes(name: str) -> str:
-    """The message for a file that is too large."""
+    """Error message for a file that is too large."""
     return f"{shown(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
 
 
 def thumbnail_png(pixels: RgbImage) -> bytes:
-    """A small copy of a photo."""
+    """PNG thumbnail of a photo."""
     from PIL import Image  # noqa: PLC0415
 
     small = Image.fromarray(pixels)
@@ -309,12 +309,12 @@ def thumbnail_png(pixels: RgbImage) -> bytes:
 
 
 def mask_png(mask: BoolArray) -> bytes:
-    """A mask as a PNG of 0 and 255, as `disbench predict` writes it."""
+    """A mask as a PNG of 0 and 255, like those of `disbench predict`."""
     return png(mask.astype(np.uint8) * np.uint8(255))
 
 
 def _embedded() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:
-    """The embedded photos, each with the ids and categories of its objects."""
+    """Paths of the embedded photos with the (id, category) of each object."""
     file = open_photos()
     for image_id, image in file.images.items():
         path = photo_path(image.file_name)

@@ -1,4 +1,4 @@
-"""Datasets of diverse ground truth: hierarchy, proximity, diverse sets, shards."""
+"""Sampling of diverse ground truth: hierarchy, proximity, diverse sets, shards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name where it is first used."""
+    """Import a public name on first use."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

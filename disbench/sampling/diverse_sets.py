@@ -1,7 +1,7 @@
-"""Diverse sets: for an object, the masks that a first click on it may mean (paper, section 3.4).
+"""Diverse sets: the candidate masks of a first click on an object (paper, section 3.4).
 
-A set is described by numbers of objects, never by copies of masks: each member is the union of the objects
-it names, and the click region is the center's mask less the objects named as excluded.
+Sets refer to objects by index instead of copying masks: each member is the union of the objects it lists, and the
+click region is the center's mask minus the excluded objects.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from disbench.sampling.hierarchy import Forest
 Nest = Literal["annotated", "union"]
 
 MAX_LOOKED_AT = 1 << 16
-"""Combinations that are looked at for one center at most; nested neighbours could hide 2**60 equal unions."""
+"""Maximum number of combinations tried per center; nested neighbours could give 2**60 equal unions."""
 
 
 def hierarchy_sets(
     rles: Sequence[Rle], forest: Forest, nest: Nest = "annotated", area: IntArray | None = None
 ) -> list[SetOfObjects]:
-    """Hierarchy-based sets: a center, then its parents up to the root; at most one an object, in their order.
+    """Hierarchy-based sets: a center, then its ancestors up to the root; at most one set per object, in object order.
 
-    The click region is the center's mask less the union of its children's masks; an object whose click
-    region is empty has no set. `nest`: `annotated` takes each mask as it is; `union` adds the inner masks to the outer
-    ones, so that the set nests exactly. `area` is `areas` of the masks where the caller has them.
+    The click region is the center's mask minus its children's masks; objects with an empty click region have no set.
+    With `nest` `annotated`, masks are used unchanged; `union` adds the inner masks to the outer ones, so the set nests
+    exactly. `area`: precomputed `areas` of the masks.
     """
     pixels = (areas(rles) if area is None else area).tolist()
     paths: list[Combination] = [()] * len(rles)
@@ -49,19 +49,19 @@ def hierarchy_sets(
 
 
 def proximity_sets(rles: Sequence[Rle], graph: nx.Graph, centers: Sequence[int], cap: int = 16) -> list[SetOfObjects]:
-    """Proximity-based sets, one a center: it is united with every combination of its 1-hop neighbours in `centers`.
+    """Proximity-based sets, one per center: its union with every combination of its 1-hop neighbours in `centers`.
 
-    The center alone comes first; combinations are ordered by how many neighbours are in them, then by the
-    area of the union, then by the neighbours' numbers. Identical unions are kept once. A set has at most `cap` masks.
+    The center alone comes first; combinations are sorted by number of neighbours, then area of the union, then
+    neighbour indices. Identical unions are kept once. A set has at most `cap` masks.
     """
     eligible = set(centers)
     return [_proximity_set(rles, center, sorted(eligible.intersection(graph[center])), cap) for center in centers]
 
 
 def containment_sets(contains: BoolArray, area: IntArray) -> list[SetOfObjects]:
-    """PiClick's rule as a control: the center and every object whose mask contains the center's, by area, then number.
+    """PiClick's rule as a control: the center and every object whose mask contains it, by area, then index.
 
-    `contains` is bool (n, n), [i, j] says that i contains j. The click region is the center's whole mask.
+    `contains` is bool (n, n); [i, j] is True if i contains j. The click region is the center's whole mask.
     """
     sets = []
     for center in range(len(area)):
@@ -78,10 +78,10 @@ def random_merge_sets(
     largest_merge: int,
     generator: np.random.Generator,
 ) -> list[SetOfObjects]:
-    """Random merging as a control: the center united with 1 to `largest_merge` other objects of `centers`.
+    """Random merging as a control: the union of the center with 1 to `largest_merge` other objects in `centers`.
 
-    Every set of the proximity method (`like`) gets a counterpart with the same center and, as far as the image has
-    that many distinct unions, the same number of masks.
+    Each proximity set in `like` gets a counterpart with the same center and, if the image has enough distinct unions,
+    the same number of masks.
     """
     return [_random_merge_set(rles, model, centers, largest_merge, generator) for model in like]
 
@@ -103,7 +103,7 @@ def _proximity_set(rles: Sequence[Rle], center: int, neighbours: Sequence[int], 
 
 
 def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> list[int]:
-    """Neighbours that add pixels to the center, each union once: the others only repeat smaller unions."""
+    """Neighbours whose union with the center is new; others only repeat smaller unions."""
     effective, seen = [], {rles[center]["counts"]}
     for neighbour in neighbours:
         counts = union([rles[center], rles[neighbour]])["counts"]
@@ -114,9 +114,9 @@ def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence
 
 
 def _ordered_unions(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> Iterator[tuple[Combination, Rle]]:
-    """Combinations in the order of `proximity_sets`, each with its union; one size at a time is held.
+    """Combinations and their unions in the order of `proximity_sets`, holding one size at a time.
 
-    A size with more combinations than may be looked at is cut to the first of them before it is ordered.
+    Each size is cut to its first `MAX_LOOKED_AT` combinations before sorting.
     """
     for size in range(len(neighbours) + 1):
         batch = []
@@ -138,7 +138,7 @@ def _random_merge_set(
     drawn: list[tuple[int, int, Combination]] = []
     seen = {rles[center]["counts"]}
     tried: set[Combination] = set()
-    for _ in range(20 * wanted):  # an image of few objects has fewer distinct unions than are wanted
+    for _ in range(20 * wanted):  # few objects may not have `wanted` distinct unions
         if not others or len(drawn) + 1 >= wanted:
             break
         size = int(generator.integers(1, min(largest_merge, len(others)) + 1))
@@ -155,7 +155,7 @@ def _random_merge_set(
 
 
 def _pixels_left(center: int, children: Sequence[int], rles: Sequence[Rle], area: Sequence[int]) -> bool:
-    """Whether the center has a pixel that none of its children covers."""
+    """True if the center has a pixel not covered by its children."""
     if sum(area[child] for child in children) < area[center]:
         return True
     return bool(areas([difference(rles[center], [rles[child] for child in children])])[0])

@@ -1,7 +1,7 @@
 """The mask hierarchy: a forest of masks by containment ("the hierarchy tree" of COCO+LVIS).
 
-The rule is RITM's, which the field calls provided by LVIS: a mask belongs to the innermost mask that
-covers most of it. Everything is computed on run lengths; only pairs whose boxes allow it are compared.
+The rule is RITM's, although papers credit LVIS: a mask's parent is the innermost mask that covers most of it.
+Everything is computed on RLEs, and only pairs with sufficient box overlap are compared.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.masks import Rle, areas, boxes, overlaps_where
 
 BOX_SHARE, MASK_SHARE = 0.70, 0.80
-"""As for `containment_matrix`."""
+"""Default thresholds of `containment_matrix`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Parents (-1 for a root), levels (0 for a root) and children, in order of attachment, of an image's masks."""
+    """Parents (-1 for a root), levels (0 for a root) and children (in order of attachment) of an image's masks."""
 
     parents: tuple[int, ...]
     levels: tuple[int, ...]
@@ -29,10 +29,10 @@ class Forest:
 
 
 def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
-    """The hierarchy of an image's masks as a graph (docs/hierarchy.md, 2 and 3).
+    """Build the hierarchy of an image's masks as a graph (docs/hierarchy.md, 2 and 3).
 
-    Nodes 0..n-1 in the order given, with the attribute `level` (0 for roots); an edge from each parent to its child, in
-    the order of attachment. ValueError for an empty mask, or masks of different sizes.
+    Nodes 0..n-1 in input order with attribute `level` (0 for roots); edges from parent to child, in order of
+    attachment. ValueError for an empty mask or masks of different sizes.
     """
     forest = grow_forest(containment_matrix(rles), areas(rles))
     graph = nx.DiGraph()
@@ -48,17 +48,17 @@ def containment_matrix(
     measured: tuple[IntArray, IntArray] | None = None,
     wanted: BoolArray | None = None,
 ) -> BoolArray:
-    """Which mask contains which: bool (n, n), [i, j] is contains(i, j); the diagonal is False.
+    """Pairwise containment: bool (n, n), [i, j] is True if mask i contains mask j; the diagonal is False.
 
-    `contains(i, j)` holds for area(i) >= area(j) if the boxes' intersection is at least `box_share` of
-    j's box and the masks' intersection is more than `mask_share` of j's area.
+    Mask i contains j if area(i) >= area(j), the boxes' intersection is at least `box_share` of j's box, and the masks'
+    intersection is more than `mask_share` of j's area.
 
     Args:
-        rles: masks of one size, none empty; ValueError otherwise.
+        rles: non-empty masks of one size; ValueError otherwise.
         box_share: in [0, 1].
         mask_share: in [0, 1].
-        measured: `areas` and `boxes` of the masks where the caller has them; the masks are then not checked.
-        wanted: bool (n, n), symmetric: pairs that may contain each other; None for all.
+        measured: precomputed `areas` and `boxes` of the masks; skips their validation.
+        wanted: symmetric bool (n, n), the pairs to consider; None for all.
     """
     if measured is None:
         check_masks(rles)
@@ -73,11 +73,11 @@ def containment_matrix(
 
 
 def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
-    """Attach each mask to the innermost mask that holds it (docs/hierarchy.md, 3).
+    """Attach each mask to the innermost mask that contains it (docs/hierarchy.md, 3).
 
-    Masks are taken by descending area (of equal areas the later one first). Each mask i in that order
-    adopts every later j that has no parent yet and that it contains; j's place is found by descending
-    from i through the children attached so far. `contains` is as `containment_matrix` gives it, `area` in pixels.
+    Masks are visited by descending area (later mask first on ties). Each mask i adopts every later mask j that it
+    contains and that has no parent yet, at the place found by descending from i through the children attached so far.
+    `contains` is a `containment_matrix`; `area` is in pixels.
     """
     count = len(area)
     parents, levels = [-1] * count, [0] * count
@@ -98,11 +98,11 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
 
 
 def check_masks(rles: Sequence[Rle]) -> None:
-    """ValueError for a mask that is not a compressed RLE, an empty one, or masks of different sizes."""
+    """ValueError for a mask that is empty or not a compressed RLE, or masks of different sizes."""
     for index, rle in enumerate(rles):
         if not isinstance(rle, dict) or "size" not in rle or not isinstance(rle.get("counts"), bytes | str):
             raise ValueError(
-                f"mask {index} is not a COCO compressed RLE of 'size' and 'counts'; make one with "
+                f"mask {index} is not a COCO compressed RLE with 'size' and 'counts'; make one with "
                 "pycocotools.mask.encode or frPyObjects"
             )
     sizes = {tuple(rle["size"]) for rle in rles}
@@ -116,9 +116,9 @@ def check_masks(rles: Sequence[Rle]) -> None:
 def _descend(
     node: int, child: int, pairs: set[tuple[int, int]], area: Sequence[int], children: Sequence[Sequence[int]]
 ) -> int | None:
-    """The innermost holder of `child` at or below `node`, first branch first; None where there is none.
+    """The innermost mask containing `child` at or below `node`, by depth-first search, or None.
 
-    A mask can hold the child although the masks above it do not, so every branch of large enough masks is searched.
+    A mask can contain the child even if its ancestors do not, so every branch of large enough masks is searched.
     """
     stack = [(node, iter(children[node]))]
     while stack:
@@ -134,7 +134,7 @@ def _descend(
 
 
 def _box_shares(box: IntArray) -> FloatArray:
-    """[i, j]: the share of box j that lies in box i."""
+    """[i, j] is the share of box j inside box i."""
     sides = []
     for axis in (0, 1):
         start = box[:, axis]

@@ -1,8 +1,8 @@
-"""Making shards: scenes in, Parquet out; in parallel, resumable, and the same bytes every time.
+"""Make shards from scenes: parallel, resumable and byte-for-byte deterministic.
 
-Scenes are sampled in chunks by worker processes and written in order by this one. Where a shard ends depends on the
-scenes alone. A shard gets its name only when it is whole; `manifest.json` comes last. Several machines can make a part
-each, which `disbench.sampling.merged_parts` puts together.
+Worker processes sample chunks of scenes; this process writes them in order. Shard boundaries depend only on the
+scenes. Shards are written atomically, `manifest.json` last. Several machines can each make a part, and
+`disbench.sampling.merged_parts` merges them.
 """
 
 from __future__ import annotations
@@ -32,52 +32,52 @@ from disbench.shards.rows import Chunk, ShardWriter, other_job, row_bytes, to_ba
 from disbench.workers import Engine, LocalEngine
 
 SCENES_A_CHUNK, FEW_SCENES = 256, 16
-"""Scenes a chunk, at most, in a long job and in a short one: handing a chunk over costs milliseconds."""
+"""Maximum number of scenes per chunk in a long and in a short job; passing a chunk costs milliseconds."""
 CHUNKS_A_WORKER = 32
-"""A job with fewer large chunks a worker is cut finer, so that all workers have work to the end."""
+"""Jobs with fewer large chunks per worker use smaller chunks, so that all workers stay busy to the end."""
 COST_A_SCENE = 16
-"""The cost of a chunk at most (see `scene_cost`), for each scene that it may have; one scene alone may have more."""
+"""Maximum cost of a chunk (`scene_cost`) per scene it may hold; a single scene may exceed it."""
 
 
 def scene_cost(objects: int) -> int:
-    """About what a scene costs to sample, in the time of one object: a line; above a hundred objects pairs count."""
+    """Approximate cost of sampling a scene, in units of one object: linear, plus pairs above 100 objects."""
     return 3 + objects + (objects * objects // 64 if objects > 100 else 0)
 
 
 @dataclass(frozen=True)
 class SamplingWork:
-    """All that a worker needs to sample scenes; a task is the source's numbers of some images."""
+    """Sampling as work for an engine; a task is a sequence of source image indices."""
 
     source: SceneSource
     recipe: Recipe
     watched = False
 
     def begin(self, path: Path) -> SamplingWork:
-        """The work itself: it has no state."""
+        """Return the work itself, which is stateless."""
         return self
 
     def do(self, images: Sequence[int]) -> Chunk:
-        """Sampled scenes of some images; `InputError` for an invalid record."""
+        """Sample the scenes of some images; `InputError` for an invalid record."""
         with _no_collector():
             return _sample_chunk(self.source, self.recipe, images)
 
     def end(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def describe(self, images: Sequence[int]) -> str:
-        """A chunk in words."""
+        """Name a chunk for messages."""
         return f"images {images[0]} to {images[-1]} of {self.source.name}"
 
 
 def chunk_scenes(images: int, workers: int) -> int:
-    """How many scenes a chunk may have, `FEW_SCENES` to `SCENES_A_CHUNK`, so that each worker gets several."""
+    """Maximum scenes per chunk, from `FEW_SCENES` to `SCENES_A_CHUNK`, so that each worker gets several chunks."""
     return min(SCENES_A_CHUNK, max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers))))
 
 
 def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iterator[range]:
-    """Images in order, in chunks that end before they would have too many scenes or cost too much.
+    """Split images, in order, into chunks bounded in scenes and in cost.
 
-    The source may tell `object_counts(images)`, how many objects each image has. Chunks decide no byte of the result.
+    Uses the source's optional `object_counts(images)`, objects per image. Chunking does not affect the result.
     """
     count = getattr(source, "object_counts", None)
     scenes = chunk_scenes(len(images), workers)
@@ -96,7 +96,7 @@ def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iter
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """The garbage collector paused: in a chunk it finds nothing, and takes a tenth of the time."""
+    """Pause the garbage collector, which finds nothing within a chunk and takes a tenth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -125,7 +125,7 @@ def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) ->
 
 
 JOB_FILES = ("shard-*.parquet", MANIFEST)
-"""Shell patterns of the files of a job, finished or under way."""
+"""Glob patterns of a job's files, finished or not."""
 _LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")
 
 
@@ -142,25 +142,25 @@ def make_shards(
     progress: bool = False,
     finished: Callable[[Path], None] = lambda path: None,
 ) -> ShardManifest:
-    """Write the diverse sets of a dataset as shards; neither workers nor interruptions change a byte.
+    """Write the diverse sets of a dataset as shards; the bytes do not depend on workers or interruptions.
 
     Args:
         source: the dataset.
-        recipe: how sets are made.
+        recipe: how to make sets.
         out: folder for the shards.
-        workers: processes that sample; 1 samples in this process. With more, a script must make this call under
-            `if __name__ == "__main__":` (they are started by "spawn").
-        engine: where the workers are; by default processes on this machine.
-        limit: only the first images of the source, this many.
-        part: (i, n) with i from 1 to n samples the i-th of n slices of these images, for `merge_parts`.
-        existing: what to do with shards in `out`: `resume` continues them (or finds them complete), `fail`
-            stops, `overwrite` removes them first.
+        workers: sampling processes; 1 samples in this process. With more, a script must make this call under
+            `if __name__ == "__main__":`, since they are started by "spawn".
+        engine: runs the workers; processes on this machine by default.
+        limit: use only the first `limit` images of the source.
+        part: (i, n) samples the i-th of n slices of these images, with i from 1 to n, for `merge_parts`.
+        existing: if `out` has shards, `resume` continues them (or returns if they are complete), `fail` raises, and
+            `overwrite` deletes them first.
         progress: show a progress bar on a terminal.
-        finished: called with each shard that this call makes, as soon as it has its name.
+        finished: called with the path of each shard that this call finishes.
 
     Raises:
-        InputError: `out` has shards made by another recipe or from other input, an unknown part, or bad input data.
-        OSError: the folder cannot be written, or the disk is full. Finished shards stay; the next run resumes.
+        InputError: `out` has shards from a different recipe or input, an unknown part, or bad input data.
+        OSError: the folder cannot be written or the disk is full. Finished shards stay; the next run resumes.
     """
     folder = Path(out)
     count = len(source) if limit is None else min(limit, len(source))
@@ -187,21 +187,21 @@ def make_shards(
         bar = progress_bar(recipe.name, len(images), len(images) - len(rest), shown=progress)
         write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)
     dropped = dict(getattr(source, "dropped", {}))
-    if part is not None:  # merging counts once what every part would count
+    if part is not None:  # every part would count these again, so merging adds them once
         return write_manifest(folder, manifest_of(job, writer, trailing=writer.pending, source_dropped=dropped))
     writer.total.drop(dropped)
     return write_manifest(folder, manifest_of(job, writer))
 
 
 def manifest_of(job: Job, writer: ShardWriter, **of_part: Any) -> ShardManifest:
-    """The manifest of a job whose shards are written."""
+    """The manifest of a job whose shards have been written."""
     facts = {item.name: getattr(job, item.name) for item in dataclasses.fields(job)}
     total = writer.total.as_dict()
     return ShardManifest(**facts, **total, **of_part, fingerprint=job.job_hash(), files=tuple(writer.files))
 
 
 def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
-    """The chunks, each once its rows are known to be of the files that were opened; changed files explain any error."""
+    """Yield each chunk after checking that the input files are unchanged; report changed files before other errors."""
     check = getattr(source, "check_unchanged", lambda: None)
     try:
         for chunk in chunks:
@@ -212,18 +212,17 @@ def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, fold
         raise
     if source.fingerprint() != job.sources:
         raise InputError(
-            f"{folder}: the files of {source.name} were changed while they were read; "
-            "run it again with --existing overwrite"
+            f"{folder}: the files of {source.name} changed while they were read; run again with --existing overwrite"
         )
 
 
 def progress_bar(title: str, images: int, done: int, *, shown: bool) -> tqdm:
-    """A bar that counts images, on a terminal."""
+    """A progress bar that counts images."""
     return tqdm(total=images, initial=done, unit="image", desc=title, disable=None if shown else True)
 
 
 def write_chunks(writer: ShardWriter, chunks: Iterable[Chunk], bar: tqdm) -> None:
-    """Write all chunks; if it is interrupted, only whole shards stay."""
+    """Write all chunks; an interruption leaves only finished shards."""
     try:
         for chunk in chunks:
             writer.add(chunk)
@@ -237,7 +236,7 @@ def write_chunks(writer: ShardWriter, chunks: Iterable[Chunk], bar: tqdm) -> Non
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that can change a byte."""
+    """Versions of Python and of all packages that can affect the bytes."""
     return {
         "disbench": __version__,
         "python": platform.python_version(),
@@ -246,20 +245,20 @@ def versions() -> dict[str, str]:
 
 
 def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest | None:
-    """Make the folder ready for a job; the manifest, if the job is done already.
+    """Prepare the folder for a job; return the manifest if the job is already finished, else None.
 
     Raises:
-        InputError: the folder has shards of another job or damaged ones, or any where `existing` is "fail".
+        InputError: the folder has shards of another job, damaged shards, or any shards if `existing` is "fail".
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = sorted(folder.glob("shard-*.parquet"))
     manifest = folder / MANIFEST
     if existing == "overwrite":
-        manifest.unlink(missing_ok=True)  # first: without it the folder is unfinished, never inconsistent
+        manifest.unlink(missing_ok=True)  # first, so that an interruption leaves an unfinished folder
         for path in shards:
             path.unlink()
     elif existing == "fail" and (shards or manifest.exists()):
-        raise InputError(f"{folder}: there are shards already; name another folder or use --existing overwrite")
+        raise InputError(f"{folder}: already has shards; use another folder or --existing overwrite")
     for path in folder.glob("*.partial"):
         path.unlink()
     if existing == "overwrite" or not manifest.exists():
@@ -274,18 +273,18 @@ def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest 
 
 
 def slice_of(images: int, part: tuple[int, int]) -> range:
-    """The images of part (i, n): the i-th of n slices of nearly equal sizes; `InputError` for another i."""
+    """The images of part (i, n), the i-th of n slices of nearly equal size; `InputError` unless 1 <= i <= n."""
     number, parts = part
     if not 1 <= number <= parts:
-        raise InputError(f"part {number} of {parts}: there is no such part; give i from 1 to n, such as 3/16")
+        raise InputError(f"part {number} of {parts} does not exist; give i/n with i from 1 to n, such as 3/16")
     return range(images * (number - 1) // parts, images * number // parts)
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """The part that is written as i/n; `InputError` unless i is a whole number from 1 to n."""
+    """Parse a part written as i/n; `InputError` unless i is an integer from 1 to n."""
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
     if not found:
-        raise InputError(f"part {text!r}: not i/n; give whole numbers with i from 1 to n, such as 3/16")
+        raise InputError(f"part {text!r}: not i/n; give integers with i from 1 to n, such as 3/16")
     part = int(found[1]), int(found[2])
     slice_of(0, part)
     return part

@@ -1,6 +1,6 @@
-"""Declared parts: from the links that a dataset declares to a tree with groups of like parts (docs/parts.md).
+"""Declared parts: turn a dataset's parent links into a tree with groups of like parts (docs/parts.md).
 
-The parent is the dataset's; geometry only checks it. No object is given to another parent because its own one fails.
+Geometry only checks the declared parents: an object that fails the check becomes a root and gets no other parent.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from disbench.sampling.hierarchy import containment_matrix, grow_forest
 from disbench.sampling.recipes import Recipe
 
 DECLARED = "+parts"
-"""What the source of a scene ends with if its tree is made of declared links."""
+"""Suffix of a scene's source if its tree comes from declared links."""
 SAME_AS_WHOLE = 0.95
-"""A group of like parts with a larger IoU with its parent is left out: it means the parent."""
+"""A group of like parts with a larger IoU with its parent is dropped as a duplicate of the parent."""
 
 
 def remaining_links(parents: Sequence[int], keep: Sequence[int], counts: Counter[str]) -> list[int]:
-    """Declared parents of the objects that are kept, in their new numbers; -1 for a root.
+    """Declared parents of the kept objects, as new indices; -1 for a root.
 
-    Every object on a cycle becomes a root; who lost its parent gets the nearest ancestor that is kept.
+    Objects on a cycle become roots; an object whose parent was dropped gets its nearest kept ancestor.
     """
     cyclic = on_cycles(parents)
     place = {old: new for new, old in enumerate(keep)}
@@ -45,9 +45,9 @@ def remaining_links(parents: Sequence[int], keep: Sequence[int], counts: Counter
 def checked_parents(
     objects: Sequence[SceneObject], declared: Sequence[int], recipe: Recipe, counts: Counter[str], *, nest: bool
 ) -> list[int]:
-    """The parents of objects, -1 for a root: declared links whose child lies in its parent by `recipe.keep_share`.
+    """Parents, -1 for a root: keeps declared links whose child has at least `recipe.keep_share` inside its parent.
 
-    With `nest`, parts of one whole that contain each other by the recipe's rule of geometry hang on each other.
+    With `nest`, parts of the same whole are nested in each other by the recipe's containment rule.
     """
     parents = list(declared)
     for whole, parts in _families(declared):
@@ -79,10 +79,10 @@ def checked_parents(
 
 
 def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple[list[SceneObject], list[int]]:
-    """The objects and their parents, with a group between like parts of one whole and the whole.
+    """Objects and parents with a group inserted between each whole and its like parts.
 
-    Like are two parts or more with one parent and one key. Keys are taken from the finest on, so that groups can be
-    grouped. A group's mask is the union of its parts; one that repeats a mask or nearly fills the whole is left out.
+    Parts are alike if they share a parent and a key. Keys are processed from fine to coarse, so groups can be grouped
+    again. A group's mask is the union of its parts; groups that repeat a mask or nearly fill the whole are dropped.
     """
     found, above = list(objects), list(parents)
     seen = {item.rle["counts"] for item in objects}
@@ -113,7 +113,7 @@ def with_groups(objects: Sequence[SceneObject], parents: Sequence[int]) -> tuple
 
 @lru_cache(4096)
 def part_key(category: str) -> str:
-    """What makes parts alike, from a category such as "car:wheel_2": "wheel"; "" if nothing of the name is left."""
+    """The key that like parts share: "wheel" for the category "car:wheel_2"; "" if nothing is left of the name."""
     name = unicodedata.normalize("NFKC", category.partition(":")[2] or category).strip().lower()
     return re.sub(r" \d+$", "", re.sub(r"[\s_-]+", " ", name).strip())
 
@@ -123,12 +123,12 @@ def _keys(item: SceneObject) -> tuple[str, ...]:
 
 
 def _by_id(objects: Sequence[SceneObject], number: int) -> tuple[int, int]:
-    """Key that sorts by id, so that the order of equal masks in the file decides nothing."""
+    """Sort key by annotation id, independent of the order of equal masks in the file."""
     return objects[number].annotation_id or 0, number
 
 
 def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Each parent with its children, ascending."""
+    """(parent, children) pairs, in ascending order."""
     children: dict[int, list[int]] = {}
     for child, parent in enumerate(parents):
         if parent >= 0:

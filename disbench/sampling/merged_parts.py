@@ -1,9 +1,8 @@
-"""Putting the parts of a dataset together: the same bytes as if it had been sampled in one piece.
+"""Merge the parts of a dataset into the same bytes as an undivided job.
 
-Where a shard ends depends on the scenes alone, so the parts' rows go through the same writer again, in order.
-What the writer cannot see in a row, the parts tell: each row's size, and which images had no scene
-(`shard_facts`; the manifest for those after the last row). Scenes are not decoded, and no more than a few row
-groups are in memory.
+Shard boundaries depend only on the scenes, so the parts' rows pass through the same writer again, in order. Row sizes
+and images without a scene come from `shard_facts`, or the manifest after the last row. Scenes are not decoded, and only
+a few row groups are in memory.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from disbench.shards.reader import shard_problem
 from disbench.shards.rows import SCHEMA, Chunk, ShardFacts, ShardWriter, shard_facts, to_batch
 
 _WRITERS = ("disbench", "pyarrow")
-"""What decides the bytes of a merge; the other libraries decided when the parts were sampled."""
+"""Packages that affect the bytes of a merge; the others only affect sampling."""
 _NAMED = 20
-"""Missing parts that are named."""
+"""Maximum number of missing parts listed."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A finished part: its folder and manifest, the undivided job, its slice, and its images after the last row."""
+    """A finished part; `job` is the undivided job, `trailing` counts the images after the last row."""
 
     folder: Path
     manifest: ShardManifest
@@ -41,11 +40,11 @@ class _Part:
 
     @property
     def images(self) -> range:
-        """Source numbers of its images."""
+        """Source indices of its images."""
         return range(self.slice.first, self.slice.next)
 
     def fix(self) -> str:
-        """How to make the part again."""
+        """How to remake the part."""
         number, of = self.slice.number, self.slice.of
         return f"make it again: its sample command with --shard-of {number}/{of} --existing overwrite"
 
@@ -58,20 +57,20 @@ def merge_parts(
     progress: bool = False,
     finished: Callable[[Path], None] = lambda path: None,
 ) -> ShardManifest:
-    """Put the parts that `make_shards(..., part=(i, n))` made together.
+    """Merge the parts made by `make_shards(..., part=(i, n))`.
 
-    `parts` are their folders, all n of them, in any order; other arguments are as for `make_shards`. Shards and
-    manifest, which is returned, are byte for byte those of the job without `part`.
+    `parts` are the folders of all n parts, in any order; other arguments are as for `make_shards`. The shards and the
+    returned manifest are byte for byte those of the job without `part`.
 
     Raises:
-        InputError: a part that is missing, twice there, unfinished, damaged, or of another job; other versions of
-            disbench or pyarrow than made the parts; `out` is a part, or has shards of another job.
-        OSError: the folder cannot be written, or the disk is full. Finished shards stay; the next merge resumes.
+        InputError: a part is missing, duplicated, unfinished, damaged or from another job; the parts were made by other
+            versions of disbench or pyarrow; `out` is a part or has shards of another job.
+        OSError: the folder cannot be written or the disk is full. Finished shards stay; the next merge resumes.
     """
     folder = Path(out)
     chosen = _all_parts([_read_part(Path(part)) for part in parts])
     if folder.resolve() in {part.folder.resolve() for part in chosen}:
-        raise InputError(f"{folder}: a part itself; name another folder for the merged shards")
+        raise InputError(f"{folder}: is one of the parts; use another folder for the merged shards")
     job, total = chosen[0].job, chosen[0].slice.of_images
     done = prepare_folder(folder, job, existing)
     if done is not None:
@@ -88,7 +87,7 @@ def _read_part(folder: Path) -> _Part:
     manifest = read_manifest(folder)
     part, trailing = manifest.part, manifest.trailing
     if part is None or trailing is None:
-        raise InputError(f"{folder}: not a part; name folders that sample --shard-of made")
+        raise InputError(f"{folder}: not a part; give folders made by sample --shard-of")
     read = _Part(folder, manifest, manifest.undivided(), part, trailing)
     if manifest.job_hash() != manifest.fingerprint or read.images != slice_of(part.of_images, (part.number, part.of)):
         raise InputError(f"{folder}: its manifest was changed; make this part again with --existing overwrite")
@@ -96,31 +95,31 @@ def _read_part(folder: Path) -> _Part:
 
 
 def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
-    """The parts in order, if they are all that there are, each once, of one job, and of these versions."""
+    """The parts in order, after checking that they are complete, distinct and from one job with these versions."""
     if not parts:
-        raise InputError("no parts to merge; name the folders that sample --shard-of made")
+        raise InputError("no parts to merge; give the folders made by sample --shard-of")
     first = parts[0]
     found: dict[int, _Part] = {}
     for part in parts:
         here, there = part.slice, first.slice
         if part.job != first.job:
             raise InputError(
-                f"{part.folder}: not of the job that made {first.folder} ({part.job.differences(first.job)}); name "
-                "parts that the same command made with the same versions"
+                f"{part.folder}: from a different job than {first.folder} ({part.job.differences(first.job)}); give "
+                "parts made by the same command with the same versions"
             )
         if (here.of, here.of_images) != (there.of, there.of_images):
             raise InputError(
                 f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
-                f"{there.of} parts of {there.of_images}; name parts of one division"
+                f"{there.of} parts of {there.of_images}; give parts of the same division"
             )
         if found.setdefault(here.number, part) is not part:
             other = found[here.number].folder
-            raise InputError(f"{part.folder}: part {here.number} of {here.of}, as {other} is; name each part once")
+            raise InputError(f"{part.folder}: part {here.number} of {here.of}, like {other}; give each part once")
     missing = [number for number in range(1, first.slice.of + 1) if number not in found][: _NAMED + 1]
     if missing:
         numbers = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
         raise InputError(
-            f"{first.folder}: one of {first.slice.of} parts, but part {numbers} is missing; name its folder too, or "
+            f"{first.folder}: one of {first.slice.of} parts, but part {numbers} is missing; give its folder too, or "
             f"make it with --shard-of {missing[0]}/{first.slice.of}"
         )
     mine, made = versions(), first.job.versions
@@ -129,14 +128,14 @@ def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
     ]
     if other_versions:
         raise InputError(
-            f"{first.folder}: made by {', '.join(other_versions)}; merge with the version that made the parts, or the "
-            "bytes would not be those of one job"
+            f"{first.folder}: made by {', '.join(other_versions)}; merge with the versions that made the parts, or the "
+            "bytes would differ from an undivided job"
         )
     return [found[number] for number in sorted(found)]
 
 
 def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
-    """What an undivided job's sampler would hand to the writer, from an image on that follows a row."""
+    """The chunks an undivided job would write, from image `start`, which follows a row."""
     for part in parts:
         following = part.images.start
         for file in part.manifest.files:
@@ -145,13 +144,13 @@ def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
             if following > start:
                 yield from _shard_chunks(part, part.folder / file.name, facts, start)
         if following + part.trailing.images != part.images.stop:
-            raise InputError(f"{part.folder}: its shards do not account for all its images; {part.fix()}")
+            raise InputError(f"{part.folder}: its shards do not cover all its images; {part.fix()}")
         if part.trailing.images and following >= start:
             yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
 
 
 def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
-    """What a part's shard says of itself, once its bytes are known to be those of the manifest."""
+    """A shard's metadata, after checking the shard against the manifest."""
     if problem := shard_problem(part.folder, file):
         raise InputError(f"{part.folder}: {problem}; {part.fix()}")
     facts = shard_facts(part.folder / file.name)
@@ -161,7 +160,7 @@ def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
 
 
 def _shard_chunks(part: _Part, path: Path, facts: ShardFacts, start: int) -> Iterator[Chunk]:
-    """A chunk for each row group, the images without a scene before their row; those before `start` are left out."""
+    """One chunk per row group, with images without a scene before the row they precede; skips images before `start`."""
     gaps = {row: Tally(**tally) for row, tally in facts.gaps}
     index, place = facts.first, 0
     for batch in _row_groups(part, path):
@@ -193,7 +192,7 @@ def _row_groups(part: _Part, path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _row_tallies(batch: pa.RecordBatch) -> list[Tally]:
-    """What each row counts for."""
+    """Tally of each row."""
     columns = (
         batch.column("objects").value_lengths().to_pylist(),
         batch.column("sets").value_lengths().to_pylist(),

@@ -1,4 +1,4 @@
-"""The proximity graph: which masks of an image touch (paper, section 3.4, "Proximity-based method")."""
+"""The proximity graph of an image's masks (paper, section 3.4, "Proximity-based method")."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ def proximity_graph(
     min_overlap: int = 1,
     box: IntArray | None = None,
 ) -> nx.Graph:
-    """Neighbourhood of an image's masks: an edge where two touch; nodes 0..n-1 in the order given.
+    """Build the proximity graph: nodes 0..n-1 in input order, an edge between masks that touch or overlap.
 
-    The paper dilates one mask by a 3 x 3 square and asks for one pixel of overlap; that is the default.
-    Masks that overlap without dilation touch too. The options go beyond the paper, for datasets that
-    separate neighbours by a band of unlabelled pixels.
+    By default, as in the paper, two masks touch if one, dilated by a 3 x 3 square, overlaps the other in at least one
+    pixel. The options go beyond the paper, for datasets with a band of unlabelled pixels between neighbours.
 
     Args:
-        rles: masks of one size, none empty; ValueError otherwise, or for an option out of range.
-        dilated: `one` of the two masks (if either choice overlaps enough, they are neighbours) or `both`.
-        iterations: how often the 3 x 3 dilation is repeated, at least 1.
-        min_overlap: pixels of overlap after dilation that make two masks neighbours, at least 1.
-        box: `boxes` of the masks where the caller has them; the masks are then not checked.
+        rles: non-empty masks of one size; ValueError otherwise, or for an option out of range.
+        dilated: dilate `one` of the two masks (neighbours if either choice overlaps enough) or `both`.
+        iterations: number of 3 x 3 dilations, >= 1.
+        min_overlap: pixels of overlap after dilation that make two masks neighbours, >= 1.
+        box: precomputed `boxes` of the masks; skips their validation.
     """
     if iterations < 1 or min_overlap < 1:
-        raise ValueError(f"iterations ({iterations}) and min_overlap ({min_overlap}) start at 1")
+        raise ValueError(f"iterations ({iterations}) and min_overlap ({min_overlap}) must be at least 1")
     if dilated not in ("one", "both"):
-        raise ValueError(f"dilated is 'one' or 'both', not {dilated!r}")
+        raise ValueError(f"dilated must be 'one' or 'both', not {dilated!r}")
     if box is None:
         check_masks(rles)
         box = boxes(rles)
@@ -59,7 +58,7 @@ def proximity_graph(
         others = [grow(second) if dilated == "both" else rles[second] for second in near]
         touching = _overlaps(grow(first), others) >= min_overlap
         if dilated == "one" and min_overlap > 1:
-            # Dilating the other mask can give more pixels of overlap; for a single pixel it never matters.
+            # Dilating the other mask can overlap in more pixels, but "at least one" is symmetric.
             back = np.array([_overlaps(grow(second), [rles[first]])[0] for second in near])
             touching |= back >= min_overlap
         graph.add_edges_from((first, second) for second, touch in zip(near, touching, strict=True) if touch)
@@ -67,7 +66,7 @@ def proximity_graph(
 
 
 def _near_boxes(box: IntArray, reach: int) -> list[list[int]]:
-    """For each mask the later masks whose boxes come within `reach` pixels of its own."""
+    """For each mask, the later masks whose boxes are within `reach` pixels."""
     start, end = box[:, :2], box[:, :2] + box[:, 2:]
     gaps = np.maximum(start[:, None], start[None]) - np.minimum(end[:, None], end[None])
     near = np.triu((gaps < reach).all(axis=2), k=1)
@@ -75,6 +74,6 @@ def _near_boxes(box: IntArray, reach: int) -> list[list[int]]:
 
 
 def _overlaps(rle: Rle, others: Sequence[Rle]) -> IntArray:
-    """Pixels that a mask shares with each of the others: int64 (n,)."""
+    """Intersection of a mask with each of the others in pixels: int64 (n,)."""
     shared = np.rint(contained_shares(rle, others) * areas([rle])[0])
     return np.asarray(shared, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Recipes: all that decides how diverse sets are made, read from the TOML files in `sampling/`."""
+"""Recipes: how to make diverse sets, read from the TOML files in `sampling/`."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ Share = Annotated[float, Bounds(0, 1)]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How scenes become diverse sets. Every field is an option of the TOML file and of `--set`.
+    """How to turn scenes into diverse sets. Every field is an option of the TOML file and of `--set`.
 
     Attributes:
-        name: of the recipe.
+        name: name of the recipe.
         description: one line.
         method: how sets are made.
-        sources: the kinds of sources that the recipe takes.
-        seed: decides what is drawn at random (only `random-merge` draws when a dataset is written).
-        min_area: objects of fewer pixels are left out.
-        min_box_fill: objects whose area is a smaller share of their box are left out (SBD's training rule).
-        raster: how polygons become masks.
-        join: COCO with LVIS: `inner`, the images that both have, as RITM did; `outer`, all images of either.
-        drop_repeated: drop COCO masks that LVIS repeats and LVIS masks that come again.
-        stuff: append COCO's stuff regions (they need panoptic annotations).
-        coco_masks: COCO's things from the `instances` file or the `panoptic` PNGs.
-        bad_annotations: `fail` stops at an invalid annotation, `drop` leaves it out and counts it.
-        box_share: containment needs this share of the inner box.
+        sources: accepted kinds of sources.
+        seed: random seed (only `random-merge` draws when a dataset is written).
+        min_area: minimum area of an object in pixels.
+        min_box_fill: minimum share of its bounding box that an object fills (SBD's training rule).
+        raster: how polygons are rasterized.
+        join: COCO with LVIS: `inner`, the images in both, as RITM did; `outer`, all images.
+        drop_repeated: drop COCO masks that are also in LVIS, and repeated LVIS masks.
+        stuff: append COCO's stuff regions (needs panoptic annotations).
+        coco_masks: take COCO's things from the `instances` file or the `panoptic` PNGs.
+        bad_annotations: on an invalid annotation, `fail` stops; `drop` skips and counts it.
+        box_share: containment needs at least this share of the inner box.
         mask_share: containment needs more than this share of the inner mask.
-        links: hierarchy: where a dataset declares parts, take its links (`declared`), or relate all masks by
-            containment (`geometric`).
-        keep_share: declared links: a part needs this share of its pixels in its parent; else it becomes a root.
-        groups: declared links: add the union of like parts of a whole ("all wheels") between them and the whole.
-        nest: hierarchy: masks as `annotated`, or each with the inner ones added (`union`).
+        links: hierarchy: if a dataset declares parts, use its links (`declared`) or relate all masks by containment
+            (`geometric`).
+        keep_share: declared links: minimum share of a part inside its parent; otherwise it becomes a root.
+        groups: declared links: insert the union of like parts ("all wheels") between them and their whole.
+        nest: hierarchy: masks as `annotated`, or with the inner masks added (`union`).
         dilated: proximity: dilate `one` mask of a pair or `both`.
-        iterations: proximity: how often the 3 x 3 dilation is repeated.
+        iterations: proximity: number of 3 x 3 dilations.
         min_overlap: proximity: pixels of overlap that make neighbours.
-        cap: proximity: masks a set, at most.
-        largest_merge: random-merge: objects united with the center, at most.
-        shard_bytes: a shard is closed before it would hold more than this (uncompressed).
+        cap: proximity: maximum number of masks in a set.
+        largest_merge: random-merge: maximum number of objects united with the center.
+        shard_bytes: maximum size of a shard before compression.
     """
 
     name: str
@@ -87,10 +87,10 @@ class Recipe:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a name (or of the user's own TOML file), with `option=value` overrides applied.
+    """Load a recipe by name or from a TOML file and apply `option=value` overrides.
 
     Raises:
-        InputError: unknown recipe or option, a value of the wrong kind or out of range, a broken file.
+        InputError: unknown recipe or option, a value of the wrong type or out of range, or a damaged file.
     """
     path = definitions.find("sampling", name)
     content = dict(definitions.load(path))

@@ -1,4 +1,4 @@
-"""From a scene to its diverse sets: which objects take part, how they are related, what a click may mean."""
+"""Turn a scene into diverse sets: choose its objects, relate them and build the sets."""
 
 from __future__ import annotations
 
@@ -25,42 +25,43 @@ BOX_IOU = 0.70
 COCO_IOU = 0.70
 LVIS_IOU = 0.85
 STUFF_AREA = 500
-"""IoUs above which masks of COCO and LVIS are the same, and pixels that stuff needs more than (docs/hierarchy.md)."""
+"""Masks of COCO and LVIS with larger IoUs are duplicates; stuff must have more than `STUFF_AREA` pixels left
+(docs/hierarchy.md)."""
 
 
 def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
-    """Choose the objects, relate them and make the sets by a recipe; draws start from its seed and the image's id.
+    """Apply a recipe to a scene; random draws are seeded by the recipe's seed and the image id.
 
     Raises:
-        InputError: more objects than `MAX_OBJECTS`, or a declared tree that is deeper than `MAX_DEPTH`.
+        InputError: more objects than `MAX_OBJECTS`, or a declared tree deeper than `MAX_DEPTH`.
     """
     check_count(f"{scene.source}: image {scene.image_id} ({scene.file_name})", len(scene.objects))
     chosen = choose_objects(scene, recipe)
     given: Sequence[int | None] | None = chosen.parents
     if chosen.links is not None and recipe.method == "hierarchy":
         chosen, given = _with_declared_tree(chosen, chosen.links, recipe)
-    # A row of a shard has the tree in columns of its own.
+    # Shards store the tree in separate columns.
     return related(dataclasses.replace(chosen, parents=None, links=None), recipe, given)
 
 
 def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = None) -> SampledScene:
-    """The relations between all objects of a scene and its sets, by a recipe.
+    """Relate all objects of a scene and make its sets by a recipe.
 
-    `given` are the parents that a dataset declares (-1 or None for a root), instead of those by containment.
+    `given` are the parents declared by a dataset (-1 or None for a root); they replace containment.
     """
     rles = scene.rles
     unrelated: tuple[None, ...] = (None,) * len(rles)
     alone = ((),) * len(rles)
     if recipe.method == "hierarchy":
-        # Stuff comes after the instances, so the nodes are the first objects and keep their numbers.
+        # Stuff comes after the instances, so the nodes are the first objects and keep their indices.
         nodes = sum(item.kind != "stuff" for item in scene.objects)
         area, box = scene.areas[:nodes], scene.boxes[:nodes]
         if given is not None:
             forest = _given_forest([-1 if parent is None else parent for parent in given[:nodes]])
             if (depth := max(forest.levels, default=0)) > MAX_DEPTH:
                 raise InputError(
-                    f"{scene.source}: image {scene.image_id} ({scene.file_name}) declares {depth + 1} objects in each "
-                    f"other; sets are made of trees of at most {MAX_DEPTH + 1} levels, so leave the image out"
+                    f"{scene.source}: image {scene.image_id} ({scene.file_name}) declares a tree of {depth + 1} "
+                    f"levels, but the maximum is {MAX_DEPTH + 1}; leave the image out"
                 )
         else:
             contains = containment_matrix(rles[:nodes], recipe.box_share, recipe.mask_share, (area, box))
@@ -91,7 +92,7 @@ def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = N
 
 
 def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
-    """The objects that take part, COCO's first, stuff last (docs/hierarchy.md, 1 and 4)."""
+    """Filter the objects of a scene; COCO's come first, stuff last (docs/hierarchy.md, 1 and 4)."""
     dropped = Counter(scene.dropped)
     reasons = [_too_small(item, recipe) for item in scene.objects]
     dropped.update(reason for reason in reasons if reason)
@@ -117,7 +118,7 @@ def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
 
 
 def _with_declared_tree(scene: Scene, links: Links, recipe: Recipe) -> tuple[Scene, tuple[int, ...]]:
-    """The scene with groups of like parts after its instances, and the parent of each object."""
+    """The scene with groups of like parts inserted after the instances, and each object's parent."""
     count = sum(item.kind != "stuff" for item in scene.objects)
     objects, stuff = scene.objects[:count], scene.objects[count:]
     dropped = Counter(scene.dropped)
@@ -140,7 +141,7 @@ def _too_small(item: SceneObject, recipe: Recipe) -> str | None:
 
 
 def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) -> list[int]:
-    """COCO masks that LVIS does not have, then LVIS masks that do not come again later."""
+    """COCO masks not in LVIS, then LVIS masks not repeated later."""
     coco = [i for i in keep if scene.objects[i].source == "coco"]
     lvis = [i for i in keep if scene.objects[i].source != "coco"]
     rles, box = scene.rles, scene.boxes
@@ -174,7 +175,7 @@ def _given_forest(parents: Sequence[int]) -> Forest:
             children[parent].append(node)
     levels = [0] * len(parents)
     pending = [node for node, parent in enumerate(parents) if parent < 0]
-    for node in pending:  # grows while it is gone through
+    for node in pending:  # grows during iteration
         for child in children[node]:
             levels[child] = levels[node] + 1
         pending += children[node]
@@ -182,10 +183,10 @@ def _given_forest(parents: Sequence[int]) -> Forest:
 
 
 def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
-    """The box IoU of the merge rule, float64 (n, m): the product of the IoUs of the row and the column intervals.
+    """Box IoU of the merge rule, float64 (n, m): the product of the IoUs of the row and column intervals.
 
-    Each interval IoU is the intersection over the interval that encloses both, in inclusive pixels; this
-    is not the usual ratio of areas. Boxes are int (n, 4) and (m, 4) of x, y, width, height.
+    An interval IoU is the intersection over the enclosing interval, in inclusive pixels; the product is not the usual
+    ratio of areas. Boxes are int (n, 4) and (m, 4) of x, y, width, height.
     """
     shares = []
     for axis in (0, 1):
@@ -199,9 +200,9 @@ def interval_box_ious(first: IntArray, second: IntArray) -> FloatArray:
 def coco_repeated_in_lvis(
     coco: Sequence[Rle], lvis: Sequence[Rle], box: IntArray | None = None, lvis_box: IntArray | None = None
 ) -> BoolArray:
-    """Which COCO masks LVIS has too: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask; bool (n,).
+    """COCO masks also in LVIS: box IoU > 0.70 and mask IoU > 0.70 with some LVIS mask; bool (n,).
 
-    All masks are of one size, none empty; boxes are `boxes` of the masks where the caller has them.
+    Masks are non-empty and of one size; boxes are precomputed `boxes` of the masks.
     """
     if not coco or not lvis:
         return np.zeros(len(coco), dtype=bool)
@@ -210,10 +211,9 @@ def coco_repeated_in_lvis(
 
 
 def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> BoolArray:
-    """Which LVIS masks come again: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask; bool (n,).
+    """LVIS masks repeated later: box IoU > 0.70 and mask IoU > 0.85 with a later LVIS mask; bool (n,).
 
-    The masks are in the order of the file, boxes as for `coco_repeated_in_lvis`. The later mask counts even if it is
-    dropped itself.
+    Masks are in file order; boxes as for `coco_repeated_in_lvis`. The later mask counts even if it is dropped too.
     """
     if len(lvis) < 2:
         return np.zeros(len(lvis), dtype=bool)
@@ -222,7 +222,7 @@ def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> Boo
 
 
 def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
-    """Stuff regions less the union of the instance masks that were kept; None where 500 pixels or fewer are left."""
+    """Stuff regions minus the union of the kept instance masks; None if at most 500 pixels are left."""
     if not stuff:
         return []
     covered = [union(instances)] if instances else []
@@ -231,5 +231,5 @@ def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle 
 
 
 def _any_above(threshold: float, near: BoolArray, rles: Sequence[Rle], others: Sequence[Rle]) -> BoolArray:
-    """Which masks have a larger IoU than the threshold with one of the others that are near."""
+    """True for masks whose IoU with any of the `near` others exceeds the threshold."""
     return np.asarray((overlaps_where(near, rles, others, "iou") > threshold).any(axis=1), dtype=np.bool_)

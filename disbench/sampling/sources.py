@@ -1,4 +1,4 @@
-"""Which dataset a recipe is run on: from the paths that a user gives to a source of scenes."""
+"""Open the source of scenes for a recipe from the paths given by the user."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ DEFAULT_PATHS = {
     "sbd": "SBD",
     "voc": "VOC2012",
 }
-"""Where a dataset is looked for under the data root when no path is given."""
+"""Default paths of datasets under the data root."""
 _FOLDER_RECIPES = ("ade-parts", "pascal-parts", "sa1b-hierarchy")
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePaths:
-    """Where the annotations are, as given by the user; what is not given is None or empty.
+    """Paths of annotations given by the user; None or empty if not given.
 
     Attributes:
         panoptic: COCO panoptic JSON files, for stuff (and things, with `coco_masks=panoptic`).
-        panoptic_masks: folder of their PNGs; by default beside each JSON.
-        hannotation: a folder of RITM's with `hannotation.pickle` and `masks/`.
-        folder, split: of the recipe's dataset, for those that are opened by their folder.
-        data: root under which relative paths are looked up too.
+        panoptic_masks: folder of their PNGs; next to each JSON by default.
+        hannotation: RITM's folder with `hannotation.pickle` and `masks/`.
+        folder, split: the recipe's dataset, for datasets opened by folder.
+        data: root to which relative paths may also refer.
     """
 
     lvis: Sequence[Path] = ()
@@ -50,9 +50,9 @@ class SourcePaths:
     data: Path | None = None
 
     def chosen(self) -> SourceName | None:
-        """The kind of source that the given paths make, None for none; `InputError` if they do not go together."""
+        """The kind of source the paths describe, None if none; `InputError` if they cannot be combined."""
         if self.panoptic_masks and not self.panoptic:
-            raise InputError("--panoptic-masks names the PNGs of --panoptic; name its JSON too")
+            raise InputError("--panoptic-masks requires --panoptic; give the JSON of the PNGs too")
         annotations = "+".join(name for name in ("coco", "lvis") if getattr(self, name))
         if self.panoptic and not self.coco:
             annotations = "coco+lvis" if self.lvis else "coco"
@@ -60,14 +60,14 @@ class SourcePaths:
         kinds = [*([annotations] if annotations else []), *others]
         if len(kinds) > 1:
             given = [name for name in ("lvis", "coco", "panoptic", *others) if getattr(self, name)]
-            raise InputError(f"--{' and --'.join(given)} do not go together; name one source")
+            raise InputError(f"--{' and --'.join(given)} cannot be combined; give one source")
         return next((name for name in get_args(SourceName) if kinds == [name]), None)
 
     def find(self, path: Path) -> Path:
-        """The path as it is, or under the data root if it exists only there; what is at an address is copied.
+        """The path itself, or under the data root if it exists only there; remote files are copied.
 
         Raises:
-            InputError: it cannot be copied (`disbench.io.addresses`).
+            InputError: a remote file cannot be copied (`disbench.io.addresses`).
         """
         if self.data is not None and not path.is_absolute() and not path.exists():
             return addresses.here(self.data / path)
@@ -75,26 +75,25 @@ class SourcePaths:
 
 
 def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
-    """The scenes that a recipe is to be run on; without a path, the recipe's first source under the data root.
+    """Open the scenes for a recipe; without a path, the recipe's first source under the data root.
 
     Raises:
-        InputError: a source that the recipe does not take, none at all, or a damaged file.
+        InputError: the recipe does not accept the source, no source is given, or a file is damaged.
     """
     chosen = paths.chosen()
     if paths.folder is not None:
         own = next((name for name in recipe.sources if name in READERS), None)
         if own is None or chosen:
             raise InputError(
-                f"--folder names the dataset of a recipe such as {', '.join(_FOLDER_RECIPES)} alone; recipe "
-                f"{recipe.name!r} takes {' or '.join(recipe.sources)}"
+                f"--folder is only for recipes such as {', '.join(_FOLDER_RECIPES)}; recipe {recipe.name!r} takes "
+                f"{' or '.join(recipe.sources)}"
             )
         chosen = own
     elif chosen is None:
         chosen, paths = recipe.sources[0], _default_paths(recipe, paths)
     if chosen not in recipe.sources:
         raise InputError(
-            f"recipe {recipe.name!r} takes {' or '.join(recipe.sources)}, not {chosen}; "
-            "choose another recipe or other paths"
+            f"recipe {recipe.name!r} takes {' or '.join(recipe.sources)}, not {chosen}; use another recipe or paths"
         )
     return _open(chosen, recipe, paths)
 
@@ -106,7 +105,7 @@ def _default_paths(recipe: Recipe, paths: SourcePaths) -> SourcePaths:
             "--folder" if name in READERS else " and ".join(f"--{part}" for part in name.split("+"))
             for name in recipe.sources
         )
-        raise InputError(f"recipe {recipe.name!r} needs to know its dataset: give {options}")
+        raise InputError(f"recipe {recipe.name!r} needs a dataset; give {options}")
     found: dict[str, Any] = {name: paths.data / DEFAULT_PATHS[name] for name in needed}
     found |= {name: [found[name]] for name in ("lvis", "coco") if name in found}
     return dataclasses.replace(paths, **found)

@@ -1,4 +1,4 @@
-"""Frozen splits: diverse sets drawn by a hash of their keys, listed with hashes of their masks (docs/splits.md)."""
+"""Frozen splits: diverse sets drawn by a hash of their keys and listed with hashes of their masks (docs/splits.md)."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ from disbench.shards.manifest import Job, ShardManifest
 from disbench.shards.reader import ShardReader
 
 RULE: Final = "disbench parts 1"
-"""The rule of candidates, rank and draw; a changed rule gets another number."""
+"""Version of the rule for candidates, rank and draw; increment it when the rule changes."""
 MIN_AREA, MIN_CLICK_AREA, SAME_AS_PARENT = 80, 20, 0.90
-"""A candidate has these areas or larger ones, and an IoU with its parent of at most this."""
+"""Minimum areas of a candidate's center and click region in pixels; maximum IoU with its parent."""
 PER_IMAGE, NAME_SHARE, ALIKE = 3, 20, 0.50
-"""Sets of one image; one in so many (rounded up) has the same part key; IoU of two centers of one image: at most."""
+"""Maximum sets per image; at most 1 in `NAME_SHARE` sets (rounded up) per part key; maximum IoU of centers in an
+image."""
 _OF_SHARDS = ("source", "limit", "recipe", "sources", "versions")
-"""What a list records of the manifest of the shards."""
+"""Manifest fields that a split records."""
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What decides which sets of shards a split lists.
+    """Which sets of the shards a split lists.
 
     Attributes:
-        dataset: first part of the keys, of ASCII letters, digits, dots, hyphens and underscores; `split` likewise.
-        split: the part of the dataset.
-        images: pattern that an image's `file_name` matches, with `*`, `?` and `[...]`; `*` stands for slashes too.
-        size: sets to draw; None lists every candidate.
-        per_image: sets of one image, at most.
-        per_name: sets with one part key, at most; it limits nothing where all candidates have the same key.
+        dataset: first part of the keys; like `split`, of ASCII letters, digits, dots, hyphens and underscores.
+        split: subset of the dataset, second part of the keys.
+        images: pattern for an image's `file_name`, with `*` (also matches slashes), `?` and `[...]`.
+        size: number of sets to draw; None lists every candidate.
+        per_image: maximum number of sets per image.
+        per_name: maximum number of sets per part key; ignored if all candidates have the same key.
     """
 
     dataset: str
@@ -60,29 +61,29 @@ class Draw:
         for text in (self.dataset, self.split):
             if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
                 raise InputError(
-                    f"{shown(text)}: write dataset and split with ASCII letters, digits, dots, hyphens and underscores"
+                    f"{shown(text)}: dataset and split must be ASCII letters, digits, dots, hyphens and underscores"
                 )
         if self.size is not None and None in (self.per_image, self.per_name):
-            raise InputError("size goes with per_image and per_name")
+            raise InputError("size requires per_image and per_name")
 
     def image(self, file_name: str) -> str | None:
-        """`dataset/split/image`, with the stem of the file's name; None for an image that is not taken."""
+        """`dataset/split/stem` of an image file; None if it does not match `images`."""
         stem = PurePosixPath(file_name).stem
         return f"{self.dataset}/{self.split}/{stem}" if fnmatchcase(file_name, self.images) else None
 
     def rank(self, key: str) -> str:
-        """SHA-256 (hex) by which keys are sorted before the draw."""
+        """SHA-256 (hex) by which keys are sorted for the draw."""
         return _sha256(f"{RULE}\n{self.dataset}\n{key}")
 
 
 def standard_draw(dataset: str, split: str, images: str = "*", size: int | None = None) -> Draw:
-    """The draw of `size` sets, at most 3 of an image and 5 % (rounded up) of a part key; without a size, of all."""
+    """Draw `size` sets, at most 3 per image and 5 % (rounded up) per part key; without a size, all candidates."""
     return Draw(dataset, split, images, *(() if size is None else (size, PER_IMAGE, -(-size // NAME_SHARE))))
 
 
 @dataclass(frozen=True, slots=True)
 class ListedSet:
-    """A line of a list: SHA-256 (hex) of the RLE counts of the center, and of each member, inner to outer."""
+    """A line of a list: SHA-256 (hex) of the RLE counts of the center (`mask`) and of each member, inner to outer."""
 
     key: str
     mask: str
@@ -91,12 +92,13 @@ class ListedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """How a list was made, the content of `NAME.toml`; from `source` on what the manifest of the shards says.
+    """How a list was made, the content of `NAME.toml`; `source` and later fields are from the manifest of the shards.
 
     Attributes:
-        candidates: number of candidates, and SHA-256 (hex) of their keys: sorted by code points, each with a line feed.
-        list_sha256: of the bytes of `NAME.jsonl`.
-        command: that made it.
+        candidates: number of candidates.
+        candidates_sha256: SHA-256 (hex) of their keys, sorted by code point, each followed by a line feed.
+        list_sha256: SHA-256 (hex) of `NAME.jsonl`.
+        command: the command that made it.
     """
 
     rule: Literal["disbench parts 1"]
@@ -112,13 +114,13 @@ class Made:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def differences(self, manifest: ShardManifest) -> str:
-        """In what the shards of a manifest differ from those that the list was made of, in words."""
+        """How a manifest's shards differ from those the list was made from, in words."""
         return Job(**{name: getattr(self, name) for name in _OF_SHARDS}).differences(manifest)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A frozen split: its name (the stem of its files), how it was made, and its sets in the order of their rank."""
+    """A frozen split: its name (the stem of its files), how it was made, and its sets by rank."""
 
     name: str
     made: Made
@@ -127,7 +129,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A set in a folder of shards: the numbers of its scene, of the set in it, of its center, and of its masks."""
+    """A set in a folder of shards: index of its scene, of the set in the scene and of its center; number of masks."""
 
     scene: int
     number: int
@@ -137,7 +139,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A set that can be drawn; its `name` is its part key."""
+    """A set that can be drawn; `name` is its part key."""
 
     key: str
     name: str
@@ -145,18 +147,18 @@ class Candidate:
 
     @property
     def image(self) -> str:
-        """The key without the annotation."""
+        """The key without the annotation id."""
         return self.key.rpartition("/")[0]
 
 
 def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) -> list[Candidate]:
-    """The sets of shards that can be drawn, sorted by rank.
+    """The sets that can be drawn, sorted by rank.
 
-    A candidate has two masks or more; its center is no crowd, has 80 pixels or more and a click region of 20 or more,
-    and an IoU of at most 0.90 with its parent, groups left out.
+    A candidate has at least two masks; its center is not a crowd, has at least 80 pixels and a click region of at least
+    20, and an IoU of at most 0.90 with its nearest ancestor that is not a group.
 
     Raises:
-        InputError: there is none; a center without an annotation id; two sets with one key.
+        InputError: no candidates, a center without an annotation id, or two sets with the same key.
     """
     from tqdm import tqdm  # noqa: PLC0415
 
@@ -168,19 +170,19 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
             if key is None:
                 raise InputError(
                     f"{reader.folder}: image {shown(sampled.scene.image_id)}: object {chosen.center} has no annotation "
-                    "id, by which a split names it; sample a dataset whose annotations have ids"
+                    "id, which a split needs; sample a dataset whose annotations have ids"
                 )
             if key in found:
                 raise InputError(
-                    f"{reader.folder}: two sets have the key {shown(key)}; sample images whose names differ, with "
-                    "annotation ids that differ"
+                    f"{reader.folder}: two sets have the key {shown(key)}; image names and annotation ids must be "
+                    "unique"
                 )
             name = part_key(sampled.scene.objects[chosen.center].category)
             found[key] = Candidate(key, name, Place(scene, number, chosen.center, len(chosen.members)))
     if not found:
         raise InputError(
-            f"{reader.folder}: no set of images {draw.images!r} can be drawn; name shards of parts and wholes (method "
-            "hierarchy), or other images"
+            f"{reader.folder}: no set of images {draw.images!r} can be drawn; give shards of parts and wholes (method "
+            "hierarchy) or other images"
         )
     return sorted(found.values(), key=lambda one: draw.rank(one.key))
 
@@ -188,12 +190,12 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
 def drawn_of(
     candidates: Sequence[Candidate], draw: Draw, alike: Callable[[Candidate, Candidate], bool]
 ) -> list[Candidate]:
-    """Go through candidates by rank and take one unless its image or part key has its share or `alike` holds.
+    """Draw candidates by rank, skipping those whose image or part key is at its limit or that are `alike`.
 
     Args:
         candidates: sorted by rank.
-        draw: how many to take.
-        alike: whether two centers of one image have an IoU above 0.50.
+        draw: the limits.
+        alike: returns True if two centers of one image have an IoU above 0.50.
     """
     if draw.size is None or draw.per_image is None or draw.per_name is None:
         return list(candidates)
@@ -215,20 +217,20 @@ def drawn_of(
 
 
 def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: bool = False) -> Split:
-    """Draw a split from shards, and write its list `out` (`.jsonl`) and, beside it, how it was made (`.toml`).
+    """Draw a split from shards; write its list to `out` (`.jsonl`) and how it was made to a `.toml` next to it.
 
     Raises:
-        InputError: as `find_candidates`; `out` has another ending, or is there with another list.
+        InputError: as `find_candidates`; `out` has another suffix or exists with different content.
     """
     if out.suffix != ".jsonl":
-        raise InputError(f"{out}: a list is written as NAME.jsonl; name the file so")
+        raise InputError(f"{out}: not a .jsonl file; name the list NAME.jsonl")
     reader = ShardReader(shards)
     manifest = reader.manifest
     recipe = settings_from(Recipe, manifest.recipe, f"{shards}: recipe")
     candidates, sets = _list(reader, draw, progress)
     content = "".join(json.dumps(table_from(one), ensure_ascii=False) + "\n" for one in sets).encode()
     if out.exists() and out.read_bytes() != content:
-        raise InputError(f"{out}: there is another list of this name, and a list is never changed; choose a new name")
+        raise InputError(f"{out}: exists with a different list, and lists are never changed; choose a new name")
     made = Made(
         rule=RULE,
         draw=draw,
@@ -246,18 +248,18 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
 
 
 def read_split(name: str) -> Split:
-    """A split of this package by its name, or the user's own by the path of its list or its TOML file.
+    """Read a split of this package by name, or the user's own by the path of its list or TOML file.
 
     Raises:
-        InputError: no such split, a damaged file, or a list whose SHA-256 is not the TOML file's.
+        InputError: no such split, a damaged file, or a list whose SHA-256 differs from the TOML file.
     """
     path = definitions.find("datasets/splits", re.sub(r"\.jsonl$", ".toml", name))
     made = settings_from(Made, definitions.load(path), str(path))
     listed = path.with_suffix(".jsonl")
-    missing = f"there is no such list; put it beside {path.name}"
-    content = bounded_bytes(listed, MAX_LIST_BYTES, "name the list of a split", missing)
+    missing = f"list not found; put it next to {path.name}"
+    content = bounded_bytes(listed, MAX_LIST_BYTES, "give the list of a split", missing)
     if _sha256(content) != made.list_sha256:
-        raise InputError(f"{listed}: its SHA-256 is not the one that {path.name} names; get both files again")
+        raise InputError(f"{listed}: its SHA-256 differs from the one in {path.name}; get both files again")
     sets = []
     for number, line in enumerate(content.splitlines(), 1):
         try:
@@ -265,15 +267,15 @@ def read_split(name: str) -> Split:
         except ValueError as error:
             raise InputError(f"{listed}: line {number} is not a set ({error}); get the list again") from error
     if len({one.key for one in sets}) < max(1, len(sets)):
-        raise InputError(f"{listed}: the list is empty or a key comes twice; get the list again")
+        raise InputError(f"{listed}: the list is empty or has a duplicate key; get the list again")
     return Split(path.stem, made, tuple(sets))
 
 
 def recorded_split(name: str, sha256: str) -> Split:
-    """The split of this package, or in the present folder, whose name and list a run recorded.
+    """The split with a run's recorded name and list hash, from this package or the current folder.
 
     Raises:
-        InputError: it is not there, has another list, or is damaged.
+        InputError: the split is not found, has a different list or is damaged.
     """
     folders = (definitions.folder("datasets/splits"), Path())
     for path in (path for folder in folders for path in folder.glob("*.toml") if path.stem == name):
@@ -281,16 +283,16 @@ def recorded_split(name: str, sha256: str) -> Split:
         if split.made.list_sha256 == sha256:
             return split
     raise InputError(
-        f"split {shown(name)} with a list of SHA-256 {shown(sha256[:16])} is not here; put its two files into the "
-        "present folder"
+        f"split {shown(name)} with list SHA-256 {shown(sha256[:16])} not found; put its two files into the current "
+        "folder"
     )
 
 
 def places_of(split: Split, reader: ShardReader) -> list[Place]:
-    """Where the sets of a split are in shards, in the split's order.
+    """Places of a split's sets in shards, in the split's order.
 
     Raises:
-        InputError: a set that is missing, or whose masks are not those of the list; names the first of the list.
+        InputError: a set is missing or its masks differ from the list; names the first such set.
     """
     wanted = {one.key: one for one in split.sets}
     images = {key.rpartition("/")[0] for key in wanted}
@@ -306,39 +308,39 @@ def places_of(split: Split, reader: ShardReader) -> list[Place]:
     for one in split.sets:
         here = found.get(one.key)
         if here is None or here[0] != one:
-            what = "the shards do not have it" if here is None else "its masks differ"
+            what = "it is not in the shards" if here is None else "its masks differ"
             raise InputError(
-                f"{reader.folder}: set {shown(one.key)} of split {shown(split.name)}: {what}; make the shards as "
-                f"{split.name}.toml says (likely why: {split.made.differences(reader.manifest)})"
+                f"{reader.folder}: set {shown(one.key)} of split {shown(split.name)}: {what}; make the shards as in "
+                f"{split.name}.toml (likely cause: {split.made.differences(reader.manifest)})"
             )
     return [found[one.key][1] for one in split.sets]
 
 
 def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | None:
-    """Draw a split again from shards: in what the result differs from its list, the first key first; None if equal.
+    """Redraw a split from shards; return the first difference from its list, or None if equal.
 
     Raises:
         InputError: as `find_candidates`.
     """
     reader = ShardReader(shards)
     candidates, sets = _list(reader, split.made.draw, progress)
-    why = f"likely why: {split.made.differences(reader.manifest)}"
+    why = f"likely cause: {split.made.differences(reader.manifest)}"
     for number, (listed, here) in enumerate(zip_longest(split.sets, sets), 1):
         if listed == here:
             continue
         if listed is None or here is None or listed.key != here.key:
             names = ["no set" if one is None else shown(one.key) for one in (listed, here)]
-            return f"set {number} of the list is {names[0]}, of these shards {names[1]}; {why}"
+            return f"set {number} is {names[0]} in the list, {names[1]} in these shards; {why}"
         part = "center" if listed.mask != here.mask else "members"
         return f"set {number}, {shown(listed.key)}: the pixels of its {part} differ; {why}"
     if _keys_sha256(candidates) != split.made.candidates_sha256:
         counts = f"{split.made.candidates:,} when the list was made, {len(candidates):,} here"
-        return f"the sets are the same, but the candidates are not ({counts}); {why}"
+        return f"the sets are the same, but the candidates differ ({counts}); {why}"
     return None
 
 
 def _list(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candidate], tuple[ListedSet, ...]]:
-    """All candidates by rank, and the lines of the sets drawn of them."""
+    """All candidates by rank, and the lines of the drawn sets."""
 
     def alike(*pair: Candidate) -> bool:
         one, other = (reader[item.place.scene].scene.objects[item.place.center].rle for item in pair)
@@ -353,7 +355,7 @@ def _list(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candida
 
 
 def _keys(sampled: SampledScene, draw: Draw) -> Iterator[tuple[str | None, int, SetOfObjects]]:
-    """Key, number and set of each set of a scene whose image is taken; no key without an annotation id."""
+    """(key, index, set) for each set of a scene if `draw` takes its image; the key is None without an annotation id."""
     image = draw.image(sampled.scene.file_name)
     for number, chosen in enumerate(sampled.sets if image else ()):
         annotation = sampled.scene.objects[chosen.center].annotation_id
@@ -382,7 +384,7 @@ def _keys_sha256(candidates: Sequence[Candidate]) -> str:
 
 
 def _toml(table: Mapping[str, Any]) -> bytes:
-    """TOML of values and of tables of values; JSON writes both but for one character."""
+    """Write TOML of values and tables of values; JSON literals are valid TOML except for DEL."""
 
     def line(key: str, value: Any) -> str:
         name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Is a folder of shards whole, is it what its manifest says, and are its scenes what the recipe promises?"""
+"""Verify a folder of shards: files against the manifest, scenes against the recipe."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from disbench.shards.rows import ROWS_A_GROUP, Rows
 from disbench.workers import LocalEngine
 
 TOLD = 20
-"""Problems that are listed; the others are only counted."""
+"""Maximum number of problems listed; further ones are only counted."""
 _OWN_TREE = "hannotation"
-"""The source that brings its own tree, made from masks other than these."""
+"""The source whose tree was made from other masks and cannot be recomputed."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of verifying a folder of shards: the first 20 problems, one sentence each, and the number of all.
+    """The result of verifying a folder of shards: the first 20 problems and the number of all.
 
-    Shards and scenes are those of the manifest; after a `quick` verification scenes were not checked.
+    `shards` and `scenes` are counts from the manifest; `quick`: scenes were not checked.
     """
 
     folder: Path
@@ -44,14 +44,12 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if there are no problems."""
         return not self.count
 
     def lines(self) -> list[str]:
         """The verification as lines of text."""
-        state = (
-            ("" if self.holds else "not ") + "whole" + (" (masks and sets were not looked at)" if self.quick else "")
-        )
+        state = ("" if self.holds else "not ") + "whole" + (" (masks and sets were not checked)" if self.quick else "")
         more = self.count - len(self.problems)
         return [
             f"{self.folder}: {self.scenes:,} scenes in {self.shards:,} shard{'s'[: self.shards != 1]}: {state}",
@@ -62,7 +60,7 @@ class Verification:
 
 @dataclass(slots=True)
 class _Found:
-    """The first problems, the number of all, and the objects and sets of the scenes that were checked."""
+    """The first problems, the number of all, and the objects and sets of the checked scenes."""
 
     problems: list[str] = field(default_factory=list)
     count: int = 0
@@ -70,14 +68,14 @@ class _Found:
     sets: int = 0
 
     def tell(self, problems: Iterable[str]) -> None:
-        """Keep the first problems, and count all."""
+        """Keep the first problems and count all."""
         for problem in problems:
             self.count += 1
             if len(self.problems) < TOLD:
                 self.problems.append(problem)
 
     def add(self, other: _Found) -> None:
-        """Add what was found elsewhere."""
+        """Add another shard's findings."""
         self.problems += other.problems[: TOLD - len(self.problems)]
         self.count += other.count
         self.objects += other.objects
@@ -85,27 +83,26 @@ class _Found:
 
 
 def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progress: bool = False) -> Verification:
-    """Compare every shard with the manifest, and every scene with the recipe.
+    """Compare every shard with the manifest and every scene with the recipe.
 
-    A shard's bytes, SHA-256, columns and rows must be the manifest's. In every scene, masks must decode to the image's
-    size and to their area and box, and the recipe must make the same relations and sets of them again. Of a row group
-    that is not of scenes at all (`Rows.check`), the first problem is told.
+    Shards must match the manifest in size, SHA-256, columns and rows. In every scene, masks must decode to the image's
+    size and match their area and box, and the recipe must reproduce the relations and sets. If a row group fails
+    `Rows.check`, only its first problem is reported.
 
     Args:
-        folder: with `manifest.json`.
-        quick: leave the scenes alone.
-        workers: processes that look at shards; does not change what is found. With more than 1, a script must make
-            this call under `if __name__ == "__main__":`.
+        folder: has `manifest.json`.
+        quick: skip the scenes.
+        workers: worker processes; does not affect the result. With more than 1, a script must make this call under
+            `if __name__ == "__main__":`.
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: no manifest, one that cannot be read, or a shard whose worker process was killed
-            three times.
+        InputError: a missing or unreadable manifest, or a shard whose worker process was killed three times.
     """
     from tqdm import tqdm  # noqa: PLC0415
 
     manifest = read_manifest(folder)
-    # A manifest written by hand may tell only the recipe's name.
+    # A manifest written by hand may have only the recipe's name.
     where = f"{folder / MANIFEST}, recipe"
     recipe = settings_from(Recipe, manifest.recipe, where) if "method" in manifest.recipe else None
     found = _Found()
@@ -162,20 +159,20 @@ def _wrong_totals(manifest: ShardManifest, found: _Found, folder: Path, *, quick
     named = {file.name for file in manifest.files}
     for path in sorted(folder.glob("shard-*.parquet")):
         if path.name not in named:
-            yield f"{path.name}: a shard that the manifest does not name"
+            yield f"{path.name}: not in the manifest"
     counted = [("scenes", manifest.scenes, manifest.rows)]
-    if not (quick or found.count):  # what was not looked at was not counted
+    if not (quick or found.count):  # otherwise not all scenes were counted
         counted += [("objects", manifest.objects, found.objects), ("sets", manifest.sets, found.sets)]
     for what, said, count in counted:
         if said not in (None, count):
-            yield f"{said} {what} in the manifest, {count} in the shards that it names"
+            yield f"{said} {what} in the manifest, but {count} in its shards"
 
 
 def _scene_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[str]:
-    """A sentence for each thing in a scene that is not as stored, or not what its recipe (if known) makes of it."""
+    """Problems of a scene: inconsistent values, or differences from what its recipe (if known) makes."""
     scene = sampled.scene
     if not scene.objects:
-        yield "it has no object"
+        yield "no objects"
     measured = zip(scene.objects, areas(scene.rles).tolist(), boxes(scene.rles).tolist(), strict=True)
     wrong = [
         f"object {number}: area {item.area} and box {list(item.box)}, but its mask has {area} pixels and the box {box}"
@@ -215,7 +212,7 @@ def _recipe_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
 
 
 def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
-    """Parts lie in their declared parents by the recipe's share; a group is the union of its parts."""
+    """Check that parts lie inside their declared parents (`keep_share`) and that groups are unions of their parts."""
     objects, rles = sampled.scene.objects, sampled.scene.rles
     parts: dict[int, list[int]] = {}
     for number, parent in enumerate(sampled.parents):
@@ -225,8 +222,8 @@ def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
         whole = next((i for i in ancestors(sampled.parents, number) if objects[i].kind != "group"), parent)
         share = contained_shares(rles[number], [rles[whole]])[0]
         if objects[number].kind != "group" and share < recipe.keep_share:
-            yield f"object {number}: {share:.3f} of it lies in its parent {whole}, less than {recipe.keep_share:g}"
+            yield f"object {number}: only {share:.3f} of it in its parent {whole}, less than {recipe.keep_share:g}"
     for number, item in enumerate(objects):
         own = [rles[part] for part in parts.get(number, ())]
         if item.kind == "group" and (not own or union(own)["counts"] != item.rle["counts"]):
-            yield f"object {number}: a group, but not the union of its parts"
+            yield f"object {number}: a group that is not the union of its parts"

@@ -1,1 +1,1 @@
-"""Shards: the stored form of sampled scenes, and what is read from it."""
+"""Shards: sampled scenes stored as Parquet, and the tools that read them."""

@@ -1,7 +1,7 @@
-"""A contact sheet: some diverse sets of a folder of shards as a picture, to see what a dataset holds.
+"""A contact sheet: a picture of some diverse sets from a folder of shards.
 
-A row is a set: the image with the region that the first click is drawn from and one such click, then the
-masks that the click may mean, inner to outer.
+Each row is one set: the image with the click region and one first click drawn from it, then the candidate masks, inner
+to outer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from disbench.datasets.images import RgbImage
 from disbench.io.files import whole_file
 from disbench.shards.reader import FindImage, ShardReader, finder, read_scene_image
 
-WIDTH = 1600  # of the sheet, in pixels, or a few less
-COLUMNS = (4, 6)  # pictures a row, fewest and most; the click's own picture is one of them
+WIDTH = 1600  # maximum width of the sheet in pixels
+COLUMNS = (4, 6)  # fewest and most pictures in a row, including the one with the click
 _DPI, _MARGIN, _GAP = 150, 24, 12
 _GREY = 150
 _LEGEND = (
@@ -36,7 +36,7 @@ _LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class ContactSheet:
-    """The PNG that was drawn, image and center of each row, and the ids of chosen images whose file was not found."""
+    """The PNG's path, the image id and center of each row, and the ids of chosen images whose file was not found."""
 
     path: Path
     image_ids: tuple[str, ...]
@@ -53,24 +53,23 @@ def draw_contact_sheet(
     seed: int = 0,
     only: Sequence[str] | None = None,
 ) -> ContactSheet:
-    """Draw diverse sets of a folder of shards, chosen at random.
+    """Draw randomly chosen diverse sets from a folder of shards.
 
-    Scenes are chosen uniformly among those whose image is found, and one set from each; where a scene has sets
-    of two masks or more, one of these, since a single mask has nothing to compare. Where there are fewer
-    scenes than rows, the scenes give further sets. If no image is found, the masks are drawn alone on grey,
-    and the sheet says so. The same shards, images, seed and library versions give the same bytes.
+    Scenes are chosen uniformly among those whose image is found, then one set from each, preferring sets with at least
+    two masks. If there are fewer scenes than rows, scenes contribute further sets. If no image is found, the masks are
+    drawn alone on grey, and the sheet says so. Deterministic for fixed shards, images, seed and library versions.
 
     Args:
         folder: a finished folder of shards.
         images: as for `disbench.shards.reader.finder_of`; None draws the masks alone.
         out: the PNG, at most 1600 pixels wide; an existing file is replaced.
-        rows: sets to draw, at least 1; fewer are drawn if there are no more.
-        seed: of the random choice, at least 0.
+        rows: sets to draw, >= 1; fewer are drawn if the shards have fewer.
+        seed: random seed, >= 0.
         only: draw only sets of these image ids.
 
     Raises:
-        InputError: not a finished folder of shards, one without sets or without an image id in `only`; an image that
-            is damaged or not of its scene's size; too many rows for a picture.
+        InputError: the folder is unfinished, has no sets or lacks an image id in `only`; an image is damaged or does
+            not match its scene's size; too many rows for one picture.
     """
     reader = ShardReader(folder)
     find = finder(reader, images) if isinstance(images, Path) else images
@@ -100,7 +99,7 @@ def draw_contact_sheet(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A set that is drawn; `united`: a mask is named by all its objects; `noise` seeds the draw of the click."""
+    """A set to draw; `united`: label a mask with all its objects; `noise` seeds the click."""
 
     sampled: SampledScene
     chosen: SetOfObjects
@@ -115,7 +114,7 @@ class _Row:
         return read_scene_image(self.image, scene.image_id, (scene.height, scene.width))
 
     def clicks(self, region: Rle) -> tuple[Click, ...]:
-        """One click, drawn uniformly from the region; none from an empty one."""
+        """One click drawn uniformly from the region, or none if it is empty."""
         places = np.argwhere(decode(region))
         if not len(places):
             return ()
@@ -123,7 +122,7 @@ class _Row:
         return (Click(x, y, positive=True),)
 
     def mask_name(self, number: int) -> str:
-        """Categories of the objects in a mask of the set: "cup", "cup × 2 + table"."""
+        """Categories of the objects in a mask: "cup", "cup × 2 + table"."""
         objects, member = self.sampled.scene.objects, self.chosen.members[number]
         named = Counter(objects[index].category for index in (member if self.united else member[-1:]))
         return " + ".join(f"{name} × {count}" if count > 1 else name for name, count in named.items())
@@ -135,7 +134,7 @@ class _Row:
 
 
 def _strip(row: _Row, columns: int) -> Strip:
-    """The click region with one click, then the masks; where they are too many, the innermost and the outermost."""
+    """The click region with one click, then the masks; drops masks below the outermost if there are too many."""
     scene, rles = row.sampled.scene, row.sampled.scene.rles
     region, masks = click_region(rles, row.chosen), set_masks(rles, row.chosen)
     region_area, *mask_areas = areas([region, *masks]).tolist()
@@ -158,14 +157,14 @@ def _scenes_with_sets(reader: ShardReader, image_ids: Sequence[str], only: Seque
         raise InputError(f"{reader.folder}: no scene of image {image_id!r}; it has {len(image_ids):,} scenes{first}")
     scenes = [i for i in np.flatnonzero(reader.sets_a_scene()).tolist() if only is None or image_ids[i] in only]
     if not scenes:
-        raise InputError(f"{reader.folder}: no diverse set to draw here; look at what was dropped and why")
+        raise InputError(f"{reader.folder}: no diverse set to draw; check what was dropped and why")
     return scenes
 
 
 def _find_images(
     scenes: Sequence[int], file_names: Sequence[str], find: FindImage, count: int
 ) -> tuple[dict[int, Path | None], list[int]]:
-    """The first `count` scenes whose image is found, with its path, and those passed over on the way."""
+    """Map the first `count` scenes whose image is found to its path; also list the scenes skipped."""
     found: dict[int, Path | None] = {}
     missing = []
     for scene in scenes:
@@ -177,8 +176,8 @@ def _find_images(
 
 
 def _choose_sets(reader: ShardReader, scenes: Mapping[int, Path | None], rows: int, seed: int) -> list[_Row]:
-    """One set a scene, then a second one a scene and so on; in each scene those of two masks or more first."""
-    # A mask of the hierarchy's unions is named by its outermost object, which holds the others.
+    """Take sets from the scenes round-robin; within a scene, sets with at least two masks come first."""
+    # In hierarchy sets, the outermost object contains the others and names the mask.
     united = reader.manifest.method != "hierarchy"
     by_scene: list[list[_Row]] = []
     for number, image in scenes.items():
@@ -191,7 +190,7 @@ def _choose_sets(reader: ShardReader, scenes: Mapping[int, Path | None], rows: i
 
 
 def _percent(share: float) -> str:
-    """Two digits that say something: 34%, 2.1%, 0.08%."""
+    """Two significant digits: 34%, 2.1%, 0.08%."""
     percent = 100 * share
     if percent >= 10:
         return f"{percent:.0f}%"

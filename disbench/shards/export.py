@@ -1,4 +1,4 @@
-"""Shards for other tools: RITM's `hannotation.pickle` with its masks, and COCO's instances JSON."""
+"""Export shards as RITM's `hannotation.pickle` with its masks, or as COCO instances JSON."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ MASKS_A_LAYER = 255
 
 
 def export_ritm(shards: Path, out: Path) -> int:
-    """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files"); how many scenes were written.
+    """Write shards as one split of RITM's COCO+LVIS (docs/hierarchy.md, "RITM's files"); return the number of scenes.
 
-    `out/hannotation.pickle` has the tree of every image and `out/masks/ID.pickle` its masks: the instances in the order
-    of the shards, then the stuff. Recipes without a hierarchy give isolated roots. Diverse sets have no place in this
-    format. A scene without an instance is left out, as RITM's loader draws until it has an object; it reads
-    `out/images/ID.jpg`. Ids are whole numbers; if one is not ("2008_000051" of SBD, or with leading zeros), all are
-    text, which the loader accepts too.
+    `out/hannotation.pickle` has the tree of each image and `out/masks/ID.pickle` its masks: instances in shard order,
+    then stuff. Without a hierarchy, all masks are isolated roots. The format cannot hold diverse sets. Scenes without
+    an instance are skipped, since RITM's loader resamples until it finds an object; it reads `out/images/ID.jpg`. Image
+    ids are integers, or all strings if one is not an integer ("2008_000051" in SBD, leading zeros); the loader accepts
+    both.
 
-    The pickles refer only to `numpy.frombuffer`, so NumPy 1 and 2 both read them. The annotation is written last, and
-    every file appears whole; files of these names in `out` are replaced.
+    The pickles refer only to `numpy.frombuffer`, so both NumPy 1 and 2 read them. Existing files are replaced
+    atomically, the annotation last.
 
     Raises:
         InputError: the shards are unfinished or damaged, an image occurs twice or its id cannot be a file
@@ -43,7 +43,7 @@ def export_ritm(shards: Path, out: Path) -> int:
     """
     reader = ShardReader(shards)
     (out / MASKS).mkdir(parents=True, exist_ok=True)
-    (out / ANNOTATION).unlink(missing_ok=True)  # an old one would vouch for masks that are not all written
+    (out / ANNOTATION).unlink(missing_ok=True)  # if interrupted, a stale annotation would refer to missing masks
     images: dict[str, dict[str, Any]] = {}
     for sampled in reader:
         name, stuff = sampled.scene.image_id, [item.kind == "stuff" for item in sampled.scene.objects]
@@ -66,18 +66,18 @@ def export_ritm(shards: Path, out: Path) -> int:
 
 
 def export_coco(shards: Path, out: Path) -> int:
-    """Write shards as one COCO instances JSON, which `pycocotools.coco.COCO` opens; how many scenes were written.
+    """Write shards as one COCO instances JSON, which `pycocotools.coco.COCO` opens; return the number of scenes.
 
-    An image's `id` is its id in the shards where that is a number and otherwise a running number; the id of the shards
-    is kept as `disbench_id`. Beyond COCO's keys annotations, whose masks are compressed RLE, have `parent_id`, by which
-    `disbench sample coco-hierarchy` makes the same trees again, and `synset`, where there is one. Categories are
-    numbered from 1 in the order of their names, with `synset` where a category has one only.
+    An image's `id` is its shard id if numeric, else a free number; `disbench_id` keeps the shard id. Masks are
+    compressed RLE. Besides COCO's keys, annotations have `parent_id`, from which `disbench sample coco-hierarchy`
+    rebuilds the same trees, and, where known, `synset`. Categories are numbered from 1, sorted by name, with `synset`
+    if a category has exactly one.
 
-    A further array, `diverse_sets`, has `image_id`, `center`, `members` (inner to outer; each is the union of the
-    annotations that it lists) and `click_excludes`, all by annotation id. Stuff is left out, except in scenes with a
-    set that names some of it, where all of it is kept.
+    An extra array, `diverse_sets`, has `image_id`, `center`, `members` (inner to outer; each the union of the
+    annotations it lists) and `click_excludes`, all as annotation ids. Stuff is omitted, except in scenes where a set
+    refers to some; those keep all of it.
 
-    `out` appears whole or not at all, and replaces an older file. The same shards give the same bytes.
+    `out` is replaced atomically. The same shards give the same bytes.
 
     Raises:
         InputError: the shards are unfinished or damaged, an image occurs twice, or `out` is a folder.
@@ -92,7 +92,7 @@ def export_coco(shards: Path, out: Path) -> int:
     with whole_file(out) as file:
         about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
         file.write(b'{"info":' + orjson.dumps(about))
-        # The arrays follow each other in the file, so each is a pass over the shards: none is ever held.
+        # Each array is streamed in its own pass over the shards, so none is held in memory.
         _write_array(file, "images", (_image(sampled.scene, numbers) for sampled in reader))
         _write_array(file, "annotations", _annotations(reader, numbers, ids))
         _write_array(file, "categories", categories)
@@ -102,13 +102,13 @@ def export_coco(shards: Path, out: Path) -> int:
 
 
 def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, int]]]:
-    """Pack masks of one size, which may overlap, into as few label maps as a first fit needs.
+    """Pack masks of one size, which may overlap, into label maps by first fit.
 
-    The masks are taken by descending area (of equal areas the later one first); each goes into the first
-    layer that holds fewer than 255 masks and where it overlaps none, under the next value there.
+    In order of descending area (later mask first on ties), each mask takes the next value of the first layer that has
+    fewer than 255 masks and where it overlaps none.
 
     Returns:
-        The layers, uint8 (height, width), 0 for the background; and for each mask its layer and its value there.
+        The layers, uint8 (height, width), 0 for the background; and the (layer, value) of each mask.
     """
     layers: list[ByteArray] = []
     held: list[int] = []
@@ -130,7 +130,7 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, in
 
 
 def _hierarchy(sampled: SampledScene, instances: int) -> dict[int, dict[str, Any] | None]:
-    """The tree of the instances; children by descending area, as they are attached when a tree is built."""
+    """The tree of the instances; children by descending area, the order in which `grow_forest` attaches them."""
     parents = [None if parent is None or parent < 0 else parent for parent in sampled.parents[:instances]]
     children = defaultdict(list)
     for index in np.argsort(areas(sampled.scene.rles[:instances]), kind="stable")[::-1].tolist():
@@ -144,7 +144,7 @@ def _hierarchy(sampled: SampledScene, instances: int) -> dict[int, dict[str, Any
 
 
 class _PortablePickler(pickle.Pickler):
-    """Writes uint8 arrays by a name that NumPy 1 and 2 share; NumPy's own way names `numpy._core`."""
+    """Pickles uint8 arrays through `numpy.frombuffer`: NumPy 2's own pickles name `numpy._core`, which 1.x lacks."""
 
     def reducer_override(self, value: object) -> Any:
         if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
@@ -165,7 +165,7 @@ def _write_array(file: BinaryIO, name: str, records: Iterable[dict[str, Any]]) -
 
 
 def _image_numbers(shards: Path, names: Iterable[str]) -> dict[str, int]:
-    """COCO's number for each image: the id where it is digits, for the others numbers that are free."""
+    """COCO's integer id for each image: its own id if numeric and not taken, else the next free number."""
     numbers: dict[str, int | None] = {}
     taken = set()
     for name in names:
@@ -178,7 +178,7 @@ def _image_numbers(shards: Path, names: Iterable[str]) -> dict[str, int]:
 
 
 def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
-    """The ids of all images, and the categories of all objects that are kept."""
+    """All image ids, and the categories of all exported objects."""
     names = []
     synsets: dict[str, set[str]] = defaultdict(set)
     for sampled, ids in _numbered(reader):
@@ -192,7 +192,7 @@ def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int]]]:
-    """Every scene, with the annotation ids of its objects: without stuff, unless a set names some."""
+    """Each scene with the annotation ids of its objects; stuff is omitted unless a set refers to some."""
     following = 1
     for sampled in reader:
         objects = sampled.scene.objects

@@ -1,4 +1,4 @@
-"""The manifest of a folder of shards: the job that made them, its totals, and the files with their hashes."""
+"""The manifest of a folder of shards: the job that made them, totals, and the SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rows = Annotated[int, Bounds(0, MAX_ROWS)]
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A shard as the manifest describes it; `sha256` is None only in manifests written by hand."""
+    """A shard's manifest entry; `sha256` is None only in manifests written by hand."""
 
     name: str
     rows: Rows
@@ -32,24 +32,24 @@ class ShardFile:
     sha256: str | None = None
 
     def problem(self, folder: Path, *, hashed: bool = True) -> str | None:
-        """What is wrong with this file in the folder: missing, of another size or, if `hashed`, of other bytes."""
+        """How the file in the folder differs from this entry: missing, wrong size or, if `hashed`, wrong SHA-256."""
         path = folder / self.name
         try:
             is_there = path.name == self.name and path.is_file()
         except OSError:  # a name that no file can have
             is_there = False
         if not is_there:
-            return f"{shown(self.name)}: it is not there"
+            return f"{shown(self.name)}: file not found"
         if (size := path.stat().st_size) != self.bytes:
-            return f"{self.name}: {size} bytes, where the manifest says {self.bytes}"
+            return f"{self.name}: {size} bytes, but the manifest says {self.bytes}"
         if hashed and file_sha256(path) != self.sha256:
-            return f"{self.name}: its SHA-256 is not the manifest's"
+            return f"{self.name}: its SHA-256 differs from the manifest"
         return None
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen and made: images, scenes among them, their objects and sets, and what was left out, by reason."""
+    """Counts of images, scenes, objects and sets, and of dropped annotations by reason."""
 
     images: Count = 0
     scenes: Count = 0
@@ -58,7 +58,7 @@ class Tally:
     dropped: dict[str, Count] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
-        """Add the numbers of another tally to this one."""
+        """Add the counts of another tally."""
         self.images += other.images
         self.scenes += other.scenes
         self.objects += other.objects
@@ -66,7 +66,7 @@ class Tally:
         self.drop(other.dropped)
 
     def drop(self, dropped: Mapping[str, int]) -> None:
-        """Add what was left out."""
+        """Add counts of dropped annotations."""
         for reason, count in dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
@@ -77,7 +77,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A slice of a dataset: the source's images from `first` to before `next`, part `number` (from 1) of `of`."""
+    """Part `number` (from 1) of `of` of a dataset: images `first` to `next` - 1 of the source."""
 
     number: Count
     of: Count
@@ -88,10 +88,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that decides the bytes of shards.
+    """Everything that determines the bytes of shards.
 
-    `recipe` has the fields of the recipe, JSON-ready, `sources` the SHA-256 of each file of the dataset, `versions`
-    those of packages. `limit` takes the first images of the source alone; `part` is None for a job that is not divided.
+    `recipe` has the recipe's fields, JSON-ready; `sources` the SHA-256 of each dataset file; `versions` the package
+    versions. `limit` reads only the first images of the source; `part` is None for an undivided job.
     """
 
     schema: str = SCHEMA_VERSION
@@ -104,20 +104,20 @@ class Job:
     part: Part | None = None
 
     def job_json(self) -> dict[str, Any]:
-        """The job's keys of the manifest, in their order."""
+        """The manifest's job keys, in order."""
         plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(Job) if item.name != "part"}
         return plain if self.part is None else {**plain, "part": dataclasses.asdict(self.part)}
 
     def job_hash(self) -> str:
-        """SHA-256 (hex) of the job: the fingerprint of its manifest and shards."""
+        """SHA-256 (hex) of the job, stored as the fingerprint of its manifest and shards."""
         return hashlib.sha256(json.dumps(self.job_json(), sort_keys=True).encode()).hexdigest()
 
     def undivided(self) -> Job:
-        """The job of which this is a part."""
+        """This job without its `part`."""
         return Job(**{**self.job_json(), "part": None})
 
     def differences(self, other: Job) -> str:
-        """In what two jobs differ, in words."""
+        """How two jobs differ, in words."""
         here, there = self.job_json(), other.job_json()
         names = ("schema", "source", "sources", "limit", "versions", "part")
         parts = [f"other {name}" for name in names if here.get(name) != there.get(name)]
@@ -128,14 +128,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardManifest(Job):
-    """The content of `manifest.json`. A manifest written by hand may leave out all but `schema` and `files`.
+    """The content of `manifest.json`. In a manifest written by hand, only `schema` and `files` are required.
 
     Attributes:
         fingerprint: `Job.job_hash`.
-        images: that were read; `scenes` are those with objects, the rows of the shards.
-        dropped: reason -> how many annotations were left out.
-        trailing: of a part, its images without a scene after its last row.
-        source_dropped: of a part, what the source left out before any scene; merging counts it once.
+        images: number of images read; `scenes` counts those with objects, one row each.
+        dropped: reason -> number of dropped annotations.
+        trailing: parts only: tally of the images without a scene after the last row.
+        source_dropped: parts only: annotations the source dropped before making scenes; merging counts them once.
     """
 
     fingerprint: str = ""
@@ -155,26 +155,26 @@ class ShardManifest(Job):
 
     @property
     def rows(self) -> int:
-        """Scenes in all files."""
+        """Number of scenes in all files."""
         return sum(file.rows for file in self.files)
 
     @property
     def recipe_name(self) -> str:
-        """The recipe's name; like `method`, "" where the manifest does not tell it."""
+        """The recipe's name, "" if unknown."""
         return str(self.recipe.get("name", ""))
 
     @property
     def method(self) -> str:
-        """The recipe's method."""
+        """The recipe's method, "" if unknown."""
         return str(self.recipe.get("method", ""))
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the shards' own hashes, in order."""
+        """SHA-256 (hex) of the concatenated shard hashes."""
         return hashlib.sha256("".join(str(file.sha256) for file in self.files).encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `manifest.json`, in its order."""
+        """The content of `manifest.json`, in file order."""
         trailing = None if self.trailing is None else self.trailing.as_dict()
         table = {**dataclasses.asdict(self), "trailing": trailing}
         table["files"] = list(table["files"])
@@ -183,17 +183,17 @@ class ShardManifest(Job):
 
 
 def read_manifest(folder: Path) -> ShardManifest:
-    """The manifest of a finished folder of shards. Nothing behind it checks the manifest again.
+    """Read and validate the manifest of a finished folder of shards.
 
     Raises:
-        InputError: there is none, it is not JSON, a value is of the wrong kind, or its schema is newer.
+        InputError: the manifest is missing or not JSON, a value has the wrong type, or its schema is newer.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: no {MANIFEST}; name a finished folder of shards, or run sample to the end")
     try:
         table = parse_json_table(path.read_bytes())
-        orjson.dumps(table)  # refuses lone surrogates and numbers beyond 64 bits, which exports cannot hold
+        orjson.dumps(table)  # rejects lone surrogates and integers beyond 64 bits, which exports cannot hold
         schema, _ = table["schema"], table["files"]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a manifest of shards ({error}); sample again") from error
@@ -203,7 +203,7 @@ def read_manifest(folder: Path) -> ShardManifest:
 
 
 def write_manifest(folder: Path, manifest: ShardManifest) -> ShardManifest:
-    """Write the manifest, which makes the folder a finished one; the manifest as it is read again."""
+    """Write the manifest, which marks the folder as finished, and return it as read back."""
     with whole_file(folder / MANIFEST) as file:
         file.write(json.dumps(manifest.as_json(), indent=1).encode() + b"\n")
     return read_manifest(folder)

@@ -1,4 +1,4 @@
-"""Reading folders of shards, and where their images are; a folder is complete when it has its `manifest.json`."""
+"""Read folders of shards and find their images; a folder is finished once it has its `manifest.json`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from disbench.shards.manifest import ShardFile, read_manifest
 from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
 
 _logger = logging.getLogger("disbench.shards")
-_SAID: set[Path] = set()  # folders with a photograph to be turned, each said once in a process
-FindImage = Callable[[str], Path | None]  # a function from a scene's `file_name` to its image, None where there is none
-Images = str | Path | FindImage | None  # a folder of images, or a function that finds them; None: the embedded photos
+_SAID: set[Path] = set()  # folders already warned about EXIF rotation, once per process
+FindImage = Callable[[str], Path | None]  # maps a scene's `file_name` to the image's path, or None if not found
+Images = str | Path | FindImage | None  # a folder of images or a function that finds them; None: the embedded photos
 DEFAULT_IMAGES = {
     "lvis": ("lvis", "coco"),
     "coco": ("coco",),
@@ -35,17 +35,17 @@ DEFAULT_IMAGES = {
     "sbd": ("SBD",),
     "voc": ("VOC2012", "VOC2007"),
 }
-"""Folders under the data root in which a source's images are looked for."""
+"""Folders under the data root to search for a source's images."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiverseSet:
-    """The masks that a first click on one object (number `center` of its scene) may mean.
+    """The candidate masks of a first click on one object (index `center` in its scene).
 
     Attributes:
-        masks: the set, inner to outer, as RLE of the image's size.
-        click_region: the pixels from which the first click is drawn.
-        file_name: of the image, relative to the folder of images.
+        masks: inner to outer, RLEs of the image's size.
+        click_region: RLE of the pixels from which the first click is drawn.
+        file_name: image path relative to the folder of images.
         category: the center's category.
     """
 
@@ -58,7 +58,7 @@ class DiverseSet:
 
 
 def diverse_set(scene: Scene, chosen: SetOfObjects) -> DiverseSet:
-    """A set with its masks in hand."""
+    """Resolve a set's object indices to masks."""
     rles = scene.rles
     return DiverseSet(
         image_id=scene.image_id,
@@ -71,15 +71,14 @@ def diverse_set(scene: Scene, chosen: SetOfObjects) -> DiverseSet:
 
 
 class ShardReader:
-    """A finished folder of shards, read by scene number; a few decoded row groups stay in memory.
+    """Random access to the scenes of a finished folder of shards; caches a few decoded row groups.
 
-    A shard's hash is compared with the manifest's, and each row group looked at (`Rows.check`), once: every mask
-    decodes and every number names an object. One row group is decoded at a time; `disbench.core.limits` bounds its
-    values and the bytes of its texts and masks.
+    Each shard's hash and each row group's content (`Rows.check`) are verified once, on first use. Row groups are
+    decoded one at a time, within the limits of `disbench.core.limits` on values and on bytes of strings and masks.
 
     Raises:
-        InputError: no manifest, a shard that is missing or of another size, a newer schema. Reading raises it too: a
-            shard that is damaged or has other columns or rows, a scene that does not hold together.
+        InputError: no manifest, a newer schema, or a shard that is missing or has the wrong size. Reading raises it for
+            a damaged shard, wrong columns or rows, or an inconsistent scene.
     """
 
     def __init__(self, folder: str | Path, cached_groups: int = 4) -> None:
@@ -99,7 +98,7 @@ class ShardReader:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> SampledScene:
-        """The scene of this number."""
+        """Scene number `index`."""
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -115,41 +114,41 @@ class ShardReader:
             yield from self._rows(shard, group)
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Image id and file name of every scene; masks are not read for it."""
+        """Image ids and file names of all scenes; reads no masks."""
         rows = list(self._columns("image_id", "file_name"))
         return [row["image_id"] for row in rows], [row["file_name"] for row in rows]
 
     def sets_a_scene(self) -> IntArray:
-        """How many sets each scene has: int64 (number of scenes,); masks are not read for it."""
+        """Number of sets in each scene: int64 (scenes,); reads no masks."""
         return np.array([len(row["sets"]) for row in self._columns("sets.list.element.center")], dtype=np.int64)
 
     def centers_and_sizes(self) -> list[list[tuple[int, int]]]:
-        """For each scene, of each of its sets the center and how many masks it has; masks are not read for it."""
+        """For each scene, the (center, number of masks) of each set; reads no masks."""
         rows = self._columns("sets.list.element.center", "sets.list.element.members")
         return [[(item["center"], len(item["members"])) for item in row["sets"]] for row in rows]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs; it opens the files itself."""
+        """State without cached rows or open files, for another process."""
         return {**self.__dict__, "_cache": {}, "_open": {}}
 
     def _groups(self) -> Iterator[tuple[int, int]]:
-        """Shard and number of each row group."""
+        """(shard, row group) indices, in order."""
         for shard, file in enumerate(self.manifest.files):
             for group in range(-(-file.rows // ROWS_A_GROUP)):
                 yield shard, group
 
     def _parquet(self, shard: int) -> pq.ParquetFile:
-        """A shard whose bytes are the manifest's, which is looked at once for this reader and its copies."""
+        """Open a shard; its SHA-256 is verified once for this reader and its copies."""
         if shard not in self._open:
             file = self.manifest.files[shard]
             if shard not in self._unchanged and file.sha256 not in (None, file_sha256(self.folder / file.name)):
-                raise ValueError("its SHA-256 is not the manifest's")
+                raise ValueError("its SHA-256 differs from the manifest")
             self._open[shard] = open_shard(self.folder, file)
             self._unchanged.add(shard)
         return self._open[shard]
 
     def _columns(self, *paths: str) -> Iterator[dict[str, Any]]:
-        """Some columns of all rows as plain Python values."""
+        """Some columns of all rows as Python values."""
         for shard, group in self._groups():
             with complaining(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
                 table = self._parquet(shard).read_row_group(group, columns=list(paths))
@@ -158,7 +157,7 @@ class ShardReader:
             yield from rows
 
     def _rows(self, shard: int, group: int) -> Rows:
-        """A row group whose scenes hold together."""
+        """Read a row group, checked once."""
         with complaining(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
             rows = Rows(self._parquet(shard).read_row_group(group))
             if (shard, group) not in self._sound:
@@ -168,7 +167,7 @@ class ShardReader:
 
 
 def shard_problem(folder: Path, file: ShardFile) -> str | None:
-    """What keeps a shard from being the one that the manifest describes; nothing is decoded."""
+    """How a shard differs from its manifest entry, or None; decodes nothing."""
     if problem := file.problem(folder):
         return problem
     try:
@@ -179,24 +178,24 @@ def shard_problem(folder: Path, file: ShardFile) -> str | None:
 
 
 def open_shard(folder: Path, file: ShardFile) -> pq.ParquetFile:
-    """A shard, nothing of it read but its end.
+    """Open a shard, reading only its footer.
 
     Raises:
-        ValueError: other columns, rows or row groups than the manifest says, or as `open_parquet`.
+        ValueError: columns, rows or row groups do not match the manifest; also as `open_parquet`.
         OSError, ArrowException: not Parquet.
     """
     parquet, found = open_parquet(folder / file.name, SCHEMA)
     if not has_columns(parquet, SCHEMA):
-        raise ValueError("its columns are not a shard's")
+        raise ValueError("its columns are not those of a shard")
     groups = [group.rows for group in found]
     full = all(rows == ROWS_A_GROUP for rows in groups[:-1]) and all(0 < rows <= ROWS_A_GROUP for rows in groups[-1:])
     if not full or sum(groups) != file.rows:
-        raise ValueError(f"its row groups are not {file.rows} rows, {ROWS_A_GROUP} a group")
+        raise ValueError(f"its row groups do not hold {file.rows} rows, {ROWS_A_GROUP} per group")
     return parquet
 
 
 class DiverseSets(Sequence[DiverseSet]):
-    """All diverse sets of a folder of shards: iterable, with a length, and by number; errors as `ShardReader`."""
+    """All diverse sets of a folder of shards, as a sequence; raises as `ShardReader`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.reader = ShardReader(folder)
@@ -211,14 +210,14 @@ class DiverseSets(Sequence[DiverseSet]):
                 yield diverse_set(sampled.scene, chosen)
 
     def __getitem__(self, index: Any) -> Any:
-        """The set of this number, or the sets of a slice."""
+        """Set number `index`, or a list for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         sampled, number = self.place(int(index))
         return diverse_set(sampled.scene, sampled.sets[number])
 
     def place(self, index: int) -> tuple[SampledScene, int]:
-        """The scene of the set of this number, and the set's number in it; IndexError if there is none."""
+        """The scene that set `index` belongs to, and the set's index in that scene; IndexError if out of range."""
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"set {index} of {len(self)}")
@@ -227,12 +226,12 @@ class DiverseSets(Sequence[DiverseSet]):
 
 
 def read_sets(folder: str | Path) -> DiverseSets:
-    """The diverse sets of a finished folder of shards, else `InputError`; memory is that of a few row groups."""
+    """The diverse sets of a finished folder of shards, holding a few row groups in memory; raises as `ShardReader`."""
     return DiverseSets(folder)
 
 
 def finder(reader: ShardReader, *folders: Path) -> ImageFinder:
-    """What finds the images of shards in some folders, in this order."""
+    """Search `folders`, in this order, for the images of shards."""
     return ImageFinder(folders, partial(_names, reader), reader.folder)
 
 
@@ -241,7 +240,7 @@ def _names(reader: ShardReader) -> Iterable[tuple[str, str]]:
 
 
 def finder_of(reader: ShardReader, images: Images) -> FindImage:
-    """A function that finds the images of shards, from what the user said of them."""
+    """Turn the user's `images` argument into a function that finds the images of shards."""
     if callable(images):
         return images
     if images is not None:
@@ -252,15 +251,16 @@ def finder_of(reader: ShardReader, images: Images) -> FindImage:
 
 
 def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
-    """A function that finds the images of shards: in `images`, the folder that the user named; the embedded photos.
+    """A function that finds the images of a folder of shards.
 
-    Without `images`, shards of other sources have theirs in the usual folders under `data`, the root of the datasets.
+    It searches `images`, the user's folder; by default the embedded photos for shards made from them, and otherwise the
+    source's usual folders under the data root `data`.
     """
     reader = ShardReader(folder)
     if images is None and (source := reader.manifest.source) != "photos":
         return finder(reader, *image_folders(source, data))
     if images is not None and addresses.address_of(images) is None and not images.is_dir():
-        raise InputError(f"{images}: not a folder; name the folder of the images")
+        raise InputError(f"{images}: not a folder; give the folder of the images")
     return finder_of(reader, images)
 
 
@@ -272,15 +272,14 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
 
 
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
-    """The image of a scene, uint8 (height, width, 3), RGB; `InputError` if damaged or not of its masks' `size`."""
+    """Read a scene's image, uint8 RGB (height, width, 3); `InputError` if damaged or not of the masks' `size`."""
     image = read_rgb(path)
     if path.parent not in _SAID and (note := turned([path], "if the masks were drawn so, save it turned")):
         _SAID.add(path.parent)
         _logger.warning("%s: %s", path.parent, note)
     if image.shape[:2] != size:
         raise InputError(
-            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} have {size[1]} x "
-            f"{size[0]}; name the folder of the images that the shards were made for"
-            f"{size_hint(path)}"
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but the masks of image {image_id} are {size[1]} x "
+            f"{size[0]}; give the folder of images that the shards were made from{size_hint(path)}"
         )
     return image

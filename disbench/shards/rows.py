@@ -1,7 +1,7 @@
-"""Rows of a shard: one a scene, from sampled scenes to Arrow's columns and back; shards written row by row.
+"""Convert sampled scenes to rows of Arrow columns and back, and write shards row by row.
 
-`objects` is a list of structs, `sets` another that names objects by number, so that no mask is stored twice
-(docs/datasets.md, "Shards"). A shard is of bounded size, whole or not there, and says what it accounts for.
+`objects` and `sets` are lists of structs; sets refer to objects by index, so no mask is stored twice
+(docs/datasets.md, "Shards"). Shards have bounded size, are written atomically and record which images they cover.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from disbench.io.parquet import weigh
 from disbench.io.settings import Count, parse_json_table, settings_from
 from disbench.shards.manifest import SCHEMA_VERSION, ShardFile, Tally
 
-ROWS_A_GROUP = 32  # scenes a Parquet row group: what a reader decodes to get at one scene
+ROWS_A_GROUP = 32  # scenes per Parquet row group, the unit of decoding
 
-_MOST_LEFT_OUT = 2**1023  # combinations that are counted at most: a float holds no more
+_MOST_LEFT_OUT = 2**1023  # cap on stored counts of combinations, within the range of float64
 
 _STORED = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
-"""Fields of an object that are stored as they are."""
-_NULL = -(2**40)  # in place of null: no number of a shard is as small
-_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)  # paths that need no closer look, as nearly all are
+"""Object fields stored unchanged."""
+_NULL = -(2**40)  # stands for null; smaller than any stored number
+_PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)  # fast path: safe without calling `safe_path`
 
 _TEXT, _INT, _INTS, _COUNT = pa.string(), pa.int32(), pa.list_(pa.int32()), pa.float64()
 _MAY_BE_NULL = ("annotation_id", "synset", "parent", "level")
@@ -61,17 +61,17 @@ SCHEMA = pa.schema(
     + _fields(objects=pa.list_(_OBJECT), sets=pa.list_(_SET), dropped=pa.list_(_DROPPED)),
     metadata={"disbench.schema": SCHEMA_VERSION},
 )
-"""Columns of a shard. `rle` holds the counts of a COCO compressed RLE of (height, width); a member of a set
-is the union of the objects that it lists; `left_out` and `repeated` are counts that can exceed 2**53."""
+"""Columns of a shard. `rle` holds the counts of a COCO compressed RLE of (height, width); a member of a set is the
+union of the objects it lists; `left_out` and `repeated` are float64 counts, which can exceed 2**53."""
 
 
 def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
-    """Rows of a shard; `InputError` for an image of more than `MAX_PIXELS` pixels."""
+    """Convert scenes to rows of a shard; `InputError` for an image of more than `MAX_PIXELS` pixels."""
     for scene in (sampled.scene for sampled in scenes):
         if scene.height * scene.width > MAX_PIXELS:
             raise InputError(
-                f"image {scene.image_id}: {scene.width} x {scene.height} pixels; shards have images of at most "
-                f"{MAX_PIXELS:,}, so leave it out"
+                f"image {scene.image_id}: {scene.width} x {scene.height} pixels, but shards hold at most "
+                f"{MAX_PIXELS:,} per image; leave it out"
             )
     objects = [item for sampled in scenes for item in sampled.scene.objects]
     sets = [item for sampled in scenes for item in sampled.sets]
@@ -104,19 +104,19 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
 
 
 def row_bytes(sampled: SampledScene) -> int:
-    """A scene's size in a shard before compression, within a few per cent; decides where shards end."""
+    """Approximate uncompressed size of a scene in a shard, within a few percent; decides where shards end."""
     masks = sum(len(item.rle["counts"]) for item in sampled.scene.objects)
     members = sum(sum(map(len, item.members)) for item in sampled.sets)
     return 128 + masks + 112 * len(sampled.scene.objects) + 48 * len(sampled.sets) + 8 * members
 
 
 class Rows:
-    """The rows of a table of `SCHEMA` as sampled scenes; nothing is known of the table but its columns.
+    """Sampled scenes read from an untrusted table whose columns match `SCHEMA`.
 
-    Arrow makes Python values of structs one by one, so rows are put together from whole columns.
+    Converts whole columns at once, since Arrow converts structs to Python values one by one.
 
     Raises:
-        ValueError: its texts and masks take more than `MAX_TEXT_BYTES`.
+        ValueError: strings and masks take more than `MAX_TEXT_BYTES`.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -132,14 +132,14 @@ class Rows:
         return map(self.scene, range(len(self)))
 
     def scene(self, row: int) -> SampledScene:
-        """The scene of a row."""
+        """Scene of one row."""
         image_id, file_name, height, width, source = (column[row] for column in self._values)
         size = [height, width]
         objects, parents, levels, neighbours = [], [], [], []
         for number, source_, kind, category, synset, area, box, rle, parent, level, near in self._objects.of(row):
             mask: Rle = {"size": size, "counts": rle}
             objects.append(SceneObject(mask, area, tuple(box), category, synset, number, source_, kind))
-            # A root has no parent, and neither has an object outside the tree.
+            # Parent and level are both null for an object outside the tree; a root has a level.
             parents.append(-1 if parent is None and level is not None else parent)
             levels.append(level)
             neighbours.append(tuple(near))
@@ -157,13 +157,13 @@ class Rows:
         )
 
     def check(self) -> None:
-        """Check that the rows are scenes: masks that decode, numbers that name an object of their scene.
+        """Check that the rows are valid scenes.
 
-        Areas and boxes are believed: the manifest hashes the file, and `disbench verify` measures them again.
+        Areas and boxes are trusted: the manifest hashes the file, and `disbench verify` recomputes them.
 
         Raises:
-            ValueError: an image without pixels or of more than `MAX_PIXELS`, or outside its folder; a mask that is
-                empty or not of its image; relations that are not a tree; a number that does not name an object.
+            ValueError: an image has no pixels, more than `MAX_PIXELS` or a path outside its folder; a mask is empty or
+                has the wrong size; parents do not form a forest; an object index is out of range.
         """
         names = self._values[0]
 
@@ -173,40 +173,40 @@ class Rows:
 
         height, width = _numbers(self._rows["height"]), _numbers(self._rows["width"])
         every = np.arange(len(self))
-        check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), every, "its size is not an image's")
+        check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), every, "image size out of range")
         for name in self._values[1]:
             if not _PLAIN_PATH.fullmatch(name):
                 try:
                     safe_path(name, "its image")
                 except InputError as error:
                     raise ValueError(error) from None  # the reader adds the file
-        check(_numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a number of annotations left out is negative")
+        check(_numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a count of dropped annotations is negative")
 
         objects, rows = self._objects, self._objects.rows
         counts, first = objects.lengths[rows], objects.starts[rows]
-        check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "its objects are not numbered")
+        check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "object ids are not 0, 1, 2, ...")
         known = pc.is_in(objects["kind"], pa.array(get_args(Kind)))
-        check(known.to_numpy(zero_copy_only=False), rows, "an object's kind is unknown")
+        check(known.to_numpy(zero_copy_only=False), rows, "unknown kind of object")
         stuff = pc.equal(objects["kind"], "stuff").to_numpy(zero_copy_only=False)
         near = _Lists(objects["neighbours"])
-        check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour does not name an object")
+        check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour index is out of range")
         parent, level = _numbers(objects["parent"]), _numbers(objects["level"])
-        check((parent == _NULL) | _in_range(parent, counts), rows, "a parent does not name an object")
+        check((parent == _NULL) | _in_range(parent, counts), rows, "a parent index is out of range")
         above = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
         no_node = (parent == _NULL) & (level == _NULL)
-        node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that rise by one leave no room for a circle
-        check(no_node | node, rows, "an object's level is not the one below its parent's")
+        node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that increase by one rule out cycles
+        check(no_node | node, rows, "an object's level is not its parent's plus one")
 
         sets, rows = self._sets, self._sets.rows
         counts = objects.lengths[rows]
-        check(_in_range(sets["center"], counts), rows, "a center does not name an object")
+        check(_in_range(sets["center"], counts), rows, "a center index is out of range")
         excluded, members = _Lists(sets["click_excludes"]), _Lists(sets["members"])
-        check(_in_range(excluded.items, counts[excluded.rows]), rows[excluded.rows], "click_excludes is not of objects")
+        check(_in_range(excluded.items, counts[excluded.rows]), rows[excluded.rows], "click_excludes is out of range")
         check(members.lengths > 0, rows, "a set has no mask")
         united = _Lists(members.items)
         check(united.lengths > 0, rows[members.rows], "a mask of a set has no object")
         of_set = members.rows[united.rows]
-        check(_in_range(united.items, counts[of_set]), rows[of_set], "a mask of a set does not name an object")
+        check(_in_range(united.items, counts[of_set]), rows[of_set], "an object index in a set is out of range")
         for name in ("left_out", "repeated"):
             found = sets[name].to_numpy(zero_copy_only=False)
             check(np.isfinite(found) & (found >= 0), rows, f"{name} of a set is not a count")
@@ -218,7 +218,7 @@ class Rows:
         rles: list[Rle] = [{"size": sizes[row], "counts": text} for row, text in zip(rows, counts, strict=True)]
         if are_well_formed(rles):
             return
-        for row, rle in zip(rows, rles, strict=True):  # the slow way tells what is wrong
+        for row, rle in zip(rows, rles, strict=True):  # slow path, to say what is wrong
             try:
                 if not areas([from_foreign_rle(rle, *rle["size"])])[0]:
                     raise ValueError("a mask is empty")
@@ -227,9 +227,9 @@ class Rows:
 
 
 class _Lists:
-    """A column of lists, null being an empty one: all their items together, the columns of structs by name.
+    """A list column with its items flattened; null counts as empty, and struct fields are columns by name.
 
-    `lengths` is int64 (lists,); `starts` (lists + 1,) and `rows` (items,), the list of each item, follow from it.
+    `lengths` (lists,), `starts` (lists + 1,) and `rows` (items,), the list that holds each item, are int64.
     """
 
     def __init__(self, lists: pa.ListArray) -> None:
@@ -249,7 +249,7 @@ class _Lists:
         return self._columns[name]
 
     def of(self, row: int) -> list[tuple[Any, ...]]:
-        """The structs of one list as tuples of Python values."""
+        """Structs of one list as tuples of Python values."""
         if self._values is None:
             columns = [column.to_pylist() for name, column in self._columns.items() if name != "id"]
             self._values = list(zip(*columns, strict=True))
@@ -272,7 +272,7 @@ def _in_range(numbers: pa.Array | IntArray, counts: IntArray) -> BoolArray:
 
 
 def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
-    """A list column of structs from flat columns and the number of structs in each row."""
+    """Build a list column of structs from flat columns and the number of structs per row."""
     leaves = [pa.array(columns[field.name], field.type) for field in struct]
     flat = pa.StructArray.from_arrays(leaves, fields=list(struct))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
@@ -281,11 +281,11 @@ def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Sampled scenes on their way to the writer.
+    """Sampled scenes to be written.
 
     Attributes:
-        indices: source numbers of all images of the chunk, each with its tally.
-        rows: for each image its row in the batch, or -1 if it gives no scene.
+        indices: source index of each image in the chunk; `tallies` has one tally per image.
+        rows: each image's row in the batch, or -1 if it has no scene.
         sizes: `row_bytes` of each row.
     """
 
@@ -298,10 +298,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """What a finished shard says of itself: it accounts for the source's images from `first` to before `next`.
+    """Metadata of a finished shard, which covers images `first` to `next` - 1 of the source.
 
-    In a part, `sizes` are the `row_bytes` of each row, and `gaps` pairs of a row's number and the tally, as a table, of
-    images without a scene right before it.
+    In a part, `sizes` are the `row_bytes` of each row, and `gaps` pairs of a row index and the tally (as a table) of
+    the images without a scene just before that row.
     """
 
     fingerprint: str
@@ -312,17 +312,17 @@ class ShardFacts:
     gaps: tuple[tuple[Any, ...], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As the shard stores it; `sizes` and `gaps` only in a part."""
+        """The stored JSON; `sizes` and `gaps` only in a part."""
         of_part = {"sizes": self.sizes, "gaps": self.gaps} if self.sizes else {}
         shared = {"fingerprint": self.fingerprint, "first": self.first, "next": self.next}
         return {**shared, "tally": self.tally.as_dict(), **of_part}
 
 
 class ShardWriter:
-    """Writes rows in order; ends a shard before its rows' sizes would add up to more than `shard_bytes`.
+    """Writes rows in order, starting a new shard before the current one would exceed `shard_bytes`.
 
-    `begin` is the source number of the job's first image. Shards of a `part` of a dataset tell what merging needs to
-    know. `finished` is called with each shard once it has its name.
+    `begin` is the source index of the job's first image. With `part`, shards also store what merging needs. `finished`
+    is called with the path of each finished shard.
     """
 
     def __init__(
@@ -340,29 +340,29 @@ class ShardWriter:
         self.files: list[ShardFile] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
-        self._first = self._next = begin  # source numbers: what the open shard accounts for begins; the next image
+        self._first = self._next = begin  # source indices: first image of the open shard, next image to add
         self._size = 0
-        self._sizes: list[int] = []  # of each row of the open shard
-        self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene right before a row
+        self._sizes: list[int] = []  # per row of the open shard
+        self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene just before a row
         self._tally = Tally()  # of the open shard
         self.pending = Tally()  # images without a scene since the last row
         self._group: list[pa.RecordBatch] = []
         self._group_rows = 0
 
     def resume(self) -> int:
-        """Account for the shards that are there; the number of the image to go on with."""
+        """Count the finished shards in the folder; return the index of the next image."""
         for number, path in enumerate(sorted(self.folder.glob("shard-*.parquet"))):
             facts = shard_facts(path)
             if facts.fingerprint != self.fingerprint:
-                raise other_job(self.folder, f"{path.name}: other input, recipe, part or versions")
+                raise other_job(self.folder, f"{path.name}: different input, recipe, part or versions")
             if path.name != _shard_name(number) or facts.first != self._next:
-                raise InputError(f"{path}: a shard before it is missing; use --existing overwrite")
+                raise InputError(f"{path}: an earlier shard is missing; use --existing overwrite")
             self._account(path, facts)
         return self._next
 
     def add(self, chunk: Chunk) -> None:
         """Write the chunk's rows."""
-        begun = 0  # rows before this one are already handed on
+        begun = 0  # rows before this one are already written
         for index, row, tally in zip(chunk.indices, chunk.rows, chunk.tallies, strict=True):
             if row < 0:
                 self.pending.add(tally)
@@ -382,15 +382,15 @@ class ShardWriter:
         self._hand_on(chunk.batch, begun, len(chunk.sizes))
 
     def close(self) -> None:
-        """Finish the last shard; images without a scene after it count in the total alone."""
+        """Finish the last shard; trailing images without a scene are added only to the total."""
         if self._size:
             self._finish_shard()
         self.total.add(self.pending)
 
     def discard(self) -> None:
-        """Drop the shard that is open; the finished ones stay."""
+        """Delete the open shard; keep finished ones."""
         if self._parquet is not None:
-            with contextlib.suppress(Exception):  # the disk may be full: the file goes away all the same
+            with contextlib.suppress(Exception):  # the disk may be full; the file is deleted anyway
                 self._parquet.close()
             self._parquet = None
         with contextlib.suppress(OSError):
@@ -405,7 +405,7 @@ class ShardWriter:
         return self._path.with_name(f"{self._path.name}.partial")
 
     def _hand_on(self, batch: pa.RecordBatch, begin: int, end: int) -> None:
-        """Rows into row groups of a fixed number, counted from the shard's first row."""
+        """Collect rows into row groups of `ROWS_A_GROUP`, counted from the shard's first row."""
         while begin < end:
             take = min(end - begin, ROWS_A_GROUP - self._group_rows)
             self._group.append(batch.slice(begin, take))
@@ -418,7 +418,7 @@ class ShardWriter:
         with naming(self._path):
             if self._parquet is None:
                 self._parquet = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
-            # Concatenated, so that the bytes do not depend on where the chunks began.
+            # Concatenated so that the bytes do not depend on chunk boundaries.
             self._parquet.write_batch(pa.concat_batches(self._group))
         self._group, self._group_rows = [], 0
 
@@ -449,9 +449,9 @@ class ShardWriter:
 
 
 def other_job(folder: Path, differences: str) -> InputError:
-    """The error for a folder whose shards another recipe, other input or other versions made."""
+    """The error for a folder whose shards come from a different recipe, input or versions."""
     return InputError(
-        f"{folder}: its shards were made otherwise ({differences}); name another folder or use --existing overwrite"
+        f"{folder}: its shards are from a different job ({differences}); use another folder or --existing overwrite"
     )
 
 
@@ -460,7 +460,7 @@ def _shard_name(number: int) -> str:
 
 
 def shard_facts(path: Path) -> ShardFacts:
-    """What a finished shard says of itself; `InputError` for another file."""
+    """Read the metadata of a finished shard; `InputError` if it is not one."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return settings_from(ShardFacts, parse_json_table(metadata[b"disbench.shard"]), str(path), unknown="skip")

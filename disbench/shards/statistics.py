@@ -1,7 +1,7 @@
-"""What is in a folder of shards: counts, depths, overlaps, click regions, what was left out and why.
+"""Statistics of a folder of shards: counts, depths, overlaps, click regions, and what was dropped and why.
 
-One pass over the scenes: sums, a counter for every pair of category names that occurs, and 16 bytes a pair of
-consecutive masks. Masks stay run lengths.
+One pass over the scenes without decoding RLEs. Memory: a counter per pair of category names, and 16 bytes per pair of
+consecutive masks.
 """
 
 from __future__ import annotations
@@ -26,55 +26,55 @@ from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, relation
 from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
-DIFFERENT = 0.9  # two masks of a set with a smaller IoU are different answers to a click
-TOP_PAIRS = 15  # category pairs that are listed, at most
-COLUMNS = 100  # width of the text report in characters, at most
+DIFFERENT = 0.9  # masks of a set with a smaller IoU are different answers to a click
+TOP_PAIRS = 15  # maximum number of category pairs listed
+COLUMNS = 100  # maximum width of the text report in characters
 
 _NOT_PRINTED = ("Cc", "Cf", "Cs", "Co", "Cn")
 _BAR = 40
 _LABEL = COLUMNS - 42
-_ROWS = 16  # the default cap of proximity sets, so that a histogram shows where it cuts
+_ROWS = 16  # the default cap of proximity sets, so the histogram shows its effect
 
 
-Statistics = dict[str, Any]  # what `statistics` returns
+Statistics = dict[str, Any]  # the return value of `statistics`
 
 
 def statistics(folder: Path, *, overlaps: bool = True, limit: int | None = None, progress: bool = False) -> Statistics:
-    """Count what a folder of shards holds.
+    """Compute statistics of a folder of shards.
 
     Args:
         folder: a finished folder of shards.
-        overlaps: measure how the masks of sets overlap; this takes most of the time.
-        limit: scenes to read, from the first on, at least 0; None reads all.
+        overlaps: measure how the masks of sets overlap; takes most of the time.
+        limit: read only the first `limit` scenes, >= 0; None reads all.
         progress: show a progress bar on a terminal.
 
     Returns:
-        A JSON-ready table, of which `as_text` makes a report:
+        A JSON-ready table, which `as_text` formats as a report:
 
-        * recipe, method, source: "" where the manifest has none. images: seen in the source, with or without a scene;
-          None where the manifest does not tell. scenes, complete: False where `limit` stopped before the last scene.
-        * objects: things and crowd regions; nothing else here counts groups of like parts, but for the masks of sets.
-          groups: those that the sampler added. stuff. by_source: source -> kind -> objects, stuff included.
-          categories: of things and crowds. stuff_categories.
+        * recipe, method, source: "" if not in the manifest. images: read from the source, with or without a scene; None
+          if not in the manifest. scenes; complete: False if `limit` stopped before the last scene.
+        * objects: things and crowds, without groups of like parts (counted here only in the masks of sets). groups:
+          added by the sampler. stuff. by_source: source -> kind -> objects, including stuff. categories: of things and
+          crowds. stuff_categories.
         * sets, masks, masks_a_set; set_sizes: masks in a set -> sets.
-        * levels: level -> objects, empty without a hierarchy. deepest: the longest chain, the first in the order of the
-          shards: image_id, categories from the root down; None without a hierarchy.
+        * levels: level -> objects, empty without a hierarchy. deepest: the first longest chain, as image_id and
+          categories from the root down; None without a hierarchy.
         * neighbours: of things: mean, largest, alone (things without any); None without a proximity graph.
-        * overlaps: inner_in_outer, the share of a mask's pixels that lie in the next of its set, and iou of the same,
-          each with count, mean and the percentiles p5, p50, p95 (to a thousandth); nested, the share of the sets of two
-          masks or more in which every mask lies wholly in the next; area_ratio, the mean area of their outermost mask
-          over the center's; clickable, the mean share of the center's pixels that are in the click region.
-        * ambiguity: sets with two masks whose IoU is below `DIFFERENT`: their number (sets); by_level: level of the
-          center (0: root, groups not counted) -> sets, ambiguous ones; by_relation: relation to the center
-          (`disbench.core.scenes.relation`) -> sets with such a mask that differs from the center's, most first.
-        * left_out: masks that sets lack, by the cap (proximity) or as the image has too few objects (random-merge).
-          sets_cut: sets that lack one. repeated: combinations whose union is a mask that the set has already.
-        * dropped: reason -> annotations, or images without any, left out, most first. dropped_everywhere: whether that
-          counts all images of the source, not only the scenes that were read.
+        * overlaps: for consecutive masks of a set, inner_in_outer (share of the inner mask inside the outer) and iou,
+          each with count, mean and percentiles p5, p50, p95 (rounded to 0.001). For sets of at least two masks, nested
+          (share in which each mask lies entirely inside the next) and area_ratio (mean area of the outermost mask over
+          the center's). clickable: mean share of the center's pixels in the click region.
+        * ambiguity: sets with two masks whose IoU is below `DIFFERENT`: sets, their number; by_level: level of the
+          center (0: root, not counting groups) -> [sets, ambiguous sets]; by_relation: relation to the center
+          (`disbench.core.scenes.relation`) -> sets with such a mask different from the center's, descending.
+        * left_out: masks missing from sets because of the cap (proximity) or too few objects (random-merge). sets_cut:
+          sets with masks missing. repeated: combinations whose union repeats a mask of the set.
+        * dropped: reason -> annotations, or images without any, dropped, descending. dropped_everywhere: True if this
+          covers all images of the source, not only the scenes read.
         * parent_child, touching: the most frequent pairs of categories: first (the parent), second, count.
 
     Raises:
-        InputError: the folder is not a finished folder of shards, or a shard is damaged.
+        InputError: not a finished folder of shards, or a shard is damaged.
     """
     reader = ShardReader(folder)
     tally = _Tally(_Overlaps() if overlaps else None)
@@ -93,7 +93,7 @@ class _Overlaps:
     by_relation: Counter[str] = field(default_factory=Counter)
 
     def add(self, sampled: SampledScene) -> None:
-        """Measure the sets of a scene; a mask or a pair that several sets share is measured once."""
+        """Measure the sets of a scene; masks and pairs shared by several sets are measured once."""
         rles = sampled.scene.rles
         chains = [[tuple(sorted(member)) for member in item.members] for item in sampled.sets]
         masks = {key: union([rles[i] for i in key]) for chain in chains for key in chain}
@@ -247,12 +247,12 @@ def _spread(shares: array[float]) -> dict[str, float | None]:
 
 
 def _texts(counts: Mapping[int, Any]) -> dict[str, Any]:
-    """By number, which JSON stores as text, ascending."""
+    """Counts with string keys, as JSON needs, in ascending numeric order."""
     return {str(number): counts[number] for number in sorted(counts)}
 
 
 def _ranked(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
-    """Most frequent first; equally frequent ones by name, so that their order in the shards never decides."""
+    """Items by descending count, then by name, independent of their order in the shards."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -273,7 +273,7 @@ Row = tuple[str, ...]  # label, value and, in some rows, a remark
 
 
 def as_text(stats: Statistics) -> str:
-    """The statistics as an aligned report for a terminal: at most 100 columns, no colours."""
+    """The statistics as an aligned plain-text report, at most 100 columns wide."""
     recipe, known = stats["recipe"], stats["method"]
     method = f" ({known})" if known not in ("", recipe) else ""
     source = f" from {stats['source']}" if stats["source"] else ""
@@ -295,12 +295,12 @@ def as_text(stats: Statistics) -> str:
         _table("most frequent neighbours", _pair_rows(stats["touching"], " | ")),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
-    # Names come from the shards, and a terminal obeys control characters.
+    # Names come from the shards: strip control characters before they reach a terminal.
     return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
 
 
 def comparison(found: Sequence[tuple[str, Statistics]]) -> str:
-    """Several folders in one aligned table, a column a folder of which the name is given."""
+    """Compare several folders, given as (name, statistics), in one aligned table with a column per folder."""
 
     def share(count: int, total: int) -> str:
         return f"{count:,} ({count / total:.1%})" if total else "0"
@@ -350,7 +350,7 @@ def _counts(stats: Statistics) -> list[Row]:
 
 
 def _histogram(title: str, counts: Mapping[str, int]) -> list[str]:
-    """Bars; what comes after the first rows is one row."""
+    """Bars; rows after the first `_ROWS` are merged into one."""
     bars = dict(islice(counts.items(), _ROWS))
     if rest := list(counts)[_ROWS:]:
         label = f"{rest[0]} to {rest[-1]}" if len(rest) > 1 else rest[0]
@@ -405,7 +405,7 @@ def _left_out_rows(stats: Statistics) -> list[Row]:
     sets = f"in {stats['sets_cut']:,} of the sets" if stats["sets_cut"] else ""
     rows = [(f"masks left out ({cause})", stats["left_out"], sets)]
     rows.append(("combinations that repeat a mask", stats["repeated"], ""))
-    # All digits while a person can read them: combinations grow like 2**n.
+    # Combinations grow like 2**n: print large counts with an exponent.
     return [(label, f"{n:,}" if n < 10**12 else f"{Decimal(n):.3g}", remark) for label, n, remark in rows]
 
 
@@ -414,7 +414,7 @@ def _pair_rows(pairs: Sequence[Statistics], between: str) -> list[Row]:
 
 
 def _table(title: str, rows: Sequence[Row]) -> list[str]:
-    """Labels to the left, values to the right of their column, then the remark; below a title, indented."""
+    """Left-aligned labels, right-aligned values, then the remark; indented below a title."""
     if not rows:
         return []
     indent = "  " if title else ""

@@ -1,4 +1,4 @@
-"""A PyTorch dataset over shards: image, diverse set, first click and the mask that supervises stage 2."""
+"""A PyTorch dataset over shards: image, diverse set, first click and the target mask of stage 2."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TrainingItem:
 
     Attributes:
         image: uint8 tensor (3, height, width), RGB.
-        masks: bool tensor (k, height, width), inner to outer; the first is the center's.
-        click: the first click, positive, drawn uniformly from the click region.
-        target: number of the mask that supervises stage 2, drawn uniformly from the set.
+        masks: bool tensor (k, height, width), inner to outer, the center's first.
+        click: positive first click, drawn uniformly from the click region.
+        target: index of the mask that supervises stage 2, drawn uniformly from the set.
     """
 
     image: torch.Tensor
@@ -42,15 +42,14 @@ class TrainingItem:
 class DiverseSetDataset(Dataset[TrainingItem]):
     """Map-style dataset: item i is the i-th diverse set of a folder of shards.
 
-    What is drawn (click, target) depends on the seed, the epoch and the item alone, so any number of loader processes
-    gives the same items. Call `set_epoch` before each epoch for fresh draws. Items have images and sets of different
-    sizes: use `list_collate`, or crop in `transform`, which is applied to each item.
+    The click and target depend only on seed, epoch and index, so any number of loader workers gives the same items.
+    Call `set_epoch` before each epoch to redraw them. Items vary in size: use `list_collate`, or crop in `transform`.
 
     Args:
-        folder: a finished folder of shards; `InputError` for another.
-        images: folder of the images, or a function from `file_name` to a path; None takes the embedded photos.
-        seed: of the draws.
-        transform: from a `TrainingItem` to what is wanted.
+        folder: a finished folder of shards; `InputError` otherwise.
+        images: folder of images, or a function from `file_name` to a path; None uses the embedded photos.
+        seed: random seed for clicks and targets.
+        transform: applied to each `TrainingItem`.
     """
 
     def __init__(
@@ -66,9 +65,9 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         self.seed, self.epoch, self.transform = seed, 0, transform
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the draws of an epoch, before the loader starts its workers.
+        """Set the epoch before the loader starts its workers.
 
-        With `persistent_workers=True` they keep their first copy of the dataset, and all epochs have the same draws.
+        With `persistent_workers=True` it has no effect: workers keep their first copy of the dataset.
         """
         self.epoch = epoch
 
@@ -76,7 +75,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         return len(self.sets)
 
     def __getitem__(self, index: int) -> Any:
-        """The item of this number (a `TrainingItem`, or what `transform` makes of it); errors as `read_image`."""
+        """A `TrainingItem`, or the result of `transform`; raises as `read_image`."""
         chosen: DiverseSet = self.sets[index]
         generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
         height, width = chosen.click_region["size"]
@@ -93,14 +92,14 @@ class DiverseSetDataset(Dataset[TrainingItem]):
 
 
 def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, int]) -> ByteArray:
-    """The same as `read_scene_image`, of the image that `find` finds; `InputError` if there is none."""
+    """Find an image with `find` and read it with `read_scene_image`; `InputError` if it is not found."""
     path = find(file_name)
     if path is None:
         place = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"
-        raise InputError(f"image {image_id}: no {shown(file_name)} {place}; give the folder that has it")
+        raise InputError(f"image {image_id}: {shown(file_name)} not found {place}; give the folder that has it")
     return read_scene_image(path, image_id, size)
 
 
 def list_collate(items: Sequence[TrainingItem]) -> list[TrainingItem]:
-    """Collate for a `DataLoader`: a batch is the list of its items, whose sizes differ."""
+    """`collate_fn` for a `DataLoader` that keeps a batch as a list of items."""
     return list(items)

@@ -153,9 +153,9 @@ def _group_as_center(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_rim_elsewhere, "lies in its parent 3"),
+        (_rim_elsewhere, "of it in its parent 3"),
         (_smaller_group, "not the union of its parts"),
-        (_group_as_center, "object 4: a group, but not"),
+        (_group_as_center, "object 4: a group that is not"),
     ],
 )
 def test_verification_finds_links_and_groups_that_do_not_hold(change: Any, words: str, tmp_path: Path) -> None:

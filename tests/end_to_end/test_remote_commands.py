@@ -96,7 +96,7 @@ def test_killed_and_resumed_by_another_machine(bucket: Any, tmp_path: Path, monk
     assert code == 0 and json.loads(stored(bucket, "c.json")[""])["annotations"]
 
     code, out, err = disbench(*job, "--set", "seed=1")
-    assert code == 2 and "s3://bucket/ä b/shards: its shards were made otherwise" in err, err
+    assert code == 2 and "s3://bucket/ä b/shards: its shards are from a different job" in err, err
     shard = next(name for name in local if name.startswith("shard-"))
     bucket.put_object(Key=f"ä b/shards/{shard}", Body=b"damaged")
     monkeypatch.setenv("DISBENCH_CACHE", str(tmp_path / "machine-3"))

@@ -143,11 +143,11 @@ def test_existing_shards_of_another_job(source: AnnotatedImages, recipe: Recipe,
         make_shards(source, other, tmp_path)
     with pytest.raises(InputError, match="other limit"):
         make_shards(source, recipe, tmp_path, limit=3)
-    with pytest.raises(InputError, match="shards already"):
+    with pytest.raises(InputError, match="already has shards"):
         make_shards(source, recipe, tmp_path, existing="fail")
     assert contents(tmp_path) == before
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(InputError, match="made otherwise"):
+    with pytest.raises(InputError, match="a different job"):
         make_shards(source, other, tmp_path)
     make_shards(source, other, tmp_path, existing="overwrite")
     assert contents(tmp_path) != before
@@ -167,7 +167,7 @@ def test_a_damaged_or_missing_shard_is_noticed(source: AnnotatedImages, recipe: 
             ShardReader(tmp_path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "shard-00000.parquet").unlink()
-    with pytest.raises(InputError, match="a shard before it is missing"):
+    with pytest.raises(InputError, match="an earlier shard is missing"):
         make_shards(source, recipe, tmp_path)
 
 

@@ -143,7 +143,7 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
     folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
     path = root / scenes[0].scene.file_name
     Image.new("RGB", (24, 31)).save(path)
-    with pytest.raises(InputError, match=r"000\.jpg.* 24 x 31 .*000 have 31 x 24"):
+    with pytest.raises(InputError, match=r"000\.jpg.* 24 x 31 .*000 are 31 x 24"):
         draw_contact_sheet(folder, root, tmp_path / "a.png")
     path.write_bytes(b"no image")
     with pytest.raises(InputError, match=r"000\.jpg: "):
