@@ -1,4 +1,4 @@
-"""ADE20K's full release: scenes of objects, parts and parts of parts, each with a PNG of its own.
+"""ADE20K's full release: scenes of objects, parts and parts of parts, with one PNG per object.
 
 B. Zhou et al. Semantic understanding of scenes through the ADE20K dataset. IJCV 2019.
 """
@@ -21,13 +21,13 @@ from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_p
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import has_control, relative_path
 
-RELEASE = "ADE20K_2021_17_01"  # the folder that the release unpacks to
+RELEASE = "ADE20K_2021_17_01"  # the folder in the release's archive
 _SPLITS = {"train": "training", "val": "validation"}
-_VISIBLE = 255  # the value of an instance PNG where the object is seen; 128 is hidden behind another object
+_VISIBLE = 255  # visible pixels in an instance PNG; 128 is occluded
 
 
 class _Entry(NamedTuple):
-    """An object of the JSON; `whole` and `parts` are ids, `png` is relative to the JSON's folder."""
+    """An object in the JSON; `whole` and `parts` are ids, `png` is relative to the JSON's folder."""
 
     id: int
     name: str
@@ -38,14 +38,14 @@ class _Entry(NamedTuple):
 
 
 class Ade20kScenes(KeyedScenes):
-    """Scenes of a split of ADE20K's release of 2021 (a `SceneSource`), in the order of their paths, which are the keys.
+    """Scenes of a split of ADE20K's 2021 release (a `SceneSource`), sorted by path, which is the key.
 
-    A mask has the pixels that are seen. The link of a part to its whole is `parts.ispartof`; what `hasparts` and
-    `part_level` say otherwise is counted.
+    Masks contain only visible pixels. Parts are linked by `parts.ispartof`; contradictions in `hasparts` and
+    `part_level` are counted.
 
-    `folder` is `ADE20K_2021_17_01` or has it; `split` is "train", "val", or the name of a folder in images/ADE. Of an
-    object whose link is malformed the link alone is left out, if `bad` is "drop". `InputError` for no such folder or
-    split, or no image in it.
+    `folder` is `ADE20K_2021_17_01` or its parent; `split` is "train", "val", or the name of a folder in images/ADE. If
+    `bad` is "drop", an object with a malformed link only loses the link. `InputError` if the folder or split does not
+    exist or has no images.
     """
 
     name = "ade20k"
@@ -55,20 +55,20 @@ class Ade20kScenes(KeyedScenes):
         places = (folder / "images/ADE", folder / RELEASE / "images/ADE")
         root = next(filter(Path.is_dir, places), None)
         if root is None:
-            raise InputError(f"{folder}: no images/ADE in it; name the folder {RELEASE} or the one that has it")
+            raise InputError(f"{folder}: no images/ADE in it; give the folder {RELEASE} or its parent")
         known = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         self.split = _SPLITS.get(split, split)
         if self.split not in known:
             raise InputError(f"{root}: no split {shown(split)}; splits here: {', '.join(known) or 'none'}")
         self.keys = sorted(_stems(root / self.split, folder))
         if not self.keys:
-            raise InputError(f"{root / self.split}: no JSON of an image in it; unpack the release again")
+            raise InputError(f"{root / self.split}: no image JSON in it; unpack the release again")
         repeated, times = Counter(map(_name, self.keys)).most_common(1)[0]
         if times > 1:
             raise InputError(f"{root / self.split}: two images are named {shown(repeated)}; remove one of them")
 
     def fingerprint(self) -> dict[str, str]:
-        """One SHA-256 over all JSON files and the PNGs that they name: all are read (half a minute for training)."""
+        """One SHA-256 over all JSON files and their PNGs; reads them all (half a minute for training)."""
         return {f"{self.name}:{self.split}": joint_sha256(self._files())}
 
     def _files(self) -> Iterator[Path]:
@@ -91,7 +91,7 @@ class Ade20kScenes(KeyedScenes):
             try:
                 entry = _entry(found)
                 if entry.id in entries:
-                    raise ValueError("another object of the image has its id")
+                    raise ValueError("another object in the image has the same id")
                 rle = _visible(path.parent / entry.png, height, width)
                 size += len(rle["counts"])
                 masks.check_total(size)
@@ -123,7 +123,7 @@ class Ade20kScenes(KeyedScenes):
 
 
 def _stems(split: Path, folder: Path) -> Iterator[str]:
-    """The paths of all images of a split without their endings, relative to a folder; hidden files are left out."""
+    """Paths of all images of a split relative to a folder, without suffix; skips hidden files."""
     for place, folders, files in os.walk(split):
         stems = {file[:-5] for file in files if file.endswith(".json") and not file.startswith(".")}
         folders[:] = [name for name in folders if name not in stems and not name.startswith(".")]
@@ -148,19 +148,19 @@ def _record(path: Path) -> tuple[int, int, list[Any]]:
 
 
 def _entry(found: Any) -> _Entry:
-    """An object of the JSON; ValueError says what is wrong with it."""
+    """Parse an object of the JSON; ValueError if it is malformed."""
     if not isinstance(found, dict):
-        raise ValueError(f"it is {shown(found)}, not an object of JSON")
+        raise ValueError(f"{shown(found)} is not a JSON object")
     number, parts = whole_number(found.get("id")), found.get("parts")
     parts = parts if isinstance(parts, dict) else {}
     if number is None:
-        raise ValueError("its id is not a whole number")
+        raise ValueError("its id is not an integer")
     wholes = _numbers(parts, "ispartof")
     if len(wholes) > 1:
-        raise ValueError(f"parts.ispartof names {len(wholes)} wholes, not one")
+        raise ValueError(f"parts.ispartof has {len(wholes)} wholes, not one")
     name, png = found.get("name"), found.get("instance_mask")
     if not isinstance(name, str) or not isinstance(png, str):
-        raise ValueError("its name or its instance_mask is not a text")
+        raise ValueError("its name or instance_mask is not a string")
     level = whole_number(parts.get("part_level"))
     return _Entry(number, name, wholes[0] if wholes else None, _numbers(parts, "hasparts"), level, relative_path(png))
 
@@ -173,18 +173,18 @@ def _numbers(parts: dict[str, Any], key: str) -> list[int]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list of MATLAB's, which writes one of length 1 as its value."""
+    """A list exported from MATLAB, which writes a list of length 1 as its value."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _visible(path: Path, height: int, width: int) -> Rle:
-    """The mask of what is seen of an object, from its PNG."""
+    """The visible mask of an object, from its PNG."""
     with opened_mask(path, ("L",), (height, width)):
         pass
     try:
         with path.open("rb") as file:
             return masks.from_grey_png(file.read(2 * height * width + 2**16), _VISIBLE)
-    except ValueError:  # interlaced, or of fewer bits; or damaged, which this way says how
+    except ValueError:  # interlaced, fewer bits, or damaged; this reader names the damage
         return masks.encode(read_label_png(path) == _VISIBLE)
 
 

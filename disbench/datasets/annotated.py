@@ -1,4 +1,4 @@
-"""COCO, LVIS and the embedded photos: one sample for each annotation of a JSON file."""
+"""COCO, LVIS and the embedded photos: one sample per annotation of a JSON file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _CROWD = "crowd region"
 
 
 class AnnotatedSamples(ObjectSamples):
-    """One sample for each annotation with a pixel, crowd regions only if asked for (a `SampleSource`).
+    """One sample per non-empty annotation, crowd regions only if requested (a `SampleSource`).
 
-    Samples are in ascending order of image id, then in the order of the file. A sample's id is the stem of the image
-    file and the annotation's id: "000000000139/230831"; where that repeats, images that share a stem are named by their
-    whole file_name: "video1/001.jpg/1". All annotations are read when the dataset is opened.
+    Samples are sorted by image id, then in file order. A sample's id is the image file's stem and the annotation id:
+    "000000000139/230831". If such ids repeat, images that share a stem use their full file_name: "video1/001.jpg/1".
+    Opening the dataset reads all annotations.
 
-    `find` gives the path of an image from its name in the annotations, None where there is none; `digest` its SHA-256
-    (hex) for the content hash; `raster` says how polygons become masks; other arguments are the base's.
+    `find` maps an image's name in the annotations to its path, or None; `digest` gives its SHA-256 (hex) for the
+    content hash; `raster` is how polygons are rasterized; other arguments are as for `ObjectSamples`.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class AnnotatedSamples(ObjectSamples):
         chosen = list(self._chosen(crowds, left_out))
         if not chosen:
             found = ", ".join(f"{count} x {reason}" for reason, count in left_out.items()) or "it has none"
-            fix = f"make samples of crowd regions with {_OPTION} crowds=keep, or " if left_out[_CROWD] else ""
-            raise InputError(f"{file.path}: no annotation to sample ({found}); {fix}name another file")
+            fix = f"keep crowd regions with {_OPTION} crowds=keep, or " if left_out[_CROWD] else ""
+            raise InputError(f"{file.path}: no annotation to sample ({found}); {fix}use another file")
         self._places = np.array([place for _, place, _ in chosen], dtype=np.int64)
         ids = self._named([(image_id, number) for image_id, _, number in chosen])
         images = [image_id for image_id, *_ in chosen]
         super().__init__(name, f"annotation-{raster}", facts, left_out, ids, images, exif)
 
     def facts(self) -> dict[str, object]:
-        """As the base has them, and notes."""
+        """The facts of `ObjectSamples`, plus notes."""
         return {**super().facts(), **noted([turned(self._photos()) if self.exif == "ignore" else ""])}
 
     def _mask(self, index: int) -> Rle:
@@ -79,7 +79,7 @@ class AnnotatedSamples(ObjectSamples):
         return self._digest(self._image_path(item))
 
     def _photos(self) -> Iterator[Path]:
-        """The photographs of the samples; those that are missing are found when they are read."""
+        """The samples' images; missing ones are reported when they are read."""
         for image_id in dict.fromkeys(self._images):
             with contextlib.suppress(InputError):
                 yield self._image_path(image_id)
@@ -88,14 +88,14 @@ class AnnotatedSamples(ObjectSamples):
         names = {image_id: self._file.images[image_id].file_name for image_id, _ in chosen}
         stems = {image_id: PurePosixPath(name).stem for image_id, name in names.items()}
         ids = [f"{stems[image_id]}/{number}" for image_id, number in chosen]
-        if len(set(ids)) < len(ids):  # numbers start again with every image
+        if len(set(ids)) < len(ids):  # annotation ids restart with every image
             counts = Counter(stems.values())
             ids = [f"{(stems if counts[stems[one]] == 1 else names)[one]}/{number}" for one, number in chosen]
-        check_unique(ids, self._file.path, "give each annotation an id of its own")
+        check_unique(ids, self._file.path, "give each annotation a unique id")
         return ids
 
     def _chosen(self, crowds: bool, left_out: Counter[str]) -> Iterator[tuple[Id, int, Id]]:
-        """Image id, place and annotation id of every annotation that is a sample."""
+        """(image id, place, annotation id) of each annotation that becomes a sample."""
         for image_id in self._file.slices:
             for place, item, *_ in self._file.objects(image_id, self.raster, left_out):
                 annotation = self._file.annotation(place)
@@ -104,38 +104,38 @@ class AnnotatedSamples(ObjectSamples):
                 elif item.kind == "crowd" and not crowds:
                     left_out[_CROWD] += 1
                 elif (number := read_id(annotation.get("id"))) is None:
-                    self._file.refuse(annotation, "samples are named by the id, which is missing", left_out)
+                    self._file.refuse(annotation, "no id, which names the sample", left_out)
                 else:
                     yield image_id, place, number
 
     def _image_path(self, image: Id) -> Path:
         name = self._file.images[image].file_name
         if not name:
-            raise InputError(f"{self._file.path}: image {image} has no file_name; name its file there")
+            raise InputError(f"{self._file.path}: image {image} has no file_name; add it")
         path = self._find(name)
         if path is None:
             lacking = f"image {image}: no {shown(name)} in {self._find}"
-            raise InputError(f"{self._file.path}: {lacking}; name its folder with images=...")
+            raise InputError(f"{self._file.path}: {lacking}; give its folder with images=...")
         return path
 
     def _mask_sha256(self, index: int) -> str:
-        """SHA-256 (hex) of a segmentation, which does not depend on how the JSON is written."""
+        """SHA-256 (hex) of a segmentation, independent of JSON formatting."""
         place = int(self._places[index])
         segmentation = self._file.annotation(place)["segmentation"]
         try:
             return hashlib.sha256(orjson.dumps(segmentation, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        except TypeError as error:  # nested too deep, or a number of more than 64 bits
+        except TypeError as error:  # nested too deeply, or a number of more than 64 bits
             raise InputError(f"{self._file.path}: annotation {place}: segmentation: {error}; fix the file") from None
 
 
 def _open_annotated(
     dialect: Dialect, name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
 ) -> SampleSource:
-    """The samples of an annotation file of COCO's or LVIS's layout.
+    """The samples of an annotation file in COCO's or LVIS's format.
 
-    Options: `annotations`, the JSON; `images`, folders in which images are looked for, in this order; both relative
-    to `folder`; `raster`, how polygons become masks; `bad_annotations`, "fail" (default) or "drop"; `crowds`, "drop"
-    (default) or "keep"; `exif`, "ignore" (default) or "apply" the photographs' EXIF orientation.
+    Options: `annotations`, the JSON; `images`, folders to search for images, in order; both relative to `folder`;
+    `raster`, how polygons are rasterized; `bad_annotations`, "fail" (default) or "drop"; `crowds`, "drop" (default) or
+    "keep"; `exif`, "ignore" (default) or "apply" the images' EXIF orientation.
     """
     bad = options.get("bad_annotations", "fail")
     file = open_annotations(folder / options["annotations"], dialect, bad=bad, option=_OPTION)
@@ -151,7 +151,7 @@ open_lvis = partial(_open_annotated, "lvis")
 def open_photo_samples(
     name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
 ) -> SampleSource:
-    """The objects of the embedded photos; `folder` and `options` are not used."""
+    """The objects of the embedded photos; `folder` and `options` are ignored."""
     from disbench.datasets.photos import open_photos, photo_path  # noqa: PLC0415
 
     return AnnotatedSamples(name, open_photos(), photo_path, "pycocotools", facts, _photo_sha256)
@@ -160,8 +160,7 @@ def open_photo_samples(
 def _photo_sha256(path: Path) -> str:
     """SHA-256 (hex) of a PNG photo's pixels, or of a JPEG's bytes.
 
-    The packages that contain the photos may compress a PNG differently without changing a pixel; a JPEG's pixels
-    depend on the decoder, its bytes do not.
+    The packages with the photos may recompress a PNG without changing pixels; a JPEG's pixels depend on the decoder.
     """
     if path.suffix.lower() != ".png":
         return file_sha256(path)
@@ -170,12 +169,12 @@ def _photo_sha256(path: Path) -> str:
 
 
 class SceneSamples(ObjectSamples):
-    """One sample for each thing with a pixel, parts included (a `SampleSource`).
+    """One sample per non-empty thing, including parts (a `SampleSource`).
 
-    Samples are in the order of the scenes, then of their objects; a sample's id is the image's id and the annotation's:
-    "ADE_val_00000001/17", or "object-3" where it has none. All scenes are read when the dataset is opened.
+    Samples are in the order of scenes and their objects. A sample's id is the image id and the annotation id:
+    "ADE_val_00000001/17", or "object-3" without an annotation id. Opening the dataset reads all scenes.
 
-    `find` gives the path of an image from a scene's `file_name`, None where there is none.
+    `find` maps a scene's `file_name` to the image's path, or None.
     """
 
     def __init__(
@@ -199,8 +198,8 @@ class SceneSamples(ObjectSamples):
                 known = item.annotation_id is not None
                 ids.append(f"{scene.image_id}/{item.annotation_id if known else f'object-{number}'}")
         if not ids:
-            raise InputError(f"{name}: no object with a pixel in {len(source)} images; choose another split")
-        check_unique(ids, name, "get the dataset's own files")
+            raise InputError(f"{name}: no non-empty object in {len(source)} images; use another split")
+        check_unique(ids, name, "get the dataset's original files")
         self._kept: tuple[int, Scene] | None = None
         super().__init__(name, "scene-object", facts, left_out, ids, files)
 
@@ -216,15 +215,15 @@ class SceneSamples(ObjectSamples):
     def _image_path(self, image: str) -> Path:
         path = self._find(image)
         if path is None:
-            raise InputError(f"{self.name}: no {shown(image)} in {self._find}; name its folder with images=...")
+            raise InputError(f"{self.name}: no {shown(image)} in {self._find}; give its folder with images=...")
         return path
 
 
 def open_scenes(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """The objects and parts of a dataset that is opened by its folder.
+    """The objects and parts of a dataset opened by its folder.
 
-    Options: `reader`, a key of `scene_sources.READERS`; `split`; `images`, folders in which images are looked for, in
-    this order, relative to `folder` ("." is the folder itself); `bad_annotations`, "fail" (default) or "drop".
+    Options: `reader`, a key of `scene_sources.READERS`; `split`; `images`, folders to search for images, in order,
+    relative to `folder` ("." is the folder itself); `bad_annotations`, "fail" (default) or "drop".
     """
     bad = options.get("bad_annotations", "fail")
     source = open_folder_scenes(options["reader"], folder, options["split"], bad)
@@ -234,8 +233,8 @@ def open_scenes(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 def open_panoptic(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
     """The things of a COCO panoptic file.
 
-    Options: `annotations`, the JSON; `masks`, the folder of its PNGs; `images`, folders in which images are looked for,
-    in this order; all relative to `folder`; `bad_annotations`, "fail" (default) or "drop".
+    Options: `annotations`, the JSON; `masks`, the folder of its PNGs; `images`, folders to search for images, in order;
+    all relative to `folder`; `bad_annotations`, "fail" (default) or "drop".
     """
     bad = options.get("bad_annotations", "fail")
     path, pngs = folder / options["annotations"], folder / options["masks"]

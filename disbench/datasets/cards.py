@@ -1,4 +1,4 @@
-"""Cards of datasets: the TOML files of `datasets/`, and the samples that a name stands for."""
+"""Dataset cards: the TOML files in `datasets/`, and opening a dataset by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from disbench.core.samples import SampleSource
 from disbench.io import addresses, definitions
 from disbench.io.settings import Count, Option, read_options, settings_from
 
-# Opens a dataset: name of the card, its folder, its options, facts to record.
+# Opens a dataset from the card's name, its folder, options, and facts to record.
 Loader = Callable[[str, Path, Mapping[str, Any], Mapping[str, object]], SampleSource]
 
-# Loader of a card -> its function; a card may also name one of its own as `package.module:function`.
+# Loader name -> function; a card may also give its own as `package.module:function`.
 LOADERS: Mapping[str, str] = {
     "pairs": "disbench.datasets.layouts:open_pairs",
     "davis585": "disbench.datasets.layouts:open_davis585",
@@ -32,15 +32,15 @@ LOADERS: Mapping[str, str] = {
     "scenes": "disbench.datasets.annotated:open_scenes",
     "panoptic": "disbench.datasets.annotated:open_panoptic",
 }
-ANY_FOLDER = "folder"  # the card that a folder is opened with
+ANY_FOLDER = "folder"  # the card for opening any folder
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a file is (http, https, or shared on Google Drive): one table of `[[files.copies]]`.
+    """The URL of a copy of a file (http, https, or shared on Google Drive): one table of `[[files.copies]]`.
 
-    `holds` is what is taken out of this archive, by its names there, `sha256` hex, `bytes` its size; what is left out
-    is as the file's.
+    `holds` are the names to extract from this archive, `sha256` is hex, `bytes` the size; omitted fields are the same
+    as the file's.
     """
 
     url: str
@@ -51,14 +51,14 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that a dataset is fetched from, tried at `url` and then at `copies`: one table of `[[files]]`.
+    """A file to download for a dataset, from `url` or else from `copies`: one table of `[[files]]`.
 
     Attributes:
-        file: its name while it is downloaded, or its path in the dataset's folder if it is not unpacked.
-        holds: what is taken out of an archive: names that lie together in one of its folders.
-        to: subfolder of the dataset that they are put in.
-        unpack: whether it is an archive (zip, tar, tar.gz, tar.bz2).
-        sha256, bytes: hex and size; empty and 0 if unknown.
+        file: file name of the download, or path in the dataset's folder if it is not unpacked.
+        holds: names to extract from an archive, all in one of its folders.
+        to: subfolder of the dataset to put them in.
+        unpack: True for an archive (zip, tar, tar.gz, tar.bz2).
+        sha256, bytes: hex digest and size; "" and 0 if unknown.
     """
 
     url: str
@@ -72,7 +72,7 @@ class RemoteFile:
 
     @property
     def addresses(self) -> list[Address]:
-        """All addresses, with what a copy leaves out taken from the file."""
+        """All addresses; fields omitted by a copy come from the file."""
         own = Address(self.url, self.holds, self.sha256, self.bytes)
         copies = [
             Address(c.url, c.holds or own.holds, c.sha256 or own.sha256, c.bytes or own.bytes) for c in self.copies
@@ -82,16 +82,16 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
-    """The content of a card.
+    """The content of a dataset card.
 
     Attributes:
-        loader: a name of `LOADERS`, or `package.module:function`.
-        folder: the dataset's folder below the root of the datasets; None if it needs no root.
-        marker: paths in the folder that show that the dataset is there; `{option}` is replaced by its value.
+        loader: a key of `LOADERS`, or `package.module:function`.
+        folder: the dataset's folder under the data root; None if it needs no root.
+        marker: paths in the folder by which the dataset is detected; `{option}` is replaced by the option's value.
         layout: the folder as a small tree.
-        target: how masks become targets, in a sentence.
-        images, samples, content_hash: with the card's own options; None and "" if unknown.
-        files: what `fetch` downloads.
+        target: one sentence on how masks become targets.
+        images, samples, content_hash: with default options; None and "" if unknown.
+        files: the files that `fetch` downloads.
     """
 
     name: str
@@ -123,11 +123,11 @@ class DatasetCard:
                     raise unknown_name("option", option, options, f"marker {mark!r}")
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
-        """The value of every option, with `option=value` overrides applied (`InputError` as of `read_options`)."""
+        """All option values, with `option=value` overrides applied; raises as `read_options`."""
         return read_options(self.options, overrides, f"dataset {self.name}")
 
     def places(self, data: Path | None) -> list[Path]:
-        """Folders that the dataset is looked for in, the likeliest first."""
+        """Folders to search for the dataset, most likely first."""
         if self.folder is None:
             return [self.path.parent]
         found = [] if data is None else [data / self.folder, *([data] if self.marker else [])]
@@ -136,11 +136,11 @@ class DatasetCard:
         return list(dict.fromkeys(found))
 
     def marks(self, options: Mapping[str, Any]) -> list[str]:
-        """The marker's paths with the values of options filled in."""
+        """The marker's paths with option values filled in."""
         return [re.sub(r"{(.*?)}", lambda found: str(options[found[1]]), mark) for mark in self.marker]
 
     def find(self, data: Path | None, options: Mapping[str, Any]) -> Path | None:
-        """The dataset's folder, or None if it is nowhere."""
+        """The dataset's folder, or None if not found."""
         for place in self.places(data):
             paths = (place, *(place / mark for mark in self.marks(options)))
             if (place.is_dir() or addresses.address_of(place)) and all(map(addresses.there, paths)):
@@ -149,20 +149,20 @@ class DatasetCard:
 
 
 def load_card(name: str) -> DatasetCard:
-    """The card of a name, or of a path to the user's own TOML file."""
+    """Load a card by name, or from the path of the user's own TOML file."""
     path = definitions.find("datasets", name)
     return settings_from(DatasetCard, {**definitions.load(path), "name": path.stem, "path": path}, str(path))
 
 
 def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) -> SampleSource:
-    """The samples of a dataset.
+    """Open the samples of a dataset.
 
     Args:
         name: a card's name, a path to the user's own card (`.toml`), or a folder of images and masks.
-        data: root of the datasets (`--data` or DISBENCH_DATA), which has the card's folder or is it.
+        data: data root (`--data` or DISBENCH_DATA), which contains the card's folder or is that folder.
         overrides: `option=value` for the card's options.
 
-    `InputError` for an unknown or missing dataset (with where to get it), an unknown option, or files that do not fit.
+    `InputError` for an unknown or missing dataset (saying where to get it), an unknown option, or unsuitable files.
     """
     name = addresses.local_text(name)
     if is_folder(name):
@@ -174,21 +174,21 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
     if place is None:
         places = card.places(data)
         if not places:
-            raise InputError(f"{card.name}: the root of the datasets is unknown; name it with --data or DISBENCH_DATA")
+            raise InputError(f"{card.name}: the root of the datasets is unknown; set it with --data or DISBENCH_DATA")
         looked = " or ".join(map(str, places))
         content = f"{' and '.join(card.marks(options))} in {looked}" if card.marker else looked
         fix = f"get it with 'disbench data fetch {card.name}'" if card.files else card.get or "get the dataset"
-        raise InputError(f"{card.name}: no {content}; {fix}, or name another root with --data")
+        raise InputError(f"{card.name}: no {content}; {fix}, or set another root with --data")
     return _open(card, card.name, addresses.here(place), options)
 
 
 def open_card(card: DatasetCard, folder: Path) -> SampleSource:
-    """The samples of a dataset in a folder, with the card's own options; `InputError` as of `open_dataset`."""
+    """Open the samples of a dataset in a folder with the card's default options; raises as `open_dataset`."""
     return _open(card, card.name, folder, card.values())
 
 
 def is_folder(name: str) -> bool:
-    """Whether a dataset's name is that of a folder rather than of a card (cards come first)."""
+    """True if a dataset's name is a folder, not a card (cards take precedence)."""
     return not name.endswith(".toml") and name not in definitions.names("datasets") and Path(name).is_dir()
 
 
@@ -196,10 +196,10 @@ def _open(card: DatasetCard, name: str, folder: Path, options: Mapping[str, Any]
     module, _, function = LOADERS.get(card.loader, card.loader).partition(":")
     try:
         load: Loader = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the module is the user's: anything can happen in it
+    except Exception as error:  # user code can raise anything
         raise InputError(f"{card.path}: its loader {card.loader!r} cannot be imported ({error})") from error
     try:
         return load(name, folder, options, {"title": card.title, "options": dict(options)})
-    except KeyError as error:  # an option that the card lacks, or a choice that it does not restrict
-        said = f"loader {card.loader!r} stops at {error}; compare the options with a card of disbench"
+    except KeyError as error:  # an option missing from the card, or a choice it does not restrict
+        said = f"loader {card.loader!r} needs {error}; compare the options with a card of disbench"
         raise InputError(f"{card.path}: {said}") from error

@@ -1,4 +1,4 @@
-"""Recorded clicks from elsewhere: RClicks' table, any CSV, a Parquet file of another tool, scribbles."""
+"""Import recorded clicks: RClicks' table, any CSV, Parquet from other tools, or scribbles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from disbench.datasets.layouts import private_id
 from disbench.io.files import file_sha256, whole_file
 from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, in_order, read_sequences
 
-# Card of a dataset -> what RClicks' table calls it.
+# Card of a dataset -> its name in RClicks' table.
 RCLICKS = {"grabcut": "GrabCut", "berkeley": "Berkeley", "davis": "DAVIS", "coco-mval": "COCO", "tetris": "TETRIS"}
 _RCLICKS_COLUMNS = ("dataset", "image_stem", "click_type", "object_stem", "x", "y", "w", "h", "device")
 _LATER = ("fn", "fp")
@@ -39,10 +39,10 @@ ClickFormat = Literal["rclicks", "csv", "recording", "scribbles"]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A click as a file states it, found at `where`.
+    """A click as stored in a file at `where`.
 
-    `size` (width, height) is that of the image on which x and y, pixels from the top left corner, are measured; None:
-    the sample's own, so that the click must lie in it.
+    x and y are pixels from the top left corner of an image of `size` (width, height); None means the sample's own size,
+    and the click must be inside it.
     """
 
     where: str
@@ -58,18 +58,18 @@ class Given:
 def import_clicks(
     form: ClickFormat, file: Path, source: SampleSource, out: Path, *, drop_missing: bool = False, rescale: bool = True
 ) -> list[str]:
-    """Write the clicks of a file on the samples of a dataset as recorded clicks (`disbench.io.recorded_clicks`).
+    """Convert clicks on the samples of a dataset to recorded clicks (`disbench.io.recorded_clicks`).
 
     Args:
         form: a key of `FORMATS`.
-        file: the table, or for `scribbles` a folder of PNGs, or of folders of them.
-        source: the dataset; each image with clicks is read for its size, and for clicks off the target.
-        out: the Parquet file.
-        drop_missing: leave out clicks on samples that the dataset does not have.
-        rescale: false takes x and y as they are where another size is stated (RClicks' benchmark).
+        file: the table; for `scribbles`, a folder of PNGs or of folders of PNGs.
+        source: the dataset; each image with clicks is read for its size and to count clicks off the target.
+        out: the Parquet file to write.
+        drop_missing: skip clicks on samples that are not in the dataset.
+        rescale: False keeps x and y unchanged if another size is given (RClicks' benchmark).
 
-    Returns lines that account for every row. `InputError` for a file of another form, a missing sample (the first three
-    are named), or nothing to import.
+    Returns lines that account for every row. `InputError` for a malformed file, missing samples (lists the first
+    three), or nothing to import.
     """
     left_out: Counter[str] = Counter()
     by_sample: dict[str, list[Given]] = {}
@@ -82,7 +82,7 @@ def import_clicks(
         some = ", ".join(map(shown, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
         if not drop_missing:
             what = f"clicks on {len(lacking)} samples that {source.name} does not have ({some})"
-            raise InputError(f"{file}: {what}; name their dataset, or leave them out with --missing drop")
+            raise InputError(f"{file}: {what}; use their dataset, or skip them with --missing drop")
         gone = sum(len(by_sample.pop(sample)) for sample in lacking)
         left_out[f"on {len(lacking)} samples that {source.name} does not have"] = gone
     if not by_sample:
@@ -110,7 +110,7 @@ def _accounted(counts: Counter[str]) -> str:
 
 
 def _sequences(given: Sequence[Given], is_object: BoolArray, notes: Counter[str], rescale: bool) -> list[Sequenced]:
-    """The clicks of one sample, user by user; `is_object` is boolean (height, width)."""
+    """The clicks of one sample, grouped by user; `is_object` is bool (height, width)."""
     found: dict[tuple[str, str], dict[int, Click]] = {}
     for one in given:
         click = _placed(one, (is_object.shape[1], is_object.shape[0]), notes, rescale)
@@ -122,11 +122,11 @@ def _sequences(given: Sequence[Given], is_object: BoolArray, notes: Counter[str]
 
 
 def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bool) -> Click:
-    """The pixel of a sample of size `own` (width, height): clipped to the stated size, scaled, cut, and clipped."""
+    """Map a click to a pixel of a sample of size `own` (width, height): clip, rescale, truncate and clip."""
     outside = not all(0 <= value < side for value, side in zip((given.x, given.y), given.size or own, strict=True))
     if outside and given.size is None:
-        where = f"x = {given.x:g}, y = {given.y:g} lies outside the sample's {own[0]} x {own[1]} pixels"
-        raise InputError(f"{given.where}: {where}; correct it, or state the size it is measured on (columns w, h)")
+        where = f"x = {given.x:g}, y = {given.y:g} is outside the sample's {own[0]} x {own[1]} pixels"
+        raise InputError(f"{given.where}: {where}; correct it, or give the image size it refers to (columns w, h)")
     size = given.size or own
     notes["clipped to the image"] += outside
     notes["measured on another size"] += size != own
@@ -138,7 +138,7 @@ def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bo
 
 
 def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
-    """First clicks of RClicks' `clicks.csv`; a user is the row's number among those of its sample and device."""
+    """First clicks of RClicks' `clicks.csv`; users are numbered by row within sample and device."""
     if source.name not in RCLICKS:
         raise unknown_name("dataset", source.name, RCLICKS, f"{file}: RClicks has no clicks on it")
     known, users, others = set(source.ids), Counter[tuple[str, str]](), set[str]()
@@ -168,9 +168,9 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
 
 
 def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
-    """Any CSV with the columns sample, x, y; optional: click, positive, user, and w, h.
+    """Any CSV with columns sample, x, y; optional: click, positive, user, and w, h.
 
-    Without `user` every row is a first click of somebody else; without `click` the file's order counts.
+    Without `user`, every row is the first click of a different user; without `click`, file order counts.
     """
     users, clicks = Counter[str](), Counter[tuple[str, str]]()
     for where, row in _rows(file, ("sample", "x", "y")):
@@ -181,13 +181,13 @@ def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
         (number,) = _numbers(row, where, "click") if "click" in row else (clicks[sample, user],)
         positive = _BOOLEANS.get(row.get("positive", "true").lower())
         if positive is None or number != int(number):
-            raise InputError(f"{where}: click is a whole number, positive is true or false; correct the row")
+            raise InputError(f"{where}: click must be an integer, positive true or false; correct the row")
         x, y = _numbers(row, where, "x", "y")
         yield Given(where, sample, user, int(number), x, y, positive, _size(row, where) if "w" in row else None)
 
 
 def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
-    """A Parquet file of recorded clicks, as the demo and other tools write it."""
+    """A Parquet file of recorded clicks, as written by the demo and other tools."""
     for one in read_sequences(file):
         for number, click in enumerate(one.clicks, 1):
             where = f"{file}: sample {shown(one.sample)}, click {number}"
@@ -195,9 +195,9 @@ def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]
 
 
 def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
-    """PNGs STEM.png or STEM-anno.png of strokes: 1 on the object, 2 on the background; a folder is a user."""
+    """PNGs STEM.png or STEM-anno.png of strokes: 1 is object, 2 is background; the folder's name is the user."""
     if not file.is_dir():
-        raise InputError(f"{file}: no such folder of scribbles; name one with PNGs, or with folders of PNGs")
+        raise InputError(f"{file}: no such folder of scribbles; give one with PNGs, or with folders of PNGs")
     for path in sorted([*file.glob("*.png"), *file.glob("*/*.png")]):
         values = read_label_png(path)
         if odd := set(np.unique(values).tolist()) - {0, _OBJECT, _BACKGROUND}:
@@ -215,11 +215,11 @@ def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iter
 
 
 def stroke_click(strokes: BoolArray) -> tuple[int, int]:
-    """Where a first click (x, y) falls that a scribble, boolean (height, width) with a pixel, stands for.
+    """The first click (x, y) for a scribble, non-empty bool (height, width).
 
-    The stroke with the most pixels (8-connected; of equal ones the first row by row); in it the pixel of the largest
-    distance to its outside. Many pixels of a brush stroke are equally deep: the one nearest to their mean is taken, of
-    equally near ones the first row by row, so that the click lies in the middle of the stroke and not at its end.
+    Takes the largest 8-connected stroke and in it the pixel farthest from the outside. Many pixels of a brush stroke
+    are equally deep, so the one nearest to their mean is used, which puts the click in the middle of the stroke. Ties
+    go to the first in row-major order.
     """
     _, labels = opencv().connectedComponents(strokes.astype(np.uint8), connectivity=8)
     sizes = np.bincount(labels.ravel())[1:]
@@ -231,7 +231,7 @@ def stroke_click(strokes: BoolArray) -> tuple[int, int]:
     return x, y
 
 
-# Format -> its reader, which counts what it leaves out.
+# Format -> reader, which counts skipped rows.
 FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Iterator[Given]]] = {
     "rclicks": _rclicks,
     "csv": _table,
@@ -241,16 +241,16 @@ FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Itera
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a CSV is, and its cells as text."""
+    """(location, cells) of each row of a CSV."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened, strict=True)
             if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
-                raise InputError(f"{file}: no column {', '.join(lacking)}; needed are {', '.join(columns)}")
+                raise InputError(f"{file}: no column {', '.join(lacking)}; required are {', '.join(columns)}")
             for row in reader:
                 where = f"{file}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise InputError(f"{where}: more or fewer cells than the heading; correct the row")
+                    raise InputError(f"{where}: more or fewer cells than the header; correct the row")
                 try:
                     check_name(row.get("sample", row.get("image_stem", "")), "sample")
                     check_name(row.get("user", "row"), "user")
@@ -276,7 +276,7 @@ def _numbers(row: Mapping[str, str], where: str, *columns: str) -> tuple[float, 
 def _size(row: Mapping[str, str], where: str) -> tuple[float, float]:
     width, height = _numbers({"h": "", **row}, where, "w", "h")
     if width < 1 or height < 1:
-        raise InputError(f"{where}: w = {width:g}, h = {height:g}: an image has a pixel or more; correct the row")
+        raise InputError(f"{where}: w = {width:g}, h = {height:g}, but both must be at least 1; correct the row")
     return width, height
 
 

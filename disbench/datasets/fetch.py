@@ -1,4 +1,4 @@
-"""Getting datasets from the addresses on their cards, and whether they are here, complete and unchanged."""
+"""Download datasets from the URLs on their cards, list them and verify them."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from disbench.io.archives import safe_path, unpack
 from disbench.io.download import Answer, download, head
 from disbench.io.files import Existing, scratch_folder
 
-DOWNLOADS = ".downloads"  # where archives are kept below the root of the datasets until they are unpacked
+DOWNLOADS = ".downloads"  # folder under the data root for archives until they are unpacked
 _ASKED_AT_ONCE = 8
 _THREADS = 4
-_LEVELS = 4  # folders in each other in an archive that are searched for what it holds
+_LEVELS = 4  # depth to which an archive's folders are searched
 
 
 def fetch(
     name: str, data: Path | None, *, unverified: bool = False, existing: Existing = "resume", progress: bool = False
 ) -> Iterator[str]:
-    """Download a dataset's files, check them, and put them in place.
+    """Download a dataset's files, verify them and install them.
 
-    The addresses of a file are tried in order. Where a card has a content hash and one file, that hash decides,
-    whatever the archive; otherwise the archive's SHA-256 does. What is in place is always whole: an archive is unpacked
-    beside, and its folders are renamed into place. After an interruption, the same call continues where it stopped.
+    The URLs of a file are tried in order. If the card has a content hash and only one file, the content hash is
+    checked, otherwise the archive's SHA-256. Installation is atomic: archives are unpacked to a temporary folder, whose
+    content is then renamed into place. After an interruption, the same call resumes.
 
     Args:
         name: a card's name, or a path to the user's own card.
-        data: root of the datasets.
-        unverified: take files that the card has no hash for, or whose content has another; it is told.
-        existing: whether a file or folder that is there stays (`resume`), is replaced, or stops this.
+        data: data root.
+        unverified: accept files without a hash on the card or with a different content hash, with a warning.
+        existing: keep existing files and folders (`resume`), replace them, or fail.
         progress: show a progress bar on standard error.
 
-    Yields lines that tell what was done, as it is done. `InputError` without a root or an address whose file is right.
+    Yields progress messages. `InputError` without a data root, or if no URL serves the right file.
     """
     card = cards.load_card(name)
     if not card.files:
         raise InputError(f"{card.name}: its card has no address to fetch from; {card.get or card.homepage}")
     if data is None:
-        raise InputError(f"{card.name}: where to? give the root of the datasets with --data or DISBENCH_DATA")
+        raise InputError(f"{card.name}: the root of the datasets is unknown; set it with --data or DISBENCH_DATA")
     if addresses.address_of(data) is not None:
-        raise InputError(f"{card.name}: a dataset is fetched to a folder of this machine; name one with --data")
+        raise InputError(f"{card.name}: cannot fetch to a remote folder; give a local one with --data")
     job = _Fetch(card, data, unverified, progress)
     wanted = []
     for file in card.files:
@@ -60,7 +60,7 @@ def fetch(
             yield f"{file.file}: what it holds is here already"
     unknown = [file.file for file, _ in wanted if not (job.by_content or file.sha256)]
     if unknown and not unverified:
-        lacking = f"the card has no SHA-256 for {', '.join(unknown)}, so what comes cannot be checked"
+        lacking = f"the card has no SHA-256 for {', '.join(unknown)}, so the download cannot be verified"
         raise InputError(f"{card.name}: {lacking}; allow it with --no-hash, and compare the SHA-256 that is printed")
     for file, missing in wanted:
         yield from job.fetch(file, missing)
@@ -68,7 +68,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """A dataset that is being fetched to the root `data`."""
+    """A dataset being fetched to the root `data`."""
 
     card: DatasetCard
     data: Path
@@ -77,18 +77,18 @@ class _Fetch:
 
     @property
     def by_content(self) -> bool:
-        """Whether the content hash can be computed from what one archive holds."""
+        """True if the content hash can be computed from a single archive."""
         return bool(self.card.content_hash) and len(self.card.files) == 1
 
     def target(self, file: RemoteFile) -> Path:
         return self.data / (self.card.folder or "") / file.to
 
     def missing(self, file: RemoteFile, existing: Existing) -> list[str]:
-        """The names of a file's content that have to be put in place."""
+        """The names from a file that have to be installed."""
         names, target = list(file.holds) if file.unpack else [file.file], self.target(file)
         here = [name for name in names if (target / name).exists()]
         if here and existing == "fail":
-            raise InputError(f"{target / here[0]}: it is there already; use --existing resume or overwrite")
+            raise InputError(f"{target / here[0]}: already exists; use --existing resume or overwrite")
         return names if existing == "overwrite" else [name for name in names if name not in here]
 
     def fetch(self, file: RemoteFile, missing: Sequence[str]) -> Iterator[str]:
@@ -106,7 +106,7 @@ class _Fetch:
                     yield f"{file.file}: SHA-256 {digest} ({checked})"
                 yield from self._install(archive, file, address, missing)
             except InputError as error:
-                if not known:  # it may have come damaged
+                if not known:  # the download may be damaged
                     archive.unlink(missing_ok=True)
                 failed.append(error)
                 if address is not file.addresses[-1]:
@@ -119,10 +119,10 @@ class _Fetch:
         if len(failed) == 1:
             raise failed[0]
         said = "; ".join(map(str, failed))
-        raise InputError(f"{self.card.name}: none of the {len(failed)} addresses of {file.file} serves: {said}")
+        raise InputError(f"{self.card.name}: none of the {len(failed)} addresses of {file.file} works: {said}")
 
     def _install(self, archive: Path, file: RemoteFile, address: Address, missing: Sequence[str]) -> Iterator[str]:
-        """Put what is missing in place; after an error, what was there before is there."""
+        """Install the missing names; restores the previous content on errors."""
         target = self.target(file)
         target.mkdir(parents=True, exist_ok=True)
         aside = target / f".unpacking-{archive.name}"
@@ -149,41 +149,41 @@ class _Fetch:
             _remove_if_empty(target)
 
     def _content(self, folder: Path) -> str:
-        """Compare the content of a folder with the card; a line about it."""
+        """Compare a folder's content hash with the card's and return a message."""
         card, found = self.card, cards.open_card(self.card, folder).content_hash()
         if found == card.content_hash:
             return f"{card.name}: content hash {found} (as on the card)"
         if self.unverified:
             return f"{card.name}: content hash {found} (NOT THE CARD'S, {card.content_hash})"
-        said = f"its content hash is {found}, where the card has {card.content_hash}: these are other files"
-        raise InputError(f"{card.name}: {said}; take them with --no-hash all the same")
+        said = f"content hash {found} differs from the card's, {card.content_hash}"
+        raise InputError(f"{card.name}: {said}; accept these files with --no-hash")
 
 
 def _check(card: DatasetCard, file: RemoteFile) -> None:
-    """Refuse a card that would write outside its dataset's folder."""
+    """Reject a card that would write outside its dataset's folder."""
     where = f"{card.path}: [[files]]"
     copied = [path for copy in file.copies for path in copy.holds]
     for path in (file.file, file.to, card.folder or "", card.name, *file.holds, *copied):
         safe_path(path, where)
     if any(copy.holds and len(copy.holds) != len(file.holds) for copy in file.copies):
-        raise InputError(f"{where}: a copy's 'holds' names what the file's does, in the same order")
+        raise InputError(f"{where}: a copy's 'holds' must have the same entries as the file's, in the same order")
     if not file.file or (file.unpack and not file.holds):
-        raise InputError(f"{where}: a file needs a name, and an archive 'holds': what is taken out of it")
+        raise InputError(f"{where}: a file needs a name, and an archive needs 'holds', the names to extract")
 
 
 def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
-    """The folder, this or one below it, that holds all the names; the nearest to the top."""
+    """The topmost folder, at or below this one, that contains all the names."""
     level = [folder]
     for _ in range(_LEVELS + 1):
         for candidate in level:
             if all((candidate / name).exists() for name in names):
                 return candidate
         level = [path for candidate in level for path in sorted(candidate.iterdir()) if path.is_dir()]
-    raise InputError(f"{archive}: no folder in it holds {' and '.join(names)}; correct the card's 'holds'")
+    raise InputError(f"{archive}: no folder in it contains {' and '.join(names)}; correct the card's 'holds'")
 
 
 def _exchange(new: Path, place: Path, old: Path) -> None:
-    """Rename into place; what was there is renamed away, and back if that fails."""
+    """Move `place` to `old` and `new` to `place`; moves `old` back on failure."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
         place.rename(old)
@@ -202,9 +202,9 @@ def _remove_if_empty(*folders: Path) -> None:
 
 
 def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answer]]:
-    """Ask for every file of datasets without fetching it: (dataset, file, address, what its server says).
+    """Check every download URL without downloading: yields (dataset, file, URL, server's answer).
 
-    A file of another size than the card has is not alive. Without names, all cards of the package are asked for.
+    A file whose size differs from the card is not alive. Without names, checks all cards of the package.
     """
     known = [cards.load_card(name) for name in names or definitions.names("datasets")]
     asked = [(card, file, address) for card in known for file in card.files for address in file.addresses]
@@ -219,10 +219,10 @@ def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answ
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A dataset that disbench has a card for.
+    """A dataset with a card.
 
-    `samples` is the number on the card, None if it depends on the user's files; `folder` where it was found, or None;
-    `state` is `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
+    `samples` is the number on the card, None if it depends on the user's files; `folder` is where it was found, or
+    None; `state` is `here`, `can be fetched`, `not here`, or `your own` for the card of any folder.
     """
 
     name: str
@@ -232,16 +232,16 @@ class Listing:
     state: str
 
     def line(self) -> str:
-        """The listing as one line of text, in columns."""
+        """One line of text, in columns."""
         count = f"{self.samples:,}" if self.samples is not None else "-"
         return f"{self.name:<25} {count:>7}  {self.state:<14}  {self.title}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of verifying a dataset: what is wrong (`problems`), and how its files are read (`notes`).
+    """The result of verifying a dataset: `problems`, and `notes` on how its files are read.
 
-    `content_hash` is empty if it cannot be computed; `checked_hash` says whether the card has one to compare with.
+    `content_hash` is empty if it cannot be computed; `checked_hash` is True if the card has one to compare with.
     """
 
     name: str
@@ -254,7 +254,7 @@ class Verification:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if there are no problems."""
         return not self.problems
 
     def lines(self) -> list[str]:
@@ -269,7 +269,7 @@ class Verification:
 
 
 def list_datasets(data: Path | None) -> list[Listing]:
-    """Every dataset with a card, sorted by name, and whether it is below the root of the datasets."""
+    """All datasets with a card, sorted by name, and whether they are under the data root."""
     found = []
     for card in map(cards.load_card, definitions.names("datasets")):
         if card.name == cards.ANY_FOLDER:
@@ -282,10 +282,10 @@ def list_datasets(data: Path | None) -> list[Listing]:
 
 
 def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progress: bool = False) -> Verification:
-    """Read all of a dataset and compare it with its card.
+    """Read all samples of a dataset and compare it with its card.
 
-    Every sample is read: image and mask have the same size, and the target has an object. With the card's own options
-    the counts and the content hash are compared, too. All problems are reported, not only the first. Arguments as for
+    Checks that each sample's image and mask have the same size and that the target has an object. With default options,
+    also compares the counts and the content hash. Reports all problems, not only the first. Arguments as for
     `open_dataset`; `InputError` for an unknown dataset or option.
     """
     name = addresses.local_text(name)
@@ -317,7 +317,7 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
 
 
 def _unreadable(source: SampleSource, *, progress: bool) -> list[str]:
-    """The error of every sample that cannot be read, without repetitions."""
+    """Distinct errors of the samples that cannot be read."""
     from tqdm import tqdm  # noqa: PLC0415
 
     pool = ThreadPoolExecutor(_THREADS)
@@ -346,5 +346,5 @@ def _differences(found: Verification, card: DatasetCard) -> list[str]:
     ]
     if found.checked_hash and found.content_hash and found.content_hash != card.content_hash:
         both = f"content hash {found.content_hash}, but {card.content_hash} on the card"
-        problems.append(f"{both}: the files are not those that the card was made from")
+        problems.append(f"{both}: the files differ from those the card was made from")
     return problems

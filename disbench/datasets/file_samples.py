@@ -1,4 +1,4 @@
-"""Samples stored as an image file and a mask file, and the content hash of a dataset."""
+"""Samples stored as image and mask files, and the content hash of a dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from disbench.io.files import file_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-HASH_FORMAT = "disbench samples 1"  # first value of the first line that a content hash is computed from
+HASH_FORMAT = "disbench samples 1"  # first value of the first line of the content hash's input
 _THREADS = 8
 
 
@@ -34,9 +34,9 @@ class Record:
     """One sample on disk; paths are relative to the dataset's folder, with forward slashes.
 
     Attributes:
-        instance: number of the object in an instance map, 0 for a mask of one object.
-        initial: the mask that the user corrects, in datasets that have one.
-        alike: every rule that may be recognised for the dataset reads the mask alike.
+        instance: value of the object in an instance map, 0 for a mask of one object.
+        initial: the initial mask to correct, if the dataset has one.
+        alike: True if every rule that may be recognised for the dataset reads the mask the same way.
     """
 
     id: str
@@ -48,19 +48,19 @@ class Record:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files, in the order in which the content hash takes them."""
+        """All files, in the order of the content hash."""
         return (self.image, self.mask) if self.initial is None else (self.image, self.mask, self.initial)
 
 
 class HashedSamples(ABC):
-    """A `SampleSource` with a content hash of what identifies its samples (docs/benchmark-datasets.md)."""
+    """A `SampleSource` with a content hash (docs/benchmark-datasets.md)."""
 
     def content_hash(self) -> str:
         """SHA-256 of the rule, the ids, and the files and masks of all samples."""
         return self._content(self._sha256_of).whole
 
     def content(self) -> Content:
-        """The content hash, and that of each sample; null stands for a file that cannot be read."""
+        """The content hash of the dataset and of each sample; unreadable files hash as null."""
         return self._content(or_none(self._sha256_of))
 
     @abstractmethod
@@ -72,10 +72,10 @@ class HashedSamples(ABC):
 
 
 class ObjectSamples(HashedSamples):
-    """Samples of objects that are masks of annotated images; each object is a sample of its own.
+    """Samples from annotated images, one per object.
 
-    `rule` says how annotations become targets, `facts` are JSON-ready facts to record, `left_out` counts objects that
-    are no samples. `images` has the image of each sample, as `_image_path` finds it.
+    `rule` names how annotations become targets, `facts` are JSON-ready facts to record, `left_out` counts objects that
+    are not samples. `images` has the image of each sample, as accepted by `_image_path`.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class ObjectSamples(HashedSamples):
         self._images, self._facts, self._left_out = images, dict(facts), left_out
 
     def read(self, index: int) -> Sample:
-        """One sample; `InputError` for a missing or damaged file, or an image of another size than its annotations."""
+        """One sample; `InputError` for a missing or damaged file, or if image and annotation sizes differ."""
         path = self._image_path(self._images[index])
         image, target = read_rgb(path, self.exif), decode(self._mask(index)).astype(np.int8)
         check_target(target, image, path, self.ids[index], path)
         return Sample(self.ids[index], image, target)
 
     def facts(self) -> dict[str, object]:
-        """Title and options of the card, the rule, the number of images with a sample, and what was left out."""
+        """Title and options of the card, the rule, the number of images with samples, and `left_out`."""
         images = len(set(self._images))
         return {**self._facts, "rule": self.rule, "images": images, "left_out": dict(+self._left_out)}
 
@@ -126,7 +126,7 @@ class ObjectSamples(HashedSamples):
 class FileSamples(HashedSamples):
     """A dataset of image and mask files (a `SampleSource`).
 
-    `rule` is a name of `targets.RULES`; `facts` (title, options) and `notes` (sentences) are said and recorded.
+    `rule` is a key of `targets.RULES`; `facts` (title, options) and `notes` (sentences) are printed and recorded.
     """
 
     def __init__(
@@ -147,11 +147,11 @@ class FileSamples(HashedSamples):
 
     @property
     def ids(self) -> Sequence[str]:
-        """The id of every sample, in the dataset's order."""
+        """Sample ids, in the dataset's order."""
         return [record.id for record in self._records]
 
     def read(self, index: int) -> Sample:
-        """One sample; `InputError` for a missing or damaged file, sizes that differ, or a target without an object."""
+        """One sample; `InputError` for a missing or damaged file, different sizes, or an empty target."""
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
         image = read_rgb(photo, self.exif)
@@ -185,12 +185,12 @@ class FileSamples(HashedSamples):
 
 
 def noted(notes: Sequence[str]) -> dict[str, object]:
-    """Sentences as a dataset's fact `notes`, which a run says and records; {} without any."""
+    """Non-empty sentences as the fact `notes`, which a run prints and records; {} if there are none."""
     return {"notes": said} if (said := [note for note in notes if note]) else {}
 
 
 def check_unique(ids: Sequence[str], place: object, fix: str) -> None:
-    """Raise `InputError` if two samples have one id."""
+    """Raise `InputError` if two samples have the same id."""
     repeated, times = Counter(ids).most_common(1)[0]
     if times > 1:
         raise InputError(f"{place}: two samples have the id {shown(repeated)}; {fix}")
@@ -200,7 +200,7 @@ def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo
     """Raise `InputError` if a target (the mask at `path`) is empty or differs in size from its image (at `photo`)."""
     _check_size(target.shape, image, path, sample, photo)
     if not (target == 1).any():
-        raise InputError(f"{path}: sample {sample!r} has no object pixel; fix the mask or leave the sample out")
+        raise InputError(f"{path}: the target of sample {sample!r} is empty; fix the mask or leave the sample out")
 
 
 def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str, photo: Path) -> None:
@@ -210,10 +210,10 @@ def _check_size(shape: tuple[int, ...], image: RgbImage, path: Path, sample: str
 
 
 def joint_content(rule: str, parts: Iterable[Sequence[object]], rules: Sequence[str] = ()) -> Content:
-    """SHA-256 (hex) of lines of JSON: format and rule, then one line per sample; and of each line with its rule.
+    """SHA-256 (hex) of JSON lines: format and rule, then one line per sample; and of each line with its rule.
 
-    `parts` has for each sample its id, the number of its object, and the SHA-256 of each of its files; `rules` what
-    decides the target of each sample, where that is not the rule.
+    `parts` has each sample's id, object number, and the SHA-256 of each of its files; `rules` overrides `rule` per
+    sample.
     """
     head, *lines = (
         json.dumps(list(line), separators=(",", ":")).encode() + b"\n" for line in ([HASH_FORMAT, rule], *parts)
@@ -227,7 +227,7 @@ def _sha256(*parts: bytes) -> str:
 
 
 def or_none(digest: Callable[[Item], Result]) -> Callable[[Item], Result | None]:
-    """A function that gives None where this one finds a file that is missing or cannot be read."""
+    """Wrap a function to return None for a missing or unreadable file."""
 
     def digest_or_none(item: Item) -> Result | None:
         try:
@@ -244,6 +244,6 @@ def _digests(digest: Callable[[Item], Result], items: Iterable[Item]) -> dict[It
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The function's result for every item, in order; reading and hashing files release the interpreter lock."""
+    """Map a function over items in threads, in order; reading and hashing files release the GIL."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))

@@ -1,8 +1,8 @@
-"""RITM's COCO+LVIS annotation as a source of scenes: `hannotation.pickle` and `masks/ID.pickle`.
+"""Scenes from RITM's COCO+LVIS annotation: `hannotation.pickle` and `masks/ID.pickle`.
 
-docs/hierarchy.md describes the format. Reading a pickle can run code, so these files are read by an unpickler that
-knows containers, numbers, text, bytes and arrays of numbers, and refuses the rest. A whitelist in `find_class` of the
-unpickler in C is not enough: 1 MB of nested tuples as a key ends the process, and 7 bytes make it reserve 4 GiB.
+docs/hierarchy.md describes the format. Unpickling can run code, so this unpickler accepts only containers, numbers,
+strings, bytes and numeric arrays. Overriding `find_class` of the C unpickler is not enough: 1 MB of nested tuples as a
+key crashes the process, and 7 bytes make it allocate 4 GiB.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
 
 _FIX = "get the file again from a source that you trust, or make it with `disbench export`"
-_NDARRAY = object()  # replaces numpy.ndarray, which a pickle could call
+_NDARRAY = object()  # stands for numpy.ndarray, which a pickle could call
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def load_plain_pickle(path: Path, fix: str = _FIX) -> object:
-    """The content of a pickle of protocol 0 to 5, without running any code in it; errors end with `fix`.
+    """Load a pickle of protocol 0 to 5 without running any code in it; errors end with `fix`.
 
-    Allowed are dictionaries (keyed by numbers and text), lists, tuples, numbers, text, bytes, and arrays, scalars and
-    dtypes of numbers as NumPy 1 and 2 pickle them; `InputError` for anything else. Memory: 128 bytes per byte, at most.
+    Accepts dictionaries (keyed by numbers and strings), lists, tuples, numbers, strings, bytes, and numeric arrays,
+    scalars and dtypes as pickled by NumPy 1 and 2; `InputError` for anything else. Memory: at most 128 times the file.
     """
     with open_regular(path, "no such file; check the path") as file:
         data = file.read()
@@ -47,20 +47,20 @@ def load_plain_pickle(path: Path, fix: str = _FIX) -> object:
         content: object = _PlainUnpickler(path, data, fix).load()
     except InputError:
         raise
-    except Exception as error:  # damaged bytes fail in any way: key, index, overflow, memory ...
+    except Exception as error:  # damaged data can raise anything: KeyError, IndexError, MemoryError ...
         said = f"truncated or not a pickle ({type(error).__name__})" if data else "the file is empty"
         raise InputError(f"{path}: {said}; {fix}") from error
     return content
 
 
 class HannotationSource(KeyedScenes):
-    """The scenes of one split of RITM's COCO+LVIS, in ascending image id.
+    """The scenes of one split of RITM's COCO+LVIS, sorted by image id.
 
-    The first `num_instance_masks` objects of an image are things, related by the file's own tree; the others are
-    stuff. The file has no categories: things are "object", stuff is "stuff". Its `node_level` follows from the
-    parents and is not read. An object without a pixel has area 0.
+    The first `num_instance_masks` objects of an image are things, related by the file's own tree; the others are stuff.
+    The file has no categories: things are "object", stuff is "stuff". `node_level` follows from the parents and is
+    ignored. Empty masks have area 0.
 
-    `folder` is the split's, with `hannotation.pickle` and `masks/ID.pickle` for every image in it.
+    `folder` is the split's folder, with `hannotation.pickle` and `masks/ID.pickle` for each image.
     """
 
     name = "hannotation"
@@ -71,20 +71,20 @@ class HannotationSource(KeyedScenes):
         if not path.is_file():
             splits = sorted(found.parent.name for found in self.folder.glob(f"*/{ANNOTATION}"))
             here = ", ".join(splits) or "none here"
-            raise InputError(f"{folder}: no {ANNOTATION} and {MASKS}; name the folder of one split ({here})")
+            raise InputError(f"{folder}: no {ANNOTATION} and {MASKS}; give the folder of one split ({here})")
         images = load_plain_pickle(path)
         if not isinstance(images, dict):
             raise InputError(f"{path}: a {type(images).__name__} instead of a dictionary of images; {_FIX}")
         named = _by_name(path, images)
         trees = [_parents(f"{path}: image {name}", entry) for name, entry in named]
-        # Flat arrays instead of dictionaries, because this object is sent to every worker process.
+        # Flat arrays instead of dictionaries, because this object is pickled to every worker process.
         self._names = [name for name, _ in named]
         self.keys = range(len(named))
         self._starts = np.cumsum([0, *map(len, trees)])
         self._parents = np.fromiter((parent for tree in trees for parent in tree), dtype=np.int32)
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the annotation, and one of what `sha256sum` prints for its files of masks, sorted by name."""
+        """SHA-256 of the annotation, and of the output of `sha256sum` for the mask files, sorted by name."""
         names = sorted(f"{name}.pickle" for name in self._names)
         lines = "".join(f"{file_sha256(self.folder / MASKS / name)}  {name}\n" for name in names)
         return {ANNOTATION: file_sha256(self.folder / ANNOTATION), MASKS: hashlib.sha256(lines.encode()).hexdigest()}
@@ -102,21 +102,21 @@ class HannotationSource(KeyedScenes):
 
 
 def is_file_name(name: str) -> bool:
-    """Whether an image's id can be the name of a file in a folder."""
+    """True if an image id can be a file name."""
     plain = not has_control(name) and Path(name).name == name and "\\" not in name
     return 0 < len(name) <= MAX_FILE_NAME and plain
 
 
 def is_number(name: str) -> bool:
-    """Whether an image's id is a whole number of 64 bits."""
+    """True if an image id is a non-negative 64-bit integer."""
     return name.isascii() and name.isdigit() and len(name) < 19
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """Reads plain data, and arrays of numbers by checked replacements of the functions that rebuild them.
+    """Unpickles plain data, and numeric arrays through checked replacements of NumPy's reconstruction functions.
 
-    It is the unpickler written in Python: here the steps that set an object's state and fill a dictionary can be
-    checked, and a forged memo index does not reserve memory.
+    Based on the pure Python unpickler, where BUILD and SETITEM can be checked and a forged memo index does not allocate
+    memory.
     """
 
     stack: list[Any]
@@ -128,7 +128,7 @@ class _PlainUnpickler(pickle._Unpickler):
     def __init__(self, path: Path, data: bytes, fix: str) -> None:
         super().__init__(io.BytesIO(data))
         self._path, self._fix = path, fix
-        # The arrays of a genuine file are together not larger than the file; old protocols copy each of them twice.
+        # The arrays of a genuine file are at most as large as the file; old protocols copy each of them twice.
         self._bytes_left = 2 * len(data)
         self._known = {
             ("numpy", "ndarray"): _NDARRAY,
@@ -141,8 +141,8 @@ class _PlainUnpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The replacement of a global name."""
-        key = (module.replace("numpy._core.", "numpy.core.", 1), name)  # as NumPy 2 calls it
+        """The replacement for a global name."""
+        key = (module.replace("numpy._core.", "numpy.core.", 1), name)  # NumPy 2's module name
         if key not in self._known:
             raise self._refusal(f"loads {f'{module}.{name}'[:80]!a}")
         return self._known[key]
@@ -169,7 +169,7 @@ class _PlainUnpickler(pickle._Unpickler):
         self._set_items(items)
 
     def load_bytearray8(self) -> None:
-        """A bytearray; memory is reserved only for bytes that are there."""
+        """A bytearray; allocates memory only for bytes that exist."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
 
@@ -177,29 +177,29 @@ class _PlainUnpickler(pickle._Unpickler):
         raise self._refusal("has a set")
 
     def _set_items(self, items: list[Any]) -> None:
-        # Hashing a tuple of tuples of tuples ... overflows the interpreter's stack and ends the process.
+        # Hashing deeply nested tuples overflows the interpreter's stack and crashes the process.
         if any(not isinstance(key, int | float | str | np.generic) for key in items[::2]):
-            raise self._refusal("has a dictionary whose keys are neither numbers nor text")
+            raise self._refusal("has a dictionary whose keys are neither numbers nor strings")
         target = self.stack[-1]
         if type(target) is not dict:
             raise self._refusal(f"sets items of a {type(target).__name__}")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _dtype(self, name: object, align: object = False, copy: object = True) -> np.dtype[Any]:
-        """A new dtype, because its byte order is set later."""
+        """A new dtype, since its byte order is set later."""
         if not isinstance(name, str) or not name.strip("<>|=").isalnum() or len(name) > 12:
-            raise self._refusal("has a dtype other than of plain numbers")
+            raise self._refusal("has a dtype that is not numeric")
         dtype = np.dtype(name)
         if dtype.kind not in "biuf":
             raise self._refusal(f"has an array of {dtype.name}")
         return np.dtype(dtype, copy=True)
 
     def _set_byte_order(self, dtype: np.dtype[Any], state: Any) -> None:
-        """Only the byte order may change: a dtype's flags could turn numbers into pointers."""
+        """Change only the byte order: a dtype's flags could turn numbers into pointers."""
         own: tuple[Any, ...] = dtype.__reduce__()[2]  # type: ignore[assignment]
         known = type(state) is tuple and (*state[:1], *state[2:]) == (own[0], *own[2:])
         if not known or not isinstance(state[1], str) or state[1] not in tuple("<>|="):
-            raise self._refusal("has a dtype other than of plain numbers")
+            raise self._refusal("has a dtype that is not numeric")
         dtype.__setstate__((own[0], state[1], *own[2:]))  # type: ignore[attr-defined]
 
     def _empty_array(self, kind: object, shape: object, code: object) -> npt.NDArray[Any]:
@@ -223,15 +223,15 @@ class _PlainUnpickler(pickle._Unpickler):
         return self._array(raw, dtype, ())[()]
 
     def _check_array(self, buffer: Any, dtype: Any, shape: Any) -> None:
-        """An array of numbers has exactly the bytes of its shape, so that it cannot be larger than the file."""
+        """Check that a numeric array has exactly the bytes of its shape, so it cannot be larger than the file."""
         if not isinstance(dtype, np.dtype) or type(buffer) not in (bytes, bytearray):
-            raise self._refusal("has an array other than of plain numbers")
+            raise self._refusal("has an array that is not numeric")
         sides_whole = type(shape) is tuple and len(shape) <= 8 and all(type(side) is int for side in shape)
         if not sides_whole or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(buffer):
-            raise self._refusal("has an array whose shape does not fit its bytes")
+            raise self._refusal("has an array whose shape does not match its bytes")
 
     def _latin1(self, text: object, encoding: object) -> bytes:
-        """Bytes, which protocols 0 to 2 write as text."""
+        """Bytes, which protocols 0 to 2 store as text."""
         if not isinstance(text, str) or encoding != "latin1":
             raise self._refusal("encodes text in a way that NumPy never does")
         self._spend(len(text))
@@ -240,10 +240,10 @@ class _PlainUnpickler(pickle._Unpickler):
     def _spend(self, size: int) -> None:
         self._bytes_left -= size
         if self._bytes_left < 0:
-            raise self._refusal("copies the same bytes again and again")
+            raise self._refusal("copies the same bytes repeatedly")
 
     def _refusal(self, what: str) -> InputError:
-        return InputError(f"{self._path}: the pickle {what}, which this format never does: an attack?; {self._fix}")
+        return InputError(f"{self._path}: the pickle {what}, which this format never does (an attack?); {self._fix}")
 
 
 _STEPS = {
@@ -258,19 +258,19 @@ _PlainUnpickler.dispatch.update({code[0]: step for code, step in _STEPS.items()}
 
 
 def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """The entries by image id as text: numbers ascending, then other names in alphabetical order."""
+    """Entries by image id as a string: numbers in ascending order, then other names in alphabetical order."""
     named: dict[str, Any] = {}
     for key, entry in images.items():
         name = str(int(key)) if _is_whole(key) and 0 <= key < 2**63 else key
         if not isinstance(name, str) or not is_file_name(name) or name in named:
-            raise InputError(f"{path}: {shown(key)} is not the id of an image, or occurs twice; {_FIX}")
+            raise InputError(f"{path}: {shown(key)} is not an image id, or occurs twice; {_FIX}")
         named[name] = entry
     numbers = {name: int(name) for name in named if is_number(name)}
     return sorted(named.items(), key=lambda item: (item[0] not in numbers, numbers.get(item[0], 0), item[0]))
 
 
 def _parents(where: str, entry: Any) -> list[int]:
-    """The parents of an image's instances, -1 for a root, from its entry in `hannotation.pickle`, which is checked."""
+    """Check an image's entry in `hannotation.pickle` and return the instances' parents, -1 for a root."""
     count, nodes = (
         (entry.get(key) for key in ("num_instance_masks", "hierarchy")) if isinstance(entry, dict) else (0, 0)
     )
@@ -294,30 +294,30 @@ def _relations(where: str, node: Any) -> tuple[int, list[int]]:
         raise InputError(f"{where}: 'parent' or 'children' is missing; {_FIX}")
     parent, children = node["parent"], node["children"]
     if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
-        raise InputError(f"{where}: its parent or a child is not the number of a mask; {_FIX}")
+        raise InputError(f"{where}: its parent or a child is not a mask index; {_FIX}")
     return -1 if parent is None else int(parent), [int(child) for child in children]
 
 
 def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
-    """Size (height, width) and masks of a `masks/ID.pickle`: the layer and the value of each; one layer at a time."""
+    """Read the size (height, width) and masks of a `masks/ID.pickle`, decoding one layer at a time."""
     content: Any = load_plain_pickle(path)
     try:
         layers, mapping = content
         places = [tuple(mapping[index]) for index in range(len(mapping))]
         in_layer: list[list[tuple[int, int]]] = [[] for _ in layers]
     except (TypeError, ValueError, LookupError):
-        raise InputError(f"{path}: its content is not layers and a mapping of masks from 0 on; {_FIX}") from None
+        raise InputError(f"{path}: not a pair of layers and a mapping of masks from 0 on; {_FIX}") from None
     for index, place in enumerate(places):
         known = len(place) == 2 and all(map(_is_whole, place))
         if not known or not 0 <= place[0] < len(in_layer) or not 1 <= place[1] <= 255:
-            raise InputError(f"{path}: mask {index} is no value from 1 to 255 of one of the layers; {_FIX}")
+            raise InputError(f"{path}: mask {index} is not a value from 1 to 255 in one of the layers; {_FIX}")
         in_layer[place[0]].append((index, place[1]))
     if len(set(places)) < len(places):
-        raise InputError(f"{path}: two masks are the same value of one layer; {_FIX}")
+        raise InputError(f"{path}: two masks have the same value in one layer; {_FIX}")
     found: dict[int, Rle] = {}
     sizes = set()
     for number, (layer, wanted) in enumerate(zip(layers, in_layer, strict=True)):
-        labels = np.asfortranarray(_decode_layer(f"{path}, layer {number}", layer))  # run lengths go down columns
+        labels = np.asfortranarray(_decode_layer(f"{path}, layer {number}", layer))  # RLEs are column-major
         sizes.add((labels.shape[0], labels.shape[1]))
         found.update((index, encode(labels == value)) for index, value in wanted)
         try:
@@ -330,13 +330,13 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
 
 
 def _decode_layer(where: str, layer: Any) -> ByteArray:
-    """The label map of a layer: uint8 (height, width)."""
+    """Decode a layer to its label map, uint8 (height, width)."""
     if not isinstance(layer, np.ndarray) or layer.dtype != np.uint8:
         raise InputError(f"{where}: not an encoded image; {_FIX}")
     png = np.ascontiguousarray(layer).tobytes()
     with checked_image(io.BytesIO(png), where) as image, whole_image(where):
         if image.format != "PNG" or image.mode != "L" or not png.endswith(_PNG_END):  # Pillow accepts a missing end
-            raise InputError(f"{where}: not a whole grey PNG image of 8 bits; {_FIX}")
+            raise InputError(f"{where}: not a complete 8-bit grey PNG; {_FIX}")
         return np.array(image)
 
 

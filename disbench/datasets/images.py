@@ -1,4 +1,4 @@
-"""Finding and reading image files."""
+"""Find and read image files."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 
 RgbImage = ByteArray
 SUBFOLDERS = ("images", "train2017", "val2017", "train2014", "val2014", "img", "JPEGImages", "data")
-# Pillow's names of the formats that are read, with any file ending; some others start programs (EPS).
+# Accepted formats, by Pillow's names, with any file suffix; some others start programs (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-_REASONS = {  # the meaning of two of Pillow's errors
+_REASONS = {  # messages for two of Pillow's errors
     "UnidentifiedImageError": "cut off, or not a JPEG, PNG, BMP, WebP, PPM, GIF, or TIFF of up to 32 bits",
     "DecompressionBombError": f"more than {MAX_PIXELS} pixels",
 }
 _FILE_ENDING = re.compile(r"\.[^./]+$")
-_NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")  # what COCO 2014 puts before a name of COCO 2017
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of one grey value of more than 8 bits
-_ORIENTATION = 0x0112  # EXIF's number of it
-SWAPPED = 5  # EXIF orientations from this one on swap height and width
-# TIFF's numbers of bits per sample, of what 0 means, and of how planes are stored; Pillow misreads some of them.
+_NAME_OF_2014 = re.compile(r"(?<![^/])COCO_[^/]*(?=\d{12}(\.|$))")  # COCO 2014's prefix of a COCO 2017 name
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's grey modes of more than 8 bits
+_ORIENTATION = 0x0112  # EXIF tag
+SWAPPED = 5  # EXIF orientations >= 5 swap height and width
+# TIFF tags BitsPerSample, PhotometricInterpretation, PlanarConfiguration; Pillow misreads some of their values.
 _BITS, PHOTOMETRIC, _PLANES = 258, 262, 284
 
 
 class ImageFinder:
-    """The files of a dataset's images, by the names that its annotations or shards have for them.
+    """Finds a dataset's image files by their names in annotations or shards.
 
-    A name is a path below one of the folders, or below a usual subfolder of it (`SUBFOLDERS`). Where nothing is there,
-    the path is shortened from the left, down to the file's own name ("train/a/1.jpg", "a/1.jpg", "1.jpg"), and for
-    COCO 2014 to the name of the same image in COCO 2017. Of each path the exact spelling comes first, then the other
-    Unicode normal form, the ending in lower or upper case, and the name without its URL quoting (%20). Picklable.
+    A name is a path relative to one of the folders or to a usual subfolder (`SUBFOLDERS`). If no such file exists, the
+    path is shortened from the left down to the file name ("train/a/1.jpg", "a/1.jpg", "1.jpg"), and COCO 2014 names to
+    those of COCO 2017. For each path, the exact spelling is tried first, then the other Unicode normal form, a suffix
+    in lower or upper case, and the URL-unquoted name. Picklable.
 
     Args:
-        folders: in the order in which they are looked in; a remote one is asked for a file at a time.
-        names: gives image id and file name of all images; it is called when a name was not found as it is written, to
-            see whether that file is another image's.
-        source: the file or folder that has the names, for errors.
+        folders: searched in order; remote files are fetched one at a time.
+        names: returns (image id, file name) of all images; called if a name was not found as written, to check that
+            the file does not belong to another image.
+        source: the file or folder with the names, for error messages.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ImageFinder:
         source: object = "",
     ) -> None:
         self._roots, self._names, self._source = tuple(folders), names, source
-        # Where a path is looked for, what it begins with there (a folder's own name), and whether that place is usual.
+        # (folder to search, prefix that the path must have there, whether the folder is one of SUBFOLDERS)
         self._places: list[tuple[str, str, bool]] = []
         for root in folders:
             self._places += [(str(root), "", False), (str(root.parent), f"{root.name}/", False)]
@@ -75,7 +75,7 @@ class ImageFinder:
         return " or ".join(map(str, self._roots))
 
     def __call__(self, file_name: str) -> Path | None:
-        """The file of an image named as `relative_path` gives it, or None; `InputError` if it may be another's, too."""
+        """The file for a name returned by `relative_path`, or None; `InputError` if it could be another image's."""
         name = "/".join(_parts(file_name))
         path, spelling, is_usual = self._find(name)
         if path is not None and (spelling != name or is_usual):
@@ -83,7 +83,7 @@ class ImageFinder:
         return path
 
     def _find(self, name: str) -> tuple[Path | None, str, bool]:
-        """The file of a name, the spelling that was found, and whether it is in a usual subfolder."""
+        """The file for a name, the spelling found, and whether it is in one of `SUBFOLDERS`."""
         parts = _parts(name)
         for first in range(len(parts)):
             for spelling in _spellings(parts[first:]):
@@ -93,16 +93,16 @@ class ImageFinder:
         return None, "", False
 
     def _check_alone(self, name: str, path: Path, spelling: str) -> None:
-        """Raise `InputError` if another image's path ends as the one that was found, or leads to the same file."""
+        """Raise `InputError` if another image's path has the same ending or resolves to the same file."""
         alike = self._namesakes(spelling)
         for other, image_id in alike.items():
             if other != name and (spelling != name or self._find(other)[0] == path):
                 both = f"image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)})"
-                fix = "put each into the subfolder that its file_name says"
+                fix = "put each into the subfolder given by its file_name"
                 raise InputError(f"{self._source}: {both} would both be read from {path}; {fix}")
 
     def _is_file(self, path: str) -> bool:
-        """Whether a file is here or, in a remote folder, was copied here."""
+        """True if a file exists locally; copies it first if its folder is remote."""
         folder = path.rpartition("/")[0]
         if folder not in self._folders:
             is_root = Path(folder) in self._roots
@@ -111,10 +111,10 @@ class ImageFinder:
         is_there, is_remote = self._folders[folder]
         if is_there and is_remote:
             addresses.here(Path(path), optional=True)
-        return is_there and os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises where a name is too long)
+        return is_there and os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises if a name is too long)
 
     def _namesakes(self, spelling: str) -> dict[str, object]:
-        """The paths that end in this way, with the first image id of each; none if there is only one."""
+        """Paths with this ending and the first image id of each; empty if there is only one."""
         length = len(_parts(spelling))
         if length not in self._alike:
             paths = [("/".join(_parts(path)), image_id) for image_id, path in (self._names() if self._names else ())]
@@ -128,12 +128,12 @@ class ImageFinder:
 
 
 def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:
-    """The pixels of a photograph, uint8 (height, width, 3), RGB: the one way in for all of them.
+    """Read an image as uint8 RGB (height, width, 3).
 
-    Grey, palette and CMYK images are converted; transparency is dropped; of several pages or frames the first is read.
-    16 bits lose their lower byte, as in OpenCV; fractions from 0 to 1 are multiplied by 255. The EXIF orientation is
-    ignored, as annotations of COCO do, or applied; TIFF's own always is, as by Pillow and OpenCV. Memory: 24 bytes per
-    pixel, of `MAX_PIXELS` at most. `InputError` for a missing or damaged file, or values outside these ranges.
+    Grey, palette and CMYK images are converted, transparency is dropped, and only the first page or frame is read.
+    16-bit values lose their lower byte, as in OpenCV; floats from 0 to 1 are multiplied by 255. The EXIF orientation is
+    ignored, as COCO's annotations require, or applied; TIFF's is always applied, as in Pillow and OpenCV. Memory: 24
+    bytes per pixel, at most `MAX_PIXELS`. `InputError` for a missing or damaged file, or values out of range.
     """
     with opened_image(path, "no such image; check the folder of images") as image:
         return rgb_pixels(image, path, exif)
@@ -150,16 +150,16 @@ def rgb_pixels(image: Image, place: object, exif: Exif = "ignore") -> RgbImage:
             return np.repeat(eight_bits(image, place)[..., np.newaxis], 3, axis=2)
         if image.mode == "LAB":
             raise InputError(f"{place}: colours in CIE Lab; save it in RGB")
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)  # spares a copy
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)  # avoids a copy
 
 
 def eight_bits(image: Image, place: object) -> ByteArray:
-    """Grey values of more than 8 bits as `read_rgb` returns them, uint8 (height, width)."""
+    """Convert grey values of more than 8 bits like `read_rgb`, uint8 (height, width)."""
     values = np.array(image)
     low, high = values.min(), values.max()
     if image.mode == "F" and low >= 0 and high <= 1:
         return np.asarray(np.rint(values * 255), dtype=np.uint8)
-    # PNG and PGM have 16 bits, though some versions of Pillow give them 32.
+    # PNG and PGM have 16 bits, though some versions of Pillow decode them to 32.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
         return np.asarray(values >> 8, dtype=np.uint8)
     if image.mode == "I" and low >= 0 and high <= 255:
@@ -168,18 +168,18 @@ def eight_bits(image: Image, place: object) -> ByteArray:
 
 
 def orientation(image: Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 for TIFF, which Pillow turns itself, and where no tag can be read."""
+    """EXIF orientation, 1 (upright) to 8; 1 for TIFF, which Pillow rotates itself, or if no tag can be read."""
     from PIL.Image import Image as AnyImage  # noqa: PLC0415
 
-    try:  # the getexif of a PNG would decode all its pixels, to see whether a tag follows them
+    try:  # PngImageFile.getexif would decode all pixels to look for a tag after them
         number = 1 if image.format == "TIFF" else AnyImage.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata: nearly anything
+    except Exception:  # damaged metadata can raise anything
         return 1
     return number if number in range(1, 9) else 1
 
 
 def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> str:
-    """A sentence about readable photographs with an EXIF orientation, with the first and the fix; "" without any."""
+    """A note on readable images with an EXIF orientation, naming the first and the fix; "" if there are none."""
     found = [(path.name, number) for path in paths if (number := _orientation_of(path)) > 1]
     if not found:
         return ""
@@ -188,7 +188,7 @@ def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> s
 
 
 def size_hint(path: Path) -> str:
-    """The end of a message about a size, where EXIF swaps a photograph's height and width: both sizes; else ""."""
+    """Suffix for a size mismatch message if EXIF swaps the image's height and width, else ""."""
     if (number := _orientation_of(path)) < SWAPPED:
         return ""
     with opened_image(path, "") as image:
@@ -208,9 +208,9 @@ def _orientation_of(path: Path) -> int:
 
 @contextmanager
 def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
-    """An image file with its head read and its size checked (`most` pixels); the first picture of an animation.
+    """Open an image file, reading only its header, and check its size (at most `most` pixels).
 
-    `InputError` if missing (it ends with `missing`), not of one of the `FORMATS`, empty, or too large.
+    `InputError` if the file is missing (the message ends with `missing`), not one of `FORMATS`, empty or too large.
     """
     with open_regular(path, missing) as file, checked_image(file, path, most) as image:
         yield image
@@ -219,29 +219,29 @@ def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[I
 @contextmanager
 def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Iterator[Image]:
     """`opened_image` for an open file or bytes in memory; errors name `place`."""
-    from PIL import Image  # noqa: PLC0415  (only what draws or trains needs it)
+    from PIL import Image  # noqa: PLC0415  (only drawing and training need it)
 
     with whole_image(place):
         image = Image.open(file, formats=FORMATS)
     with image:
         width, height = image.size
         if not 0 < width * height <= most:
-            raise InputError(f"{place}: {width} x {height} pixels; images of 1 to {most} pixels are read")
+            raise InputError(f"{place}: {width} x {height} pixels, but images must have 1 to {most} pixels")
         tags = getattr(image, "tag_v2", {})
         if max(tags.get(_BITS, (8,))) > 8 and (tags.get(_PLANES, 1) > 1 or tags.get(PHOTOMETRIC) == 0):
-            raise InputError(f"{place}: a TIFF of 16 bits with separate planes, or with 0 as white; save it as PNG")
+            raise InputError(f"{place}: a 16-bit TIFF with separate planes or with 0 as white; save it as PNG")
         yield image
 
 
 @contextmanager
 def whole_image(path: object) -> Iterator[None]:
-    """Turn any error that Pillow raises on a damaged file into an `InputError` that names the path."""
+    """Turn any Pillow error on a damaged file into an `InputError` that names the path."""
     try:
         yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # nearly anything: struct.error, KeyError, DecompressionBombError ...
-        # Only errors of the operating system have a useful text.
+    except Exception as error:  # can be anything: struct.error, KeyError, DecompressionBombError ...
+        # Only operating system errors have a useful message.
         reason = getattr(error, "strerror", None) or _REASONS.get(type(error).__name__, "damaged or cut off")
         raise InputError(f"{path}: not a whole image ({reason}); get it again") from error
 
@@ -251,7 +251,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _spellings(parts: Sequence[str]) -> Iterator[str]:
-    """How a path may be written on the disk, without repetitions; the exact spelling first."""
+    """Distinct spellings of a path to try on disk, the exact one first."""
     name = "/".join(parts)
     yield name
     readings = (name, _short(name) if len(parts) == 1 else name, "/".join(_parts(unquote(name))))
@@ -261,7 +261,7 @@ def _spellings(parts: Sequence[str]) -> Iterator[str]:
 
 
 def _key(path: str) -> str:
-    """One text for all spellings of a path."""
+    """A key shared by all spellings of a path."""
     return _short(_ending(normalize("NFC", unquote(path)), str.lower))
 
 
@@ -270,5 +270,5 @@ def _ending(path: str, change: Callable[[str], str]) -> str:
 
 
 def _short(name: str) -> str:
-    """The name in COCO 2017 of an image of COCO 2014 ("COCO_val2014_000000266409.jpg"); other names as they are."""
+    """The COCO 2017 name of a COCO 2014 image ("COCO_val2014_000000266409.jpg"); other names unchanged."""
     return _NAME_OF_2014.sub("", name)

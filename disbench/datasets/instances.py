@@ -1,8 +1,8 @@
 """Instance annotations in JSON: LVIS v0.5 and v1, COCO instances, COCO panoptic, and COCO joined with LVIS.
 
-All have the arrays images, annotations and categories. LVIS adds WordNet synsets and, from v1 on, names images by
-`coco_url` only; COCO adds crowd regions as run lengths; panoptic annotations name PNG files whose colours are the
-segments' numbers.
+All have the arrays images, annotations and categories. LVIS adds WordNet synsets and, from v1 on, has only `coco_url`
+instead of file names; COCO adds crowd regions as RLE; panoptic annotations refer to PNGs whose colours encode segment
+ids.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from disbench.io.files import Stamp, relative_path
 
 Dialect = Literal["lvis", "coco", "panoptic", "photos"]
 Join = Literal["inner", "outer"]
-_LINKS = ("parent_id", "obj_ann_id")  # keys that name the object of a part; PACO's objects name themselves
-_BLOCK_BYTES = 1 << 22  # of JSON that are parsed together; parsed, they take up to 60 times as much memory
+_LINKS = ("parent_id", "obj_ann_id")  # keys with the id of a part's object; PACO's objects refer to themselves
+_BLOCK_BYTES = 1 << 22  # bytes of JSON parsed together; parsing takes up to 60 times as much memory
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category of an annotation file, with its WordNet synset where the file has one; PACO marks those of parts."""
+    """A category of an annotation file, with its WordNet synset if known; `is_part` is for PACO's part categories."""
 
     name: str
     synset: str | None = None
@@ -54,7 +54,7 @@ class ImageRecord:
 
 
 class Annotated(NamedTuple):
-    """An object of an annotation file: the index of its annotation in `spans`, and its own and its parent's id."""
+    """An object with the index of its annotation in `spans`, its own id and its parent's."""
 
     place: int
     item: SceneObject
@@ -64,19 +64,19 @@ class Annotated(NamedTuple):
 
 @dataclass
 class AnnotationFile:
-    """An annotation file with an index of the bytes that belong to each image; made by `open_annotations`.
+    """An annotation file with the byte ranges of each image's annotations; made by `open_annotations`.
 
-    Picklable; memory is a few dozen bytes per annotation.
+    Picklable; takes a few dozen bytes of memory per annotation.
 
     Attributes:
-        dialect: the file's layout, and the `source` of its objects.
-        part_categories: categories of annotations that name another as their object, if PACO's file lists them apart.
-        spans: int64 (n, 2), first and end byte of each annotation, grouped by image in the order of the file.
+        dialect: format of the file, and `source` of its objects.
+        part_categories: categories of parts, if PACO's file lists them separately.
+        spans: int64 (n, 2), first and end byte of each annotation, grouped by image in file order.
         slices: image id -> (first, end) in `spans`, in the order of `images`.
-        numbers: int64 (n,), the place of each annotation in the file, where an id is a text; otherwise None.
-        link: the key by which annotations declare what they are a part of ("parent_id", "obj_ann_id"), or "".
-        dropped: number of annotations left out because their image is missing, by reason.
-        bad, option: whether malformed annotations raise or are left out, and how the user's command sets it.
+        numbers: int64 (n,), position of each annotation in the file if some ids are strings; otherwise None.
+        link: key with the id of an annotation's whole ("parent_id" or "obj_ann_id"), or "".
+        dropped: number of annotations dropped because their image is missing, by reason.
+        bad, option: whether malformed annotations raise or are dropped, and how the user's command sets it.
         png_folder: folder of the PNGs of panoptic annotations.
     """
 
@@ -106,13 +106,13 @@ class AnnotationFile:
         return [(image_id, image.file_name) for image_id, image in self.images.items()]
 
     def check_unchanged(self) -> None:
-        """Raise `InputError` if size or time of change differ from those when the file was opened."""
+        """Raise `InputError` if the file's size or modification time changed since it was opened."""
         if not self.stamp.holds(self.path):
             fix = "restore it and run the same command again, or use the new one with --existing overwrite"
             raise InputError(f"{self.path}: changed while it was read; {fix}")
 
     def annotations(self, image_id: Id) -> Iterator[dict[str, Any]]:
-        """The annotations of an image, in the order of the file."""
+        """The annotations of an image, in file order."""
         first, end = self.slices.get(image_id, (0, 0))
         for place in range(first, end):
             yield self.annotation(place)
@@ -123,12 +123,12 @@ class AnnotationFile:
         return json_index.parse_record(self.path, self.records.read(begin, stop), "annotations", place)
 
     def refuse(self, annotation: Json, problem: object, dropped: Counter[str]) -> None:
-        """Raise `InputError` for a malformed annotation, or count it, by `bad`."""
+        """Raise `InputError` for a malformed annotation, or count it, depending on `bad`."""
         place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
         refuse(self.bad, f"{self.path}: {place}: {problem}", dropped, "fix the file", self.option)
 
     def png_paths(self) -> Iterator[Path]:
-        """The PNGs of panoptic annotations, by ascending image id."""
+        """The PNGs of panoptic annotations, sorted by image id."""
         return (self._png_path(name) for _, name in self._png_names())
 
     def _png_path(self, name: str) -> Path:
@@ -141,14 +141,14 @@ class AnnotationFile:
     def _png_name(self, annotation: Json, image_id: Id) -> str:
         name = annotation.get("file_name")
         if not isinstance(name, str) or not name:
-            raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; name its PNG")
+            raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; add that of its PNG")
         return _relative(name, image_id, self.path)
 
     def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[Annotated]:
-        """The objects of an image, with their ids and parents if the file declares parts.
+        """The objects of an image, with ids and parents if the file declares parts.
 
-        Those without a mask or a pixel are included, with area 0. `dropped` counts what is left out. `InputError` for
-        a malformed annotation, if `bad` is "fail".
+        Includes objects without a mask or pixels, with area 0. `dropped` counts dropped annotations. `InputError` for a
+        malformed annotation if `bad` is "fail".
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, dropped)
@@ -161,7 +161,7 @@ class AnnotationFile:
             block = json_index.parse_records(self.path, pieces, "annotations", begin)
             try:
                 found += self._read(image_id, begin, block, raster, dropped)
-            except ValueError:  # one by one, to name the bad one
+            except ValueError:  # one by one, to find the bad one
                 for place, annotation in enumerate(block, begin):
                     try:
                         found += self._read(image_id, place, [annotation], raster, dropped)
@@ -174,7 +174,7 @@ class AnnotationFile:
     def _read(
         self, image_id: Id, first: int, annotations: Sequence[Json], raster: Raster, dropped: Counter[str]
     ) -> list[Annotated]:
-        """The objects of annotations from index `first` on; ValueError, and nothing counted, for a bad one."""
+        """The objects of annotations from index `first` on; ValueError if one is malformed, without counting it."""
         image = self.images[image_id]
         kinds: list[Kind] = ["crowd" if _is_crowd(annotation) else "thing" for annotation in annotations]
         categories = [self._category(annotation) for annotation in annotations]
@@ -192,9 +192,9 @@ class AnnotationFile:
         return [Annotated(place, item, *pair) for (place, item), pair in zip(found, ids, strict=True)]
 
     def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
-        """The links that the objects of an image declare; -1 and 0 are no parent where no annotation has such an id.
+        """The declared links of an image's objects; -1 and 0 mean no parent unless an annotation has that id.
 
-        `InputError` for a parent of another image or none, or parents in a cycle, if `bad` is "fail".
+        `InputError` for a missing parent, one in another image, or a cycle, if `bad` is "fail".
         """
         ids = {one.id for one in found}
         if self._part_names:
@@ -208,14 +208,14 @@ class AnnotationFile:
         return links_by_id([one.id for one in found], parents, odd, dropped, nest=self.link == "obj_ann_id")
 
     def _number(self, annotation: Json, place: int) -> int | None:
-        """The id of an annotation, or its place in the file where some are texts."""
+        """The id of an annotation, or its position in the file if some ids are strings."""
         number = json_index.optional_id(annotation, "id")
         if self.numbers is not None:
             return int(self.numbers[place])
         return number if isinstance(number, int) else None
 
     def _parent(self, annotation: Json) -> Id | None:
-        """The id of the annotation that one is a part of, or its own; None where nothing is said."""
+        """The id of an annotation's whole (possibly its own), or None."""
         return None if annotation.get(self.link) == "" else json_index.optional_id(annotation, self.link)
 
     def _category(self, annotation: Json) -> Category:
@@ -230,7 +230,7 @@ class AnnotationFile:
         return known[number]
 
     def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
-        """Segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
+        """The segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
         objects: list[Annotated] = []
         image = self.images[image_id]
         for place in range(*self.slices.get(image_id, (0, 0))):
@@ -257,7 +257,7 @@ class AnnotationFile:
     def _segment(self, segment: Json, ids: IntArray) -> SceneObject:
         category, number = self._category(segment), whole_number(segment.get("id"))
         if number is None:
-            raise ValueError("the segment has no whole number as id")
+            raise ValueError("the segment's id is not an integer")
         thing: Kind = "crowd" if _is_crowd(segment) else "thing"
         kind = thing if category.is_thing else "stuff"
         (item,) = scene_objects([masks.encode(ids == number)], [(category.name, None, number, "coco", kind)])
@@ -267,20 +267,20 @@ class AnnotationFile:
 def open_annotations(
     path: Path, dialect: Dialect, *, bad: BadAnnotations = "fail", option: str = "--set", png_folder: Path | None = None
 ) -> AnnotationFile:
-    """Index an annotation file: JSON of LVIS (v0.5, v1), COCO instances or COCO panoptic; compressed, too.
+    """Index an annotation file: LVIS (v0.5, v1), COCO instances or COCO panoptic JSON, plain or compressed.
 
-    `bad` says whether malformed annotations, and those of missing images, raise or are counted and left out, `option`
-    how the user's command sets it. `png_folder` has the PNGs of panoptic annotations; by default it is the JSON's path
-    without its ending. `InputError` if the file is missing, truncated or not JSON, or for a duplicate image, one
-    without a size, or a missing one.
+    `bad`: whether malformed annotations and annotations of missing images raise or are dropped and counted; `option` is
+    how the user's command sets it. `png_folder` has the PNGs of panoptic annotations; by default, the JSON's path
+    without suffix. `InputError` if the file is missing, truncated or not JSON, or an image is duplicate, missing or
+    has no size.
     """
-    stamp = Stamp.of(path)  # before a byte is read
+    stamp = Stamp.of(path)  # before reading
     index = json_index.index_json(path)
     for name in ("images", "annotations", "categories"):
-        is_optional = name == "categories" and dialect != "panoptic"  # which say what is a thing
+        is_optional = name == "categories" and dialect != "panoptic"  # panoptic needs `isthing`
         if name not in index.records and not (is_optional and index.rest.get(name) is None):
             raise InputError(
-                f"{path}: no array {name!r} (the keys: {shown(list(index.rest)[:4])}); name {dialect} annotations"
+                f"{path}: no array {name!r} (the keys: {shown(list(index.rest)[:4])}); give {dialect} annotations"
             )
     found = {_id_of(record, path): _image(record, path) for record in index.iterate("images")}
     if len(found) != len(index.records["images"]):
@@ -307,7 +307,7 @@ def _categories(index: JsonArrays, name: str) -> dict[Id, Category]:
 def _group_by_image(
     index: JsonArrays, images: Mapping[Id, ImageRecord], bad: BadAnnotations, option: str
 ) -> tuple[Offsets, dict[Id, tuple[int, int]], IntArray | None, str, Counter[str]]:
-    """Spans by image (in file order within one), slices, places in the file if an id is a text, key of links, lost."""
+    """Spans by image (in file order), slices, positions in the file if an id is a string, link key, and drop counts."""
     ranks = {image_id: rank for rank, image_id in enumerate(images)}
     owners = np.empty(len(index.records["annotations"]), dtype=np.int64)
     has_texts = False
@@ -336,7 +336,7 @@ def _group_by_image(
 def _image(record: Json, path: Path) -> ImageRecord:
     size = image_size(f"{path}: record {shown(record.get('id'))}", record.get("height"), record.get("width"))
     name = _text(record, "file_name", path)
-    if not name:  # LVIS v1 only has the address of the image
+    if not name:  # LVIS v1 has only the image's URL
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
     return ImageRecord(_relative(name, record.get("id"), path), *size)
 
@@ -349,18 +349,18 @@ def _relative(name: str, image_id: object, path: Path) -> str:
 
 
 def _text(record: Json, key: str, path: Path) -> str | None:
-    """A text of a record, or None; numbers become text."""
+    """A string of a record, or None; numbers are converted."""
     value = record.get(key)
     if json_index.is_missing(value):
         return None
     if type(value) not in (str, int, float):
-        raise InputError(f"{path}: {key!r} of record {shown(record.get('id'))} is {shown(value)}, not a text; fix it")
+        raise InputError(f"{path}: {key!r} of record {shown(record.get('id'))} is {shown(value)}, not a string; fix it")
     return str(value)
 
 
 def _id_of(record: Json, path: Path) -> Id:
     if (found := json_index.read_id(record.get("id"))) is None:
-        raise InputError(f"{path}: the id {shown(record.get('id'))} is neither a whole number nor a text; fix the file")
+        raise InputError(f"{path}: the id {shown(record.get('id'))} is neither an integer nor a string; fix the file")
     return found
 
 
@@ -386,30 +386,29 @@ class FileScenes(KeyedScenes):
 
     @property
     def dropped(self) -> Counter[str]:
-        """Number of annotations and images left out before any scene, by reason."""
+        """Number of annotations and images dropped before making scenes, by reason."""
         return sum((file.dropped for file in self.files), Counter())
 
     def check_unchanged(self) -> None:
-        """Raise `InputError` if a file was changed, replaced or removed since it was opened."""
+        """Raise `InputError` if a file was changed, replaced or deleted since it was opened."""
         for file in self.files:
             file.check_unchanged()
 
 
 class AnnotatedImages(FileScenes):
-    """Scenes of COCO, of LVIS, or of both joined by image id (a `SceneSource`).
+    """Scenes of COCO, LVIS, or both joined by image id (a `SceneSource`).
 
-    Scenes are in ascending order of image id, numbers before texts. In a scene COCO's objects come first, then
-    LVIS's, each in the order of their file, then COCO's stuff. `name` joins the datasets: "lvis", "coco+lvis" ...
+    Scenes are sorted by image id, numbers before strings. Within a scene, COCO's objects come first, then LVIS's, each
+    in file order, then COCO's stuff. `name` joins the datasets: "lvis", "coco+lvis" ...
 
     Args:
-        files: LVIS, COCO or panoptic annotation files, also several of one kind.
-        raster: how polygons become masks.
-        coco_masks: take COCO's things from the `instances` or the `panoptic` files.
-        join: for COCO with LVIS: `inner` takes the images that both have, as RITM did (docs/hierarchy.md, 1),
-            `outer` the images of either.
+        files: LVIS, COCO or panoptic annotation files, possibly several of a kind.
+        raster: how polygons are rasterized.
+        coco_masks: take COCO's things from the `instances` or `panoptic` files.
+        join: for COCO with LVIS, `inner` takes the images in both, as RITM did (docs/hierarchy.md, 1), `outer` all
+            images.
 
-    `InputError` for files that disagree about an image's size, the same file twice, or panoptic things without panoptic
-    files.
+    `InputError` if files disagree about an image's size, a file is given twice, or `coco_masks` needs panoptic files.
     """
 
     def __init__(
@@ -421,7 +420,7 @@ class AnnotatedImages(FileScenes):
         join: Join = "inner",
     ) -> None:
         if coco_masks == "panoptic" and all(file.dialect != "panoptic" for file in files):
-            raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; name them with --panoptic")
+            raise InputError("coco_masks=panoptic needs COCO's panoptic annotations; give them with --panoptic")
         rank = {"coco": 0, "lvis": 1, "photos": 1, "panoptic": 2}
         self.files = sorted(files, key=lambda file: rank[file.dialect])
         self.name = "+".join(sorted({_dataset(file) for file in self.files}))
@@ -431,23 +430,23 @@ class AnnotatedImages(FileScenes):
 
     @property
     def dropped(self) -> Counter[str]:
-        """Number of annotations and images left out, by reason."""
+        """Number of dropped annotations and images, by reason."""
         return super().dropped + self._unjoined
 
     def object_counts(self, images: range) -> list[int]:
-        """Number of annotations of each image of a range, over all files."""
+        """Number of annotations per image in a range, over all files."""
         ids = self.keys[images.start : images.stop]
         spans = ([file.slices.get(image_id, (0, 0)) for file in self.files] for image_id in ids)
         return [sum(end - first for first, end in each) for each in spans]
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of each annotation file by name, and one for all PNGs of each panoptic file."""
+        """SHA-256 of each annotation file by name, and a joint one for the PNGs of each panoptic file."""
         several = Counter(file.dialect for file in self.files)
         seen: Counter[str] = Counter()
         found = {}
         for file in self.files:
             seen[file.dialect] += 1
-            # Numbered, because their order decides that of the objects, and two may have the same name.
+            # Numbered, because file order determines object order, and names may repeat.
             number = f" {seen[file.dialect]}" if several[file.dialect] > 1 else ""
             found[f"{file.dialect}{number}:{file.path.name}"] = file.sha256
             if file.dialect == "panoptic":
@@ -467,7 +466,7 @@ class AnnotatedImages(FileScenes):
             above = file.links(key, found, dropped).parents if file.link else [-1] * len(found)
             parents += [parent + len(objects) if parent >= 0 else -1 for parent in above]
             objects += [(one.item, len(objects) + number) for number, one in enumerate(found)]
-        # The stable sort puts COCO's things before LVIS's, also those of panoptic files, and stuff last.
+        # Stable sort: COCO's things (also panoptic ones) before LVIS's, stuff last.
         objects.sort(key=lambda one: (one[0].kind == "stuff", one[0].source != "coco"))
         links = None
         if any(file.link for file in self.files):
@@ -480,7 +479,7 @@ class AnnotatedImages(FileScenes):
         return Scene(str(key), *about, items, dropped=dropped, links=links)
 
     def _join(self, join: Join) -> tuple[list[Id], Counter[str]]:
-        """Image ids in ascending order, and the number of images left out, by reason."""
+        """Sorted image ids, and the number of dropped images by reason."""
         by_dataset: dict[str, set[Id]] = {}
         for file in self.files:
             by_dataset.setdefault(_dataset(file), set()).update(file.images)
@@ -496,7 +495,7 @@ class AnnotatedImages(FileScenes):
         for file in self.files:
             same = contents.setdefault((file.dialect, file.sha256), file.path)
             if same is not file.path:
-                raise InputError(f"{file.path}: same content as {same}; name each file once")
+                raise InputError(f"{file.path}: same content as {same}; give each file once")
             for image_id, image in file.images.items():
                 other, path = sizes.setdefault(image_id, (image, file.path))
                 if (other.height, other.width) != (image.height, image.width):

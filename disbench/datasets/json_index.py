@@ -1,7 +1,7 @@
-"""Large JSON files of annotations, read record by record.
+"""Read large annotation JSON files record by record.
 
-LVIS's training file is 1 GB of JSON; parsed whole it takes more than 5 GB of memory. Here one pass over the bytes, by
-quotes and brackets alone, notes where each record of the top-level arrays lies; orjson parses records when needed.
+LVIS's training file is 1 GB of JSON and takes more than 5 GB of memory if parsed at once. Instead, one pass over the
+bytes locates each record of the top-level arrays by quotes and brackets, and orjson parses records on demand.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from disbench.io.files import has_control
 
 Offsets = IntArray
 Json = Mapping[str, Any]
-Id = int | str  # of an image, an annotation or a category: 1, 1.0 and "1" are one id; other texts are ids, too
+Id = int | str  # id of an image, annotation or category; 1, 1.0 and "1" are equal, other strings are allowed
 _CHUNK = 4 * 2**20
-_BLOCK = 2**18  # bytes of records that are parsed together; parsed, they take up to 60 times as much
+_BLOCK = 2**18  # bytes of records parsed together; parsing takes up to 60 times as much memory
 _SPACE = b" \t\r\n"
 
 _STEP = np.zeros(256, dtype=np.int8)
@@ -40,20 +40,20 @@ _STRUCTURAL[ord('"')] = True
 
 
 class RecordFile:
-    """Random access to the bytes of a file, unpacked and in UTF-8, which every process opens when it first reads."""
+    """Random access to the bytes of an unpacked UTF-8 file; each process opens it on first read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
 
     def read(self, begin: int, end: int) -> bytes:
-        """The bytes from one position to another, or to the file's end."""
+        """The bytes from `begin` to `end`, or to the end of the file."""
         if self._file is None:
             self._file = open_unpacked(self.path)
         return os.pread(self._file.fileno(), end - begin, begin)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None}  # descriptors belong to one process
+        return {"path": self.path, "_file": None}  # file descriptors are per process
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
@@ -65,8 +65,8 @@ class JsonArrays:
     """The positions of the records of a JSON file.
 
     Attributes:
-        records: of each top-level array, the first byte and the byte after the last of every record: int64 (n, 2).
-        bounds: of each array, the first byte inside its brackets and the byte of the closing bracket.
+        records: top-level array -> int64 (n, 2), first and end byte of each record.
+        bounds: array -> (first byte inside its brackets, position of the closing bracket).
         rest: the top-level object with empty lists in place of the arrays.
     """
 
@@ -78,23 +78,23 @@ class JsonArrays:
     rest: dict[str, Any]
 
     def iterate(self, name: str) -> Iterator[dict[str, Any]]:
-        """The records of an array in order, parsed block by block; `InputError` if it has anything but objects."""
+        """The records of an array in order, parsed block by block; `InputError` if any is not an object."""
         spans, (position, stop) = self.records[name], self.bounds[name]
         first = 0
         while first < len(spans):
             last = first + max(1, int(np.searchsorted(spans[first : first + 4096, 1], position + _BLOCK)))
             end = int(spans[last - 1, 1])
-            data = (b"[{}" if first else b"[") + self.file.read(position, end) + b"]"  # a later block has its comma
+            data = (b"[{}" if first else b"[") + self.file.read(position, end) + b"]"  # later blocks begin with ","
             try:
                 found = _loaded(data)[bool(first) :]
             except (ValueError, RecursionError):
-                for number, span in enumerate(spans[first:last].tolist(), first):  # to name the bad one
+                for number, span in enumerate(spans[first:last].tolist(), first):  # one by one, to find the bad one
                     parse_record(self.path, self.file.read(*span), name, number)
                 found = []
             if len(found) != last - first or set(map(type, found)) != {dict}:
-                raise InputError(f"{self.path}: {shown(name)} has more than objects near record {first}; fix the file")
+                raise InputError(f"{self.path}: {shown(name)} has a non-object near record {first}; fix the file")
             yield from found
-            del found  # before the next block is parsed
+            del found  # free it before parsing the next block
             first, position = last, end
         if tail := self.file.read(position, stop).strip(_SPACE):
             text = shown(tail[:40].decode("utf-8", "replace"))
@@ -102,7 +102,7 @@ class JsonArrays:
 
 
 def parse_records(path: Path, pieces: Sequence[bytes], name: str, first: int) -> list[dict[str, Any]]:
-    """Some records of an array from the bytes of each, as `parse_record`; `first` is the number of the first."""
+    """Parse several records, like `parse_record`; `first` is the index of the first."""
     try:
         found: list[dict[str, Any]] = orjson.loads(b"[" + b",".join(pieces) + b"]")
     except ValueError:
@@ -111,9 +111,9 @@ def parse_records(path: Path, pieces: Sequence[bytes], name: str, first: int) ->
 
 
 def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, Any]:
-    """A record from its bytes; NaN, which JSON does not allow, is accepted, so that the caller can name its place.
+    """Parse a record; accepts NaN, which is not valid JSON, so that the caller can report where it is.
 
-    `path`, `name` of the array and `number` of the record in it are for the `InputError` where it is not valid JSON.
+    `path`, the array's `name` and the record's index `number` are for the `InputError` raised for invalid JSON.
     """
     try:
         record: dict[str, Any] = _loaded(data)
@@ -123,9 +123,9 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
-    """The object of a JSON file with the annotations of one image, plain or compressed.
+    """Read a JSON file with the annotations of one image, plain or compressed.
 
-    `InputError` if it is missing, damaged, more than `MAX_RECORD_BYTES`, or not an object of JSON.
+    `InputError` if it is missing, damaged, larger than `MAX_RECORD_BYTES`, or not a JSON object.
     """
     with open_unpacked(path) as file:
         data = file.read(MAX_RECORD_BYTES + 1)
@@ -134,9 +134,9 @@ def read_json_file(path: Path) -> dict[str, Any]:
     try:
         found = _loaded(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged or cut off, not JSON ({error}); get it again") from None
+        raise InputError(f"{path}: damaged or truncated, not JSON ({error}); get it again") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: {shown(found)} where an object of JSON should be; get it again")
+        raise InputError(f"{path}: {shown(found)} is not a JSON object; get it again")
     return found
 
 
@@ -145,15 +145,15 @@ def _loaded(data: bytes) -> Any:
         return orjson.loads(data)
     except ValueError:
         found = json.loads(data)  # slower, but accepts NaN
-        json.dumps(found, ensure_ascii=False).encode()  # refuses half a surrogate pair
+        json.dumps(found, ensure_ascii=False).encode()  # rejects lone surrogates
         return found
 
 
 def index_json(path: Path) -> JsonArrays:
-    """Find the records of all top-level arrays of a JSON file.
+    """Locate the records of all top-level arrays of a JSON file.
 
-    Memory: 16 bytes per record (three times that while it runs), and at most 32 chunks of 4 MiB. `InputError` if the
-    file is missing, empty, truncated or not a JSON object, or exceeds a bound of `disbench.core.limits`.
+    Memory: 16 bytes per record (three times that while running), and at most 32 chunks of 4 MiB. `InputError` if the
+    file is missing, empty, truncated or not a JSON object, or exceeds a limit of `disbench.core.limits`.
     """
     return _Scan(path).run()
 
@@ -174,7 +174,7 @@ class _Scan:
         while chunk := self._next_chunk(position):
             if position == 0 and chunk.lstrip(_SPACE).startswith(b"["):
                 raise InputError(
-                    f"{self.path}: a list (as COCO's results or Label Studio's tasks), not an object with images, "
+                    f"{self.path}: a list (such as COCO's results or Label Studio's tasks), not an object with images, "
                     "annotations and categories; export the dataset in COCO's format"
                 )
             digest.update(chunk)
@@ -184,11 +184,11 @@ class _Scan:
             raise InputError(f"{self.path}: the file is empty; get it again")
         if self.depth or self.in_string:
             inside = "string" if self.in_string else "record"
-            raise InputError(f"{self.path}: truncated: it ends after {position} bytes inside a {inside}; get it again")
+            raise InputError(f"{self.path}: truncated after {position} bytes inside a {inside}; get it again")
         return self._result(digest.hexdigest())
 
     def _next_chunk(self, position: int) -> bytes:
-        """A chunk that does not end between a backslash and what it escapes."""
+        """A chunk that does not end inside an escape sequence."""
         chunk = self.file.read(position, position + _CHUNK)
         slashes = len(chunk) - len(chunk.rstrip(b"\\"))
         return chunk[:-1] if slashes % 2 and len(chunk) > 1 else chunk
@@ -205,7 +205,7 @@ class _Scan:
         steps = _STEP[kinds]
         depths = np.cumsum(steps, dtype=np.int64) + self.depth
         if depths.size and depths.min() < 0:
-            raise InputError(f"{self.path}: not JSON: more brackets close than open; get the file again")
+            raise InputError(f"{self.path}: not JSON: more closing than opening brackets; get the file again")
         opens = places[(depths == 2) & (steps == 1) & (kinds == ord("["))]
         closes = places[(depths == 1) & (steps == -1) & (kinds == ord("]"))]
         turns = sorted([(place, True) for place in opens.tolist()] + [(place, False) for place in closes.tolist()])
@@ -223,7 +223,7 @@ class _Scan:
             if opening:
                 self.skeleton += chunk[cut : place + 1]
                 if len(self.arrays) == MAX_ARRAYS:
-                    raise InputError(f"{self.path}: more than {MAX_ARRAYS} arrays; name one object of JSON, not lines")
+                    raise InputError(f"{self.path}: more than {MAX_ARRAYS} arrays; give one JSON object, not lines")
                 self.arrays.append([])
                 self.bounds.append((position + place + 1, 0))
             elif self.in_array:
@@ -237,24 +237,24 @@ class _Scan:
         else:
             self.skeleton += chunk[cut:]
         if len(self.skeleton) > MAX_RECORD_BYTES:
-            raise InputError(f"{self.path}: more than {MAX_RECORD_BYTES} bytes outside of arrays; name annotations")
+            raise InputError(f"{self.path}: more than {MAX_RECORD_BYTES} bytes outside of arrays; give annotations")
 
     def _add_records(self, position: int, begins: Offsets, ends: Offsets, low: int, high: int) -> None:
         first = begins[(begins >= low) & (begins < high)] + position
         last = ends[(ends > low) & (ends <= high)] + position
-        self.arrays[-1].append(np.concatenate([-first - 1, last]))  # begins are marked by their sign
+        self.arrays[-1].append(np.concatenate([-first - 1, last]))  # negative numbers mark begins
 
     def _result(self, sha256: str) -> JsonArrays:
         try:
             rest = _loaded(bytes(self.skeleton))
             pairs = json.loads(self.skeleton, object_pairs_hook=list)  # keeps duplicate keys
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)  # without the place, which is not that in the file
+            reason = getattr(error, "msg", error)  # without the position, which differs from that in the file
             raise InputError(
-                f"{self.path}: not one object of JSON ({reason}); fix the file, or export it again in COCO's format"
+                f"{self.path}: not a single JSON object ({reason}); fix the file, or export it again in COCO's format"
             ) from None
         if not isinstance(rest, dict):
-            raise InputError(f"{self.path}: not a JSON object with arrays of records; name an annotation file")
+            raise InputError(f"{self.path}: not a JSON object with arrays of records; give an annotation file")
         if len(pairs) > len(rest):
             raise InputError(f"{self.path}: a duplicate key at the JSON's top level; fix the file")
         names = [key for key, value in rest.items() if value == []]
@@ -266,7 +266,7 @@ class _Scan:
         marks = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         begins, ends = -marks[marks < 0] - 1, marks[marks >= 0]
         if len(begins) != len(ends):
-            raise InputError(f"{self.path}: brackets of a record do not match; get the file again")
+            raise InputError(f"{self.path}: unbalanced brackets in a record; get the file again")
         sizes = ends - begins
         if sizes.size and sizes.max() > MAX_RECORD_BYTES:
             large = f"record {sizes.argmax()} of {shown(name)} has {sizes.max()} bytes, more than {MAX_RECORD_BYTES}"
@@ -275,15 +275,15 @@ class _Scan:
 
 
 def optional_id(annotation: Json, key: str) -> Id | None:
-    """The id that a record has by a key, None for nothing; ValueError for what cannot be one."""
+    """The id stored under a key, or None if missing; ValueError if invalid."""
     value = annotation.get(key)
     if (found := read_id(value)) is None and not is_missing(value):
-        raise ValueError(f"its {key} {shown(value)} is neither a whole number nor a text")
+        raise ValueError(f"its {key} {shown(value)} is neither an integer nor a string")
     return found
 
 
 def read_id(value: object) -> Id | None:
-    """The id that a value of JSON means: a number of 64 bits, or a text; None if it cannot be one."""
+    """Convert a JSON value to an id, a 64-bit integer or a string; None if invalid."""
     number = value if type(value) is int else whole_number(value)
     if number is None:
         return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value) else None
@@ -291,7 +291,7 @@ def read_id(value: object) -> Id | None:
 
 
 def read_flag(value: object, *, missing: bool) -> bool | None:
-    """What a number, true or false, or a text of these means; None for anything else."""
+    """Convert a number, boolean, or string of one to a flag; None if invalid."""
     if is_missing(value) or value == "":
         return missing
     if isinstance(value, str):
@@ -300,5 +300,5 @@ def read_flag(value: object, *, missing: bool) -> bool | None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value is null, or the NaN that pandas writes for nothing."""
+    """True for null, or NaN, which pandas writes for missing values."""
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,4 +1,4 @@
-"""Label maps: images whose pixels are numbers, SBD's and PascalVOC's layouts of them, and scenes made of them."""
+"""Label maps (images whose pixels are integer labels), the layouts of SBD and PascalVOC, and their scenes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.integer]
 Number = TypeVar("Number", bound=np.integer[Any])
 _LINE_END = re.compile("\r\n|\n|\r")
-_PLAIN = re.compile("[A-Za-z0-9_-]+")  # a name that has one reading, so that no file needs to be looked for
+_PLAIN = re.compile("[A-Za-z0-9_-]+")  # unambiguous names, which need no file lookup
 _SEPARATOR = re.compile(r"[\s,;]+")
 _IMAGE_ENDINGS = ("JPG", "jpeg", "JPEG", "png", "PNG", "bmp", "BMP", "tif", "tiff", "webp")
 _ENDING = re.compile(r"\.(jpe?g|png|bmp|tiff?|mat)$", re.IGNORECASE)
@@ -42,20 +42,20 @@ VOC_CATEGORIES = [
     "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
     "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-VOID = 255  # PascalVOC's palette index of pixels that belong to nothing
-HALF = 127  # grey values and opacities above this are in the upper half
-UNDECIDED = 128  # GrabCut's grey value of pixels that are neither object nor background
-_CODE = np.array([1 << 16, 1 << 8, 1])  # a colour times this is one number
-# The colour of each index of PascalVOC's palette: its bits, lowest first, in red, green and blue, from the top.
+VOID = 255  # PascalVOC's palette index of void pixels
+HALF = 127  # threshold for grey values and opacities
+UNDECIDED = 128  # GrabCut's grey value of unlabelled pixels
+_CODE = np.array([1 << 16, 1 << 8, 1])  # colour @ _CODE packs RGB into one integer
+# PascalVOC's palette: bits of the index, lowest first, go to red, green and blue in turn, from the highest bit down.
 _VOC_CODES = np.sum([(np.arange(256) >> bit & 1) << 7 - bit // 3 + (16, 8, 0)[bit % 3] for bit in range(8)], axis=0)
 _VOC_ORDER = np.argsort(_VOC_CODES)
-_ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of whole numbers
+_ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's integer modes
 
 
 def read_label_png(path: Path, channels: int = 1, size: tuple[int, ...] | None = None) -> ByteArray:
-    """The palette indices, grey values, or numbers of PascalVOC's colours, uint8 (height, width), of a label PNG.
+    """Read a label PNG: palette indices, grey values or indices of PascalVOC's colours, uint8 (height, width).
 
-    With three `channels` its colours, uint8 (height, width, 3); `size` (height, width) is required if given.
+    With `channels` 3, its colours, uint8 (height, width, 3). `size` is the required (height, width), if any.
     """
     with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",), size) as image:
         values = np.array(image, dtype=np.uint8)
@@ -63,29 +63,29 @@ def read_label_png(path: Path, channels: int = 1, size: tuple[int, ...] | None =
 
 
 def voc_numbers(colours: Labels, path: Path) -> ByteArray:
-    """The numbers of colours (height, width, 3) in PascalVOC's palette, uint8 (height, width); CVAT writes them."""
+    """Map colours (height, width, 3), as written by CVAT, to PascalVOC palette indices, uint8 (height, width)."""
     numbers = np.empty(colours.shape[:2], dtype=np.uint8)
-    for row, line in zip(numbers, colours, strict=True):  # at once it would take far more memory
+    for row, line in zip(numbers, colours, strict=True):  # row by row to save memory
         codes = line.astype(np.int64) @ _CODE
         row[:] = _VOC_ORDER[np.searchsorted(_VOC_CODES, codes, sorter=_VOC_ORDER).clip(max=VOID)]
         if (wrong := _VOC_CODES[row] != codes).any():
             colour = tuple(line[wrong][0].tolist())
-            raise InputError(f"{path}: the colour {colour} is not of PascalVOC's palette; save numbers, in one channel")
+            raise InputError(f"{path}: the colour {colour} is not in PascalVOC's palette; save one channel of integers")
     return numbers
 
 
 def read_label_map(path: Path) -> Labels:
-    """The whole numbers of a label image of any kind, up to 32 bits per pixel; transparency is dropped.
+    """Read a label image of any kind, up to 32 bits per pixel, dropping transparency.
 
-    (height, width) of palette indices or grey values, or (height, width, 3) of colours, in the file's own integer type;
-    int64 for floating-point numbers. Memory: 24 bytes per pixel.
+    Palette indices or grey values (height, width), or colours (height, width, 3), in the file's own integer type; int64
+    for floats. Memory: 24 bytes per pixel.
     """
     with opened_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
     if values.dtype.kind in "if" and not np.array_equal(values, np.rint(values).clip(0, 2**53)):
-        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save whole numbers from 0")
+        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; save integers from 0")
     if values.dtype == np.float32:
         return values.astype(np.int64)
     if values.ndim == 2:
@@ -94,7 +94,7 @@ def read_label_map(path: Path) -> Labels:
 
 
 def read_palette(path: Path) -> IntArray:
-    """The colours of a palette PNG: int64 (256, 3) of red, green, blue; indices beyond its palette are black."""
+    """The palette of a PNG, int64 (256, 3) of red, green, blue; missing entries are black."""
     with opened_mask(path, ("P",)) as image:
         colours = image.getpalette("RGB") or []
     palette = np.zeros((256, 3), dtype=np.int64)
@@ -103,10 +103,10 @@ def read_palette(path: Path) -> IntArray:
 
 
 def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
-    """How a mask of any kind shows: its colours (palettes applied), and how opaque they are.
+    """The displayed colours (palette applied) and opacity of a mask of any kind.
 
-    uint8 (height, width, 3), or (height, width) of grey values; uint8 (height, width), or None if all are alike. Whole
-    numbers of more than 8 bits lose as many lower bytes as their largest has above the first, but stay above 0.
+    Colours uint8 (height, width, 3) or grey (height, width); opacity uint8 (height, width), or None if constant.
+    Integers of more than 8 bits are shifted right by whole bytes until the largest fits; nonzero stays nonzero.
     """
     with opened_mask(path) as image:
         if image.mode[0] not in "IF":
@@ -122,7 +122,7 @@ def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
 
 
 def on_black(colours: ByteArray, alpha: ByteArray | None) -> ByteArray:
-    """The brightest channel or the opacity, whichever is less, uint8 (height, width); a single colour is left out."""
+    """Minimum of brightest channel and opacity, uint8 (height, width); opacity alone if the colour is constant."""
     light = brightest(colours)
     if alpha is None:
         return light
@@ -130,47 +130,47 @@ def on_black(colours: ByteArray, alpha: ByteArray | None) -> ByteArray:
 
 
 def one_colour(colours: ByteArray) -> bool:
-    """Whether all pixels of (height, width) or (height, width, channels) are alike."""
+    """True if all pixels of (height, width) or (height, width, channels) are equal."""
     return all(channel.min() == channel.max() for channel in np.moveaxis(np.atleast_3d(colours), 2, 0))
 
 
 def distinct(values: Labels) -> Labels:
-    """The different values, ascending."""
-    few = values.size and values.min() >= 0 and values.max() < 2**16  # counting them is much faster than sorting
+    """Sorted distinct values."""
+    few = values.size and values.min() >= 0 and values.max() < 2**16  # counting is much faster than sorting
     return np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)
 
 
 def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """The largest channel of each pixel, (height, width); a map without channels is returned unchanged."""
+    """The largest channel of each pixel, (height, width); maps without channels are returned unchanged."""
     if values.ndim == 2:
         return values
-    red, green, blue = np.moveaxis(values, 2, 0)  # NumPy reduces an axis of three a hundred times more slowly
+    red, green, blue = np.moveaxis(values, 2, 0)  # 100 times faster than max over an axis of length 3
     largest: npt.NDArray[Number] = np.maximum(np.maximum(red, green), blue)
     return largest
 
 
 @contextmanager
 def opened_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | None = None) -> Iterator[Image]:
-    """A mask's file, of one of the Pillow modes and of a (height, width) if given: the one way in for all masks."""
+    """Open a mask file, checking its Pillow mode and (height, width) if given."""
     with opened_image(path, MISSING) as image, whole_image(path):
         if size not in (None, (image.height, image.width)):
             raise InputError(f"{path}: {image.width} x {image.height} pixels, its image {size[1]} x {size[0]}; fix one")
         if modes and image.mode not in modes:
             raise InputError(f"{path}: pixels of mode {image.mode}; save it with mode {' or '.join(modes)}")
         if getattr(image, "is_animated", False):
-            raise InputError(f"{path}: several pages or frames, but a mask has one; save each as a PNG")
+            raise InputError(f"{path}: several pages or frames, but a mask must have one; save each as a PNG")
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
-            raise InputError(f"{path}: a TIFF in which 0 is white, which programs read differently; save it as PNG")
+            raise InputError(f"{path}: a TIFF with 0 as white, which programs read differently; save it as PNG")
         if (number := orientation(image)) > 1:
             raise InputError(f"{path}: a mask with EXIF orientation {number}; save it as its photo is read")
         yield image
 
 
 def read_instances(path: Path) -> tuple[IntArray, list[int]]:
-    """The instance map of an SBD file and the category number of each instance.
+    """Read the instance map of an SBD file and the category number of each instance.
 
-    int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20. `InputError` if missing,
-    damaged, without `GTinst`, or with instances that have no category.
+    int64 (height, width), 0 for background, k for the k-th instance; category numbers 1..20. `InputError` if the file
+    is missing or damaged, has no `GTinst`, or an instance has no category.
     """
     try:
         found = read_struct(path, "GTinst", ("Segmentation", "Categories"))
@@ -189,15 +189,15 @@ def read_instances(path: Path) -> tuple[IntArray, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class MapLayout:
-    """Where a dataset keeps its split lists, images and label maps, and how the maps are read.
+    """Paths of a dataset's split lists, images and label maps, and how to read the maps.
 
     Attributes:
         name: the dataset ("sbd").
         split_list: path of a list, `{}` for the split's name.
-        image: path of an image, `{}` for a name of the list.
-        maps: paths of the label maps, likewise; the first holds the instances.
-        read: the maps' paths -> instance numbers (height, width), and number -> category name.
-        ignored: numbers that are not instances.
+        image: path of an image, `{}` for a name in the list.
+        maps: paths of the label maps, `{}` for a name in the list; the first holds the instances.
+        read: maps' paths -> instance labels (height, width), and label -> category name.
+        ignored: labels that are not instances.
     """
 
     name: str
@@ -208,18 +208,17 @@ class MapLayout:
     ignored: tuple[int, ...] = (0,)
 
     def image_of(self, folder: Path, name: str) -> str:
-        """The path of an image, with another usual ending where only such a file is there."""
+        """The path of an image, with another common suffix if only that file exists."""
         usual = self.image.format(name)
         paths = (usual, *(f"{usual.rpartition('.')[0]}.{ending}" for ending in _IMAGE_ENDINGS))
         return next((path for path in paths if os.path.isfile(folder / path)), usual)  # noqa: PTH113
 
     def names(self, folder: Path, split: str) -> tuple[list[str], Counter[str]]:
-        """The image names of a split, each once, in the order of its list, and how many were left out, by reason.
+        """The distinct image names of a split, in list order, and the number of dropped lines by reason.
 
-        A line names an image as a whole, with its spaces, where such a file is there. Otherwise what follows a space, a
-        comma or a semicolon is a column to cut off. Endings, this layout's folders and backslashes are understood; a
-        line that begins with # and names no file is left out. `InputError` as `read_lines`, for a name that leads out
-        of the folder, or without any.
+        A whole line, including spaces, is an image name if that file exists. Otherwise the name ends at a space, comma
+        or semicolon. Suffixes, this layout's folders and backslashes are accepted; lines that begin with # and name no
+        file are skipped. `InputError` as `read_lines`, for a path outside the folder, or an empty list.
         """
         path = folder / self.split_list.format(split)
         counts: Counter[str] = Counter()
@@ -234,7 +233,7 @@ class MapLayout:
         return list(counts), Counter({"image that the list names again": again} if again else {})
 
     def _named(self, folder: Path, line: str) -> str:
-        """The name of the file that a line, or what is before one of its separators, stands for; "" for none."""
+        """The name of the file that a line, or its part before a separator, refers to; "" if none exists."""
         patterns = (*self.maps, self.image)
         stripped = line.strip()
         for text in (line, *(stripped[: space.start()] for space in _SEPARATOR.finditer(stripped))):
@@ -250,9 +249,9 @@ class MapLayout:
 
 
 class MapScenes(KeyedScenes):
-    """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in the order of its list; keys are the images' names.
+    """Scenes of one split of SBD or PascalVOC (a `SceneSource`), in list order; keys are image names.
 
-    `split` is the name of a list, such as `train` or `val`; `dropped` counts lines of it that were left out.
+    `split` is the name of a list, such as `train` or `val`; `dropped` counts its dropped lines.
     """
 
     def __init__(self, layout: MapLayout, folder: Path, split: str = "train") -> None:
@@ -260,7 +259,7 @@ class MapScenes(KeyedScenes):
         self.keys, self.dropped = layout.names(folder, split)
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the list, and one for each kind of map over all its files."""
+        """SHA-256 of the list, and a joint one over all files of each kind of map."""
         split_list = Path(self.layout.split_list.format(self.split))
         found = {f"{self.name}:{split_list.name}": joint_sha256([self.folder / split_list])}
         for path in self.layout.maps:
@@ -269,7 +268,7 @@ class MapScenes(KeyedScenes):
         return found
 
     def _scene(self, key: str) -> Scene:
-        """One object for each number of the map, in ascending order."""
+        """One object per label of the map, in ascending order."""
         labels, categories = self.layout.read([self.folder / path.format(key) for path in self.layout.maps])
         found = masks.from_label_map(labels, self.layout.ignored)
         about = ((categories[number], None, number, self.name) for number in found)
@@ -300,7 +299,7 @@ VOC = MapLayout(
 
 
 def instance_categories(instances: ByteArray, classes: ByteArray) -> dict[int, str]:
-    """The category of each instance (numbers in a map) by the class of most of its pixels: 0 to 20, 255 void."""
+    """The category of each instance, by the most frequent class of its pixels (0 to 20, 255 void)."""
     return {
         number: _category(int(np.bincount(classes[instances == number]).argmax()))
         for number in np.unique(instances).tolist()
@@ -312,18 +311,18 @@ def _category(number: int, first: int = 0) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a list that are not blank, with their numbers from 1 on, in UTF-8 or UTF-16 with its mark."""
+    """(line number from 1, line) for non-blank lines of a list in UTF-8, or UTF-16 with a BOM."""
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-    data = bounded_bytes(path, MAX_LIST_BYTES, "name a list of image names", f"no such list; splits here: {known}")
+    data = bounded_bytes(path, MAX_LIST_BYTES, "give a list of image names", f"no such list; splits here: {known}")
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not text in UTF-8; save it as UTF-8") from None
+        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     yield from ((number, line) for number, line in enumerate(_LINE_END.split(text), 1) if line.strip())
 
 
 def joint_sha256(paths: Iterable[Path]) -> str:
-    """One SHA-256 over several files, which must be there: of the lines `name sha256`, in the given order."""
+    """One SHA-256 over existing files: of the lines `name sha256`, in the given order."""
     joint = hashlib.sha256()
     for path in paths:
         joint.update(f"{path.name} {file_sha256(path)}\n".encode())

@@ -1,4 +1,4 @@
-"""Layouts of benchmark datasets on disk: a loader for each, from a folder and the card's options to samples."""
+"""Loaders for the layouts of benchmark datasets on disk: from a folder and the card's options to samples."""
 
 from __future__ import annotations
 
@@ -23,45 +23,44 @@ from disbench.datasets.targets import LOSSY, WORDS, MaskKind, check_kinds, insta
 from disbench.io.files import is_utf8
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")  # lossless formats; JPEG changes values
-USUAL = (("images", "masks"), ("img", "gt"))  # subfolders of images and masks that `open_folder` finds by itself
-HQSEG_SETS = {  # folders of images and masks of the four sets that HQ-SAM evaluates on
+MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")  # lossless formats
+USUAL = (("images", "masks"), ("img", "gt"))  # subfolders of images and masks that `open_folder` detects
+HQSEG_SETS = {  # image and mask folders of the four sets of HQ-SAM's evaluation
     "DIS": ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
     "COIFT": ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
     "HRSOD": ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
     "ThinObject": ("thin_object_detection/ThinObject5K/images_test", "thin_object_detection/ThinObject5K/masks_test"),
 }
-# What tools put after the stem of an image to name its mask.
+# Suffixes that tools add to an image's stem to name its mask.
 _MASK_OF = re.compile(r"([_-](mask|gt|seg|label)|\.(jpe?g|png|bmp|tiff?|webp))$", re.IGNORECASE)
 _INITIAL = "init_"
 _NAMES_SHOWN = 5
 
 
 def open_pairs(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """GrabCut, Berkeley, DAVIS, COCO_MVal: one sample for each image, with the mask of the same stem.
+    """GrabCut, Berkeley, DAVIS, COCO_MVal: one sample per image, with the mask of the same stem.
 
-    Options: `images` and `masks`, subfolders; `rule`, a name of `targets.RULES`.
+    Options: `images` and `masks`, subfolders; `rule`, a key of `targets.RULES`.
     """
     return FileSamples(name, folder, options["rule"], pairs(folder, options["images"], options["masks"]), facts)
 
 
 def open_hqseg(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """HQSeg-44K: one sample for each image of the chosen sets, with the id SET/STEM.
+    """HQSeg-44K: one sample per image of the chosen sets, with id SET/STEM.
 
-    Options: `sets`, names of `HQSEG_SETS` in the wanted order; `rule`, a name of `targets.RULES`.
+    Options: `sets`, keys of `HQSEG_SETS`, in order; `rule`, a key of `targets.RULES`.
     """
     records = [record for part in options["sets"] for record in pairs(folder, *HQSEG_SETS[part], prefix=f"{part}/")]
     return FileSamples(name, folder, options["rule"], records, facts)
 
 
 def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """Any folder of images and masks: one sample for each image, or for each number of an instance map.
+    """Any folder of images and masks: one sample per image, or per nonzero value of an instance map.
 
     Options: `images` and `masks`, subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is ignored,
-    more is object) or `instances` (each number but 0 is an object); `mask`: what is object in `binary`, a key of
-    `targets.WORDS`, or `auto` to recognise it; `void_255`: 255 is ignored (`binary` and `instances`, every other
-    number but 0 is object); `exif`: `ignore` or `apply` the orientation. `InputError` for masks without one meaning, or
-    options that exclude each other.
+    more is object) or `instances` (each nonzero value is an object); `mask`: how to read `binary` masks, a key of
+    `targets.WORDS`, or `auto` to detect it; `void_255`: ignore 255 (`binary` and `instances`; all other nonzero values
+    are objects); `exif`: `ignore` or `apply` the orientation. `InputError` for ambiguous masks or incompatible options.
     """
     mode, void, mask = options["mode"], options["void_255"], options.get("mask", "auto")
     if mode == "trimap" and void:
@@ -87,17 +86,17 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 
 
 def _readable_kind(path: Path) -> list[MaskKind]:
-    """What a mask is, or [] if it cannot be read: the error is then that of its sample."""
+    """The kind of a mask, or [] if it is unreadable, which is reported when its sample is read."""
     with suppress(InputError):
         return [mask_kind(path)]
     return []
 
 
 def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """DAVIS-585: one sample for each mask `SEQUENCE/OBJECT_FRAME.png`, with the initial mask FocalClick corrects.
+    """DAVIS-585: one sample per mask `SEQUENCE/OBJECT_FRAME.png`, with the initial mask that FocalClick corrects.
 
-    The image of `bear/object1_00009.png` is `bear/00009.jpg`, its initial masks are `bear/init_sp_object1_00009.png`
-    and `bear/init_stm_object1_00009.png`. Option `initial`: `sp`, `stm` or `none`.
+    For example, `bear/object1_00009.png` has the image `bear/00009.jpg` and the initial masks
+    `bear/init_sp_object1_00009.png` and `bear/init_stm_object1_00009.png`. Option `initial`: `sp`, `stm` or `none`.
     """
     masks = sorted(path for path in folder.glob("*/*.png") if not path.name.startswith((_INITIAL, ".")))
     records = [_davis_record(folder, mask, options["initial"]) for mask in masks]
@@ -107,10 +106,10 @@ def open_davis585(name: str, folder: Path, options: Mapping[str, Any], facts: Ma
 def _open_maps(
     layout: MapLayout, name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]
 ) -> SampleSource:
-    """SBD and PascalVOC: one sample for each instance with a pixel, in the order of the split's list, then by number.
+    """SBD and PascalVOC: one sample per non-empty instance, in list order, then by number.
 
-    Every map is read once when the dataset is opened. Options: `split`, the name of a list; for PascalVOC `ids`,
-    the instances' numbers: `palette` index, or `gray` value of the palette's colour (as RITM; some instances merge).
+    Opening the dataset reads every map. Options: `split`, the name of a list; for PascalVOC `ids`, how instances are
+    numbered: `palette` index, or `gray` value of the palette's colour (as in RITM; merges some instances).
     """
     rule = f"voc-{options['ids']}" if layout is VOC else "sbd-instance"
     names, left_out = layout.names(folder, options["split"])
@@ -124,11 +123,11 @@ open_voc = partial(_open_maps, VOC)
 
 
 def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Sequence[str] = MASKS) -> list[Record]:
-    """One record for each image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
+    """One record per image of a folder, with the mask of the same stem in any Unicode form, sorted by stem.
 
-    A mask that has no image of its own stem may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg. The subfolders
-    `images` and `masks` may be one; `prefix` is put before the stem in a sample's id; `masks_as` are endings of masks.
-    `InputError` for a missing or empty folder, an image without a mask or the reverse, or two files of one stem.
+    Masks may also be named STEM_mask, STEM_gt, STEM_seg or STEM.jpg. `images` and `masks` may be the same subfolder;
+    `prefix` is prepended to the stem in sample ids; `masks_as` are suffixes of masks. `InputError` for a missing or
+    empty folder, an image without a mask or vice versa, or two files with the same stem.
     """
     pictures = _files_by_stem(root / images, set(IMAGES) - set(MASKS if images == masks else ()), "image")
     labels = _files_by_stem(root / masks, set(MASKS if images == masks else masks_as), "mask")
@@ -145,7 +144,7 @@ def pairs(root: Path, images: str, masks: str, prefix: str = "", masks_as: Seque
 
 
 def _files_by_stem(folder: Path, endings: set[str], kind: str) -> dict[str, str]:
-    """Composed stem -> name of the files of a folder with one of the endings (in any case), without hidden ones."""
+    """NFC stem -> name of the files in a folder with one of the suffixes (in any case); skips hidden files."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of {kind}s; check the dataset's layout")
     found: dict[str, str] = {}
@@ -182,12 +181,12 @@ def _subfolders(folder: Path, images: str, masks: str) -> tuple[str, str]:
     found = [pair for pair in USUAL if all((folder / part).is_dir() for part in pair)]
     if images or masks or not found:
         usual = " or ".join(f"{first}/ and {second}/" for first, second in USUAL)
-        raise InputError(f"{folder}: no {usual} found; name the two folders with images=... and masks=...")
+        raise InputError(f"{folder}: no {usual} found; give the two folders with images=... and masks=...")
     return found[0]
 
 
 def _each_instance(folder: Path, rule: str, records: Iterable[Record]) -> list[Record]:
-    """One record for each number of each map, with the id STEM/NUMBER."""
+    """One record per instance number of each map, with id STEM/NUMBER."""
     records = list(records)
     found = in_threads(lambda record: instance_numbers(folder / record.mask, rule), records)
     return [
@@ -201,7 +200,7 @@ def _davis_record(folder: Path, mask: Path, initial: str) -> Record:
     sequence = mask.parent.name
     item, underscore, frame = mask.stem.rpartition("_")
     if not (item and underscore and frame):
-        raise InputError(f"{mask}: not a name such as object1_00009.png; name the folder of DAVIS-585's sequences")
+        raise InputError(f"{mask}: not a name such as object1_00009.png; give the folder of DAVIS-585's sequences")
     image = f"{sequence}/{frame}.jpg"
     first = None if initial == "none" else f"{sequence}/{_INITIAL}{initial}_{mask.name}"
     for needed in (image, first):
@@ -210,19 +209,19 @@ def _davis_record(folder: Path, mask: Path, initial: str) -> Record:
     return Record(f"{sequence}/{mask.stem}", image, f"{sequence}/{mask.name}", initial=first)
 
 
-PRIVATE = "private"  # the fact of a dataset whose pictures no report may show
+PRIVATE = "private"  # fact of a dataset whose images must not appear in reports
 _DIGITS = 16
 
 
 def private_id(stem: str) -> str:
-    """What replaces a file's stem, which describes the person: 16 hexadecimal digits of its SHA-256."""
+    """Replacement for a file's stem that describes the person: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(stem.encode()).hexdigest()[:_DIGITS]
 
 
 def open_tetris(name: str, folder: Path, options: Mapping[str, Any], facts: Mapping[str, object]) -> SampleSource:
-    """`images/STEM.*` and `masks/STEM.png`: one sample for each colour but black.
+    """TETRIS, `images/STEM.*` and `masks/STEM.png`: one sample per colour except black.
 
-    Options: `longest_side`, to which larger images are shrunk (0: as stored); `ids`, `sha256` or `stem`.
+    Options: `longest_side`, to which larger images are downscaled (0: as stored); `ids`, `sha256` or `stem`.
     """
     photos = pairs(folder, "images", "masks")
     codes = in_threads(lambda photo: distinct(colour_codes(folder / photo.mask)), photos)
@@ -237,14 +236,14 @@ def open_tetris(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 
 
 def colour_codes(path: Path) -> Labels:
-    """The code of each pixel's colour, int64 (height, width): blue x 65,536 + green x 256 + red; 0 is background."""
+    """Colour code of each pixel, int64 (height, width): blue x 65,536 + green x 256 + red; 0 is background."""
     colours = read_shown(path)[0]
     channels = colours if colours.ndim == 3 else np.repeat(colours[..., None], 3, axis=2)
     return np.asarray(channels.astype(np.int64) @ np.array([1, 1 << 8, 1 << 16]))
 
 
 class TetrisSamples(FileSamples):
-    """Samples whose image and objects are shrunk as RClicks does; an error about one does not name its files."""
+    """Samples downscaled as in RClicks; error messages do not reveal file names."""
 
     def __init__(
         self, name: str, folder: Path, records: list[Record], facts: Mapping[str, object], longest_side: int
@@ -253,7 +252,7 @@ class TetrisSamples(FileSamples):
         self._longest = longest_side
 
     def read(self, index: int) -> Sample:
-        """One sample by its index; errors as for `FileSamples.read`, with the sample's id in place of the stem."""
+        """One sample; raises as `FileSamples.read`, with the sample's id in place of the stem."""
         record = self._records[index]
         photo, mask = self.folder / record.image, self.folder / record.mask
         try:
@@ -271,9 +270,9 @@ class TetrisSamples(FileSamples):
 
 
 def shrunk_codes(codes: Labels, size: tuple[int, int]) -> Labels:
-    """Codes at a smaller size (height, width), int64: each object is resized bilinearly as 8-bit zeros and ones.
+    """Downscale codes to a size (height, width), int64, resizing each object bilinearly as 8-bit zeros and ones.
 
-    A pixel belongs to an object where the interpolated value rounds above 0; of overlapping ones the larger code wins.
+    A pixel belongs to an object if the interpolated value rounds to 1; the larger code wins where objects overlap.
     """
     found = np.zeros(size, dtype=np.int64)
     for code in distinct(codes):
@@ -284,5 +283,5 @@ def shrunk_codes(codes: Labels, size: tuple[int, int]) -> Labels:
 
 
 def _shrunk(side: int, longest: int, to: int) -> int:
-    """A side after the longest is shrunk: ratio times the new longest plus 0.5, cut to whole."""
+    """A side length after downscaling `longest` to `to`, rounded half up."""
     return to if side == longest else int(side / longest * to + 0.5)

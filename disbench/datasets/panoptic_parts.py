@@ -1,4 +1,4 @@
-"""Panoptic Parts of Cityscapes and PASCAL: class, instance and part of each pixel in one number, its uid.
+"""Panoptic Parts of Cityscapes and PASCAL: one uid per pixel encodes class, instance and part.
 
 D. de Geus et al. Part-aware panoptic segmentation. CVPR 2021.
 """
@@ -25,21 +25,20 @@ _CITY_MAPS = ("gtFinePanopticParts", "gtFinePanopticParts_trainval/gtFinePanopti
 _CITY_IMAGES = ("leftImg8bit", "leftImg8bit_trainvaltest/leftImg8bit")
 _CITY_MAP, _CITY_IMAGE = "_gtFinePanopticParts.tif", "_leftImg8bit.png"
 _PASCAL_FOLDERS = {"train": "training", "val": "validation"}
-# A uid below the first is a class (stuff), below the second class and instance, below the third with a part, too.
+# Uids below these limits have a class (stuff); class and instance; class, instance and part.
 _CLASSES, _INSTANCES, _PARTS = 100, 100_000, 10_000_000
-_NO_SCENE = 3  # Cityscapes' numbers up to this one are not of the scene: the car with the camera, for example
-_HUMANS, _VOID_PART = ("person", "rider"), 5  # some files of Cityscapes have a part of humans that is not defined
+_NO_SCENE = 3  # Cityscapes' classes up to this one are not part of the scene, such as the ego vehicle
+_HUMANS, _VOID_PART = ("person", "rider"), 5  # some Cityscapes files have this undefined part of humans
 
 
 class PanopticPartsScenes(KeyedScenes):
-    """Scenes of Cityscapes or PASCAL Panoptic Parts (a `SceneSource`), sorted by file; the folders tell which.
+    """Scenes of Cityscapes or PASCAL Panoptic Parts (a `SceneSource`), sorted by file; detected by their folders.
 
-    Things are in the order of their uids, each followed by its parts, which are disjoint; stuff is last.
-    `annotation_id` is the uid. Memory: 24 bytes per pixel.
+    Things are sorted by uid, each followed by its disjoint parts; stuff is last. `annotation_id` is the uid. Memory: 24
+    bytes per pixel.
 
     `folder` has `gtFinePanopticParts` and `leftImg8bit`, or `training` and `validation` and VOC2010's `JPEGImages`;
-    `split` is `train` or `val`. Invalid uids are malformed records. `InputError` for a folder without the files of the
-    split.
+    `split` is `train` or `val`. Invalid uids count as malformed records. `InputError` if the split's files are missing.
     """
 
     name = "panoptic-parts"
@@ -54,7 +53,7 @@ class PanopticPartsScenes(KeyedScenes):
         if not self.keys:
             maps = f"{_CITY_MAPS[0]}/{split}/CITY/NAME{_CITY_MAP}"
             raise InputError(
-                f"{folder}: no {maps} of Cityscapes and no {pascal}/NAME.tif of PASCAL; name another folder"
+                f"{folder}: no {maps} of Cityscapes and no {pascal}/NAME.tif of PASCAL; give another folder"
             )
         if odd := next((name for name in self.keys if not is_utf8(name)), None):
             raise InputError(f"{folder}: the name of {odd!a} is not UTF-8; rename the file")
@@ -62,7 +61,7 @@ class PanopticPartsScenes(KeyedScenes):
         self._images = next((place for place in places if (folder / place).is_dir()), places[0])
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of all label maps together, and of the table of names and part keys."""
+        """Joint SHA-256 of all label maps, and SHA-256 of the table of names and part keys."""
         maps = joint_sha256(self.folder / path for path in self.keys)
         return {f"{self.name}:{self.split}": maps, **keys_fingerprint()}
 
@@ -105,7 +104,7 @@ class PanopticPartsScenes(KeyedScenes):
         return stem, f"{self._images}/{self.split}/{path.parent.name}/{stem}{_CITY_IMAGE}"
 
     def _left_out(self, path: Path, labels: IntArray, dropped: Counter[str]) -> list[int]:
-        """The numbers of a map without a region; an invalid uid stops or is counted."""
+        """Labels of a map to ignore; an invalid uid raises or is counted."""
         values = distinct(labels)
         if len(values) > MAX_OBJECTS:
             raise InputError(f"{path}: {len(values):,} different numbers, more than {MAX_OBJECTS:,}; get it again")

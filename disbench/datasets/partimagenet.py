@@ -1,7 +1,7 @@
-"""PartImageNet: one tree an image, the parts of a class of ImageNet and the whole that they fill.
+"""PartImageNet: one tree per image, an object of an ImageNet class and its parts. Also SPIN, with subparts.
 
-Two releases have that name. `PartImageNet_Seg` has maps, in which a class of parts is one mask an image, and maps of
-wholes. `PartImageNet_OOD` has polygons in COCO's layout and no wholes: there the whole is the union of the parts.
+There are two releases. `PartImageNet_Seg` has label maps of parts, with one mask per part class, and of wholes.
+`PartImageNet_OOD` has polygons in COCO format without wholes; the whole is the union of the parts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.archives import safe_path
 
 NAME = "partimagenet"
-# Classes of parts by their number in the maps, 0 among them.
+# Part classes by their label in the maps, from 0.
 PARTS = (
     *(f"Quadruped {part}" for part in ("Head", "Body", "Foot", "Tail")),
     *(f"Biped {part}" for part in ("Head", "Body", "Hand", "Foot", "Tail")),
@@ -44,18 +44,18 @@ PARTS = (
     *(f"Aeroplane {part}" for part in ("Head", "Body", "Engine", "Wing", "Tail")),
     *(f"Bottle {part}" for part in ("Mouth", "Body")),
 )
-NO_PART, NO_WHOLE = 40, 158  # the background of a map of parts, and of wholes
+NO_PART, NO_WHOLE = 40, 158  # background labels in maps of parts and of wholes
 _SYNSET = re.compile(r"n\d{8}(?=_)")
 
 
 class PartImageNetScenes(FileScenes):
-    """Scenes of one split of PartImageNet (a `SceneSource`), in the order of the maps' names or the file's image ids.
+    """Scenes of one split of PartImageNet (a `SceneSource`), sorted by map name or image id.
 
-    A scene has the parts, in the order of their class or of the file, and then the whole, whose category is the
-    ImageNet class of the image's name ("n01440764"). Where there is no map of wholes, it is the union of the parts.
+    A scene has the parts, in the order of their classes or the file, and then the whole, whose category is the ImageNet
+    class in the image's name ("n01440764"). Without a map of wholes, the whole is the union of the parts.
 
     `folder` has `annotations/SPLIT` and `annotations/SPLIT_whole` (Seg), or `SPLIT.json` (OOD); `split` is train, val
-    or test. Classes that there are not are malformed annotations. `InputError` for neither release, or not this split.
+    or test. Unknown classes are malformed annotations. `InputError` if neither release has this split.
     """
 
     name = NAME
@@ -76,10 +76,10 @@ class PartImageNetScenes(FileScenes):
             self.keys, self.files = range(len(self._file)), self._file.files
         if self._file is None and not self.keys:
             seg, ood = f"PNGs in annotations/{split} (PartImageNet_Seg)", f"{split}.json (PartImageNet_OOD)"
-            raise InputError(f"{folder}: neither {seg} nor {ood}; name their folder, and the split train, val or test")
+            raise InputError(f"{folder}: neither {seg} nor {ood}; give their folder, and the split train, val or test")
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the JSON; or one over all maps of parts, and one over those of wholes."""
+        """SHA-256 of the JSON, or joint ones over the maps of parts and of wholes."""
         if self._file is not None:
             return self._file.fingerprint()
         wholes = filter(Path.is_file, self._paths(self._wholes))
@@ -104,7 +104,7 @@ class PartImageNetScenes(FileScenes):
         height, width = labels.shape
         found = masks.from_label_map(labels, (NO_PART,))
         for number in [number for number in found if number > NO_PART]:
-            refuse(self.bad, f"{path}: class {number} of a part, of 0 to {NO_PART - 1}", dropped)
+            refuse(self.bad, f"{path}: part class {number}, not 0 to {NO_PART - 1}", dropped)
             del found[number]
         whole = self._whole(name, labels, dropped)
         parts = scene_objects(list(found.values()), ((PARTS[number], None, number, NAME) for number in found))
@@ -112,7 +112,7 @@ class PartImageNetScenes(FileScenes):
         return _with_whole(scene, parts, whole, NO_PART)
 
     def _whole(self, name: str, parts: ByteArray, dropped: Counter[str]) -> Rle | None:
-        """The whole of a map of wholes; None without that map, or with nothing in it."""
+        """The whole's mask from the map of wholes; None if the map is missing or empty."""
         path = self._wholes / f"{name}.png"
         if not path.is_file():
             return None
@@ -134,7 +134,7 @@ class PartImageNetScenes(FileScenes):
 
 
 def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None, number: int | None) -> Scene:
-    """The scene with these parts and their whole, which is their union if there is no mask of it."""
+    """The scene with these parts and their whole, by default their union."""
     rles = [item.rle for item in parts if item.area]
     if whole is None and rles:
         whole = masks.union(rles)
@@ -147,19 +147,19 @@ def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None,
 
 SPIN = "spin"
 LEVELS = ("wholes", "parts", "subparts")
-HELD = 0.80  # what holds a mask has more than this share of its pixels, as in docs/hierarchy.md
-_IDS = 10**9  # what ids of parts are raised by; those of wholes by twice as much
+HELD = 0.80  # a mask contains another if it has more than this share of its pixels, as in docs/hierarchy.md
+_IDS = 10**9  # added to the ids of parts, and twice to those of wholes
 _WHOLES = {name.partition(" ")[0].lower() for name in PARTS}
 _WORDS = {"tier": "tire"}
 _ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 
 
 class SpinScenes(FileScenes):
-    """Scenes of one split of SPIN (SubPartImageNet), images that one of its files has, in the order of their names.
+    """Scenes of one split of SPIN (SubPartImageNet), all images in any of its files, sorted by name.
 
-    Objects are in the order of their files, wholes before parts before subparts. No link is declared: a subpart has as
-    its parent the part that holds it whose name its own begins with ("Car-Tire-Rim", "Car-Tire"), a part the whole
-    likewise; where a name is not of that form, the one that holds it.
+    Objects are in file order, wholes before parts before subparts. SPIN declares no links: the parent of a subpart is
+    the part that contains it and whose name is a prefix of the subpart's ("Car-Tire", "Car-Tire-Rim"); the same holds
+    for parts and wholes. For names of another form, containment alone decides.
 
     `folder` has `spin_SPLIT_wholes.json`, `spin_SPLIT_parts.json` and `spin_SPLIT_subparts.json`; `split` is train, val
     or test. `InputError` for a missing or damaged file, or files that disagree about an image's size.
@@ -171,7 +171,7 @@ class SpinScenes(FileScenes):
         paths = [folder / f"spin_{split}_{level}.json" for level in LEVELS]
         for path in paths:
             if not path.is_file():
-                raise InputError(f"{path}: no such file; name the folder that has it, and the split train, val or test")
+                raise InputError(f"{path}: no such file; give the folder that has it, and the split train, val or test")
         self.split = split
         self.files = [open_annotations(path, "coco", bad=bad) for path in paths]
         self._ids = [_by_name(file) for file in self.files]
@@ -188,7 +188,7 @@ class SpinScenes(FileScenes):
         for above, (file, ids) in zip((2, 1, 0), zip(self.files, self._ids, strict=True), strict=True):
             found = file.objects(ids[key], "pycocotools", dropped) if key in ids else []
             levels.append([])
-            for item in (one.item for one in found):  # the three files may number alike; subparts keep their numbers
+            for item in (one.item for one in found):  # ids may repeat across the files; subparts keep theirs
                 number = None if item.annotation_id is None else above * _IDS + item.annotation_id
                 levels[-1].append(dataclasses.replace(item, source=SPIN, annotation_id=number))
             if key in ids:
@@ -198,7 +198,7 @@ class SpinScenes(FileScenes):
         if others:
             raise InputError(f"{others[0][1]}: image {shown(key)} has another size in {path}; get both files again")
         objects = tuple(item for level in levels for item in level)
-        # Of more objects no sets are made.
+        # Scenes with more objects are not sampled.
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
         image = f"images/{self.split}/{key}.JPEG"
         return Scene(key, image, height, width, SPIN, objects, dropped=dropped, links=links)
@@ -237,7 +237,7 @@ def _parents(levels: Sequence[Sequence[SceneObject]], dropped: Counter[str]) -> 
 
 
 def _chain(category: str, level: int) -> tuple[str, ...]:
-    """The words of a name that tells its whole, its part ...; empty if it does not. PartImageNet writes tyre "tier"."""
+    """The words of a name such as "Car-Tire-Rim"; empty for other forms. PartImageNet spells tire "tier"."""
     first, *words = (_WORDS.get(word, word) for word in re.split(r"[\s_-]+", category.strip().lower()))
     is_chain = first in _WHOLES and (len(words) >= level if level else not words)
     return (first, *words) if is_chain else ()

@@ -1,4 +1,4 @@
-"""Names of parts, and keys by which the parts of one whole are alike: the table `part_keys.toml`."""
+"""Pascal-Part, and the table `part_keys.toml` of part names and the keys that like parts share."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _NUMBER = re.compile(r"_\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """Names of a dataset that has numbers only.
+    """Names for a dataset that has only numbers.
 
     Attributes:
-        classes: from number 0 on.
-        parts: class -> names of its parts, from number 1 on.
-        counted: class -> name -> first and last number of parts that are counted ("wheel_1", "wheel_2" ...).
+        classes: class names, from number 0.
+        parts: class -> names of its parts, from number 1.
+        counted: class -> name -> first and last number of numbered parts ("wheel_1", "wheel_2" ...).
     """
 
     classes: tuple[str, ...]
@@ -49,7 +49,7 @@ class Numbered:
         return self.classes[number] if number < len(self.classes) else f"class {number}"
 
     def part(self, class_name: str, number: int) -> tuple[str, tuple[str, ...]]:
-        """The name of a part, from 1 on, and its keys; "part 7" for a number without a name."""
+        """The name and keys of a part number (from 1); "part 7" for a number without a name."""
         for name, (first, last) in self.counted.get(class_name, {}).items():
             if first <= number <= last:
                 return f"{name}_{number - first + 1}", (name,)
@@ -60,7 +60,7 @@ class Numbered:
 
 @dataclass(frozen=True, slots=True)
 class PartKeys:
-    """The table: Pascal-Part's other spellings and keys by name, and the names of Panoptic Parts' numbers."""
+    """The table: Pascal-Part's alternative spellings and keys by name, and names for Panoptic Parts' numbers."""
 
     version: int
     spellings: Mapping[str, str]
@@ -69,7 +69,7 @@ class PartKeys:
     pascal_panoptic: Numbered
 
     def pascal_part(self, name: str) -> tuple[str, tuple[str, ...]]:
-        """The usual spelling of a part of Pascal-Part and its keys, the finest first; none for an unknown name."""
+        """The usual spelling of a Pascal-Part name and its keys, finest first; no keys for an unknown name."""
         number = _NUMBER.search(name)
         stem = name[: number.start()] if number else name
         stem = self.spellings.get(stem, stem)
@@ -78,34 +78,34 @@ class PartKeys:
 
 @cache
 def part_keys() -> PartKeys:
-    """The table as it is shipped."""
+    """Load the packaged table."""
     return settings_from(PartKeys, definitions.load(TABLE), str(TABLE))
 
 
 def keys_fingerprint() -> dict[str, str]:
-    """SHA-256 of the table by its name and version, for the fingerprint of scenes."""
+    """SHA-256 of the table by name and version, for the fingerprint of scenes."""
     return {f"{TABLE.name} {part_keys().version}": file_sha256(TABLE)}
 
 
-# Where VOC2010's `ImageSets` and `JPEGImages` may be below a folder.
+# Subfolders that may contain VOC2010's `ImageSets` and `JPEGImages`.
 VOC_PLACES = ("", "VOC2010/", "VOCdevkit/VOC2010/")
 _ANNOTATIONS = ("Annotations_Part/", "trainval/Annotations_Part/")
-_NUMBERS = 1000  # numbers of annotations for an object: its own, and one for each of its parts
+_NUMBERS = 1000  # annotation ids per object: its own, and one for each of its parts
 
 
 class PascalPartScenes(KeyedScenes):
-    """Scenes of Pascal-Part (a `SceneSource`), in the order of a list of VOC2010's `ImageSets/Main`.
+    """Scenes of Pascal-Part (a `SceneSource`), in the order of a list in VOC2010's `ImageSets/Main`.
 
-    Objects are in the order of the file, each followed by its parts. `annotation_id` is 1000 times the object's number
-    in the file, plus the part's; both count from 1, and an object itself is part 0. Memory: a file, its variable and
-    run lengths, and 12 bytes per pixel of one mask.
+    Objects are in file order, each followed by its parts. `annotation_id` is 1000 times the object's number plus the
+    part's; both count from 1, and an object itself is part 0. Memory: a file, its variable and RLEs, and 12 bytes per
+    pixel of one mask.
 
     Attributes:
-        dropped: images and lines of the list that were left out, by reason.
+        dropped: dropped images and lines of the list, by reason.
 
     `folder` has `Annotations_Part` (or `trainval/Annotations_Part`) and VOC2010's folders (or `VOC2010`, or
-    `VOCdevkit/VOC2010`); `split` is the name of a list. `bad` decides on images without a file of parts, too.
-    `InputError` for a folder or list that is missing or empty, or a listed image without a file of parts.
+    `VOCdevkit/VOC2010`); `split` is the name of a list. `bad` also applies to images without a file of parts.
+    `InputError` for a missing or empty folder or list, or a listed image without a file of parts.
     """
 
     name = "pascal-part"
@@ -122,16 +122,16 @@ class PascalPartScenes(KeyedScenes):
         listed = list(dict.fromkeys(name for _, name in lines))
         there = [os.path.isfile(self._file(name)) for name in listed]  # noqa: PTH113  (Path.is_file raises on long names)
         if not all(there) and bad == "fail":
-            lacking = f"{self._file(listed[there.index(False)])}: no such file, but {self._list} names its image"
-            raise InputError(f"{lacking}; get the dataset again, or leave such images out with bad_annotations=drop")
+            lacking = f"{self._file(listed[there.index(False)])}: no such file, but {self._list} lists its image"
+            raise InputError(f"{lacking}; get the dataset again, or skip such images with bad_annotations=drop")
         self.keys = list(compress(listed, there))
         if not self.keys:
-            raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; name another split")
+            raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; use another split")
         left_out = {"image without a file of parts": len(listed) - len(self.keys)}
         self.dropped = +Counter({**left_out, "image that the list names again": len(lines) - len(listed)})
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the list, of all files of parts together, and of the table of part keys."""
+        """SHA-256 of the list, a joint one over all files of parts, and that of the table of part keys."""
         return {
             f"{self.name}:{self._list.name}": joint_sha256([self._list]),
             f"{self.name}:{self._annotations.name}": joint_sha256(map(self._file, self.keys)),
@@ -161,7 +161,7 @@ class PascalPartScenes(KeyedScenes):
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"{path}: {error}; get Pascal-Part's own file") from None
+            raise InputError(f"{path}: {error}; get Pascal-Part's original file") from None
         if size is None:  # an image without objects
             with opened_image(self._folder / image, "the size of an image without objects is not known") as opened:
                 size = opened.height, opened.width
@@ -194,12 +194,12 @@ def _annotations(anno: Matrix) -> Iterator[_Annotation]:
 
 
 def _mask(item: _Annotation, size: tuple[int, int] | None) -> BoolArray:
-    """The mask of an annotation, which has the size of those before it."""
+    """The mask of an annotation; all masks of an image have the same `size`."""
     whole, part = divmod(item.number, _NUMBERS)
     what = f"the mask of {shown(item.category)} ({f'part {part} of ' if part else ''}object {whole})"
     values = numbers(item.mask, what)
     if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS or size not in (None, values.shape):
-        expected = f"{size[0]} x {size[1]}" if size else "two sides and a pixel"
+        expected = f"{size[0]} x {size[1]}" if size else "two dimensions and at least one pixel"
         raise ValueError(f"{what} has the shape {shown(list(values.shape))}, not {expected}")
     mask: BoolArray = values == 1
     if not (mask | (values == 0)).all():

@@ -1,4 +1,4 @@
-"""The embedded photos: a small real dataset that is there wherever disbench is installed.
+"""The embedded photos: a small real dataset available in every installation.
 
 Eight photographs from the wheels of scikit-image and matplotlib, annotated by hand in LVIS's format (`photos.json`):
 objects, their parts, and things that stand on or touch each other. The pixels are read from those packages.
@@ -32,6 +32,6 @@ def photo_path(file_name: str) -> Path:
         spec = find_spec(package)
         for location in (spec.submodule_search_locations or []) if spec else []:
             path = Path(location) / folder / file_name
-            if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
+            if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises if a name is too long)
                 return path
     raise InputError(f"{shown(file_name)}: no installed package has this photo; install scikit-image and matplotlib")

@@ -1,4 +1,4 @@
-"""SA-1B: scenes from one JSON of masks for each image, without categories or links.
+"""SA-1B: scenes from one JSON of masks per image, without categories or links.
 
 A. Kirillov et al. Segment anything. ICCV 2023.
 """
@@ -26,20 +26,20 @@ from disbench.io.files import Stamp, has_control
 
 ALL = "train"  # the split of all images; SA-1B has no other
 _FILE = re.compile(r"sa_(0|[1-9][0-9]{0,8})\.(json|jpg)")
-_DEPTH = 3  # folders in each other that are looked into: annotations/sa_000000 has two
-_MASK_BYTES = 500  # of JSON, about
+_DEPTH = 3  # maximum depth of subfolders searched; annotations/sa_000000 has two levels
+_MASK_BYTES = 500  # approximate JSON size of a mask
 
 
 class Sa1bScenes(KeyedScenes):
-    """Scenes of SA-1B (a `SceneSource`), in the order of their numbers.
+    """Scenes of SA-1B (a `SceneSource`), sorted by number.
 
-    `sa_N.json` and `sa_N.jpg` lie side by side, or in folders `annotations` and `images`, and in any subfolders of
-    these. The images need not be there. All masks are things of the category "object".
+    `sa_N.json` and `sa_N.jpg` are in the same folder, or in folders `annotations` and `images`, or subfolders of these.
+    Images are optional. All masks are things of the category "object".
 
-    Memory: 8 bytes for each image, 45 while the folder is looked through; no path is held.
+    Memory: 8 bytes per image, 45 while scanning the folder; paths are not stored.
 
-    `folder` has the files, or the folders that the archives unpack to (sa_000000 ...); `split` is "train" for all
-    images, or the name of a folder in it. `InputError` for no such folder, no `sa_N.json` in it, or two of one number.
+    `folder` has the files, or the folders from the archives (sa_000000 ...); `split` is "train" for all images, or the
+    name of a subfolder. `InputError` if there is no such folder, no `sa_N.json` in it, or two with the same number.
     """
 
     name = "sa1b"
@@ -47,7 +47,7 @@ class Sa1bScenes(KeyedScenes):
     def __init__(self, folder: Path, split: str = ALL, bad: BadAnnotations = "fail") -> None:
         self.folder, self._bad = folder, bad
         self._folders: list[str] = []  # relative, with a slash at the end
-        self._photos: list[str] = []  # where the images of each folder are
+        self._photos: list[str] = []  # image folder of each folder
         numbers, places, photos = array("I"), array("I"), array("I")
         for prefix in _folders(folder, _start(folder, split)):
             found, before = {"json": numbers, "jpg": photos}, len(photos)
@@ -60,7 +60,7 @@ class Sa1bScenes(KeyedScenes):
             beside = "/".join("images" if part == "annotations" else part for part in prefix.split("/"))
             self._photos.append(prefix if len(photos) > before else beside)
         if not numbers:
-            raise InputError(f"{folder}: no sa_N.json in it; name the folder that SA-1B's archives were unpacked to")
+            raise InputError(f"{folder}: no sa_N.json in it; give the folder that SA-1B's archives were unpacked to")
         order = np.argsort(np.asarray(numbers), kind="stable")
         self._numbers, self._places = np.asarray(numbers)[order], np.asarray(places)[order]
         self.keys = range(len(numbers))
@@ -72,13 +72,13 @@ class Sa1bScenes(KeyedScenes):
         self.dropped = Counter({"image without a JSON": alone} if alone else {})
 
     def object_counts(self, images: range) -> list[int]:
-        """About how many masks each image of a range has, by the sizes of the files."""
+        """Approximate number of masks per image in a range, from file sizes."""
         return [max(0, Stamp.of(self._path(index)).size) // _MASK_BYTES for index in images]
 
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the path and size of every JSON file, some ten seconds for a million.
+        """SHA-256 of the path and size of every JSON file, about ten seconds for a million.
 
-        The files are not read, which would take as long as sampling them: a change that keeps a size is not noticed.
+        Reading the files would take as long as sampling them, so changes that keep a file's size go undetected.
         """
         joint = hashlib.sha256()
         for index in self.keys:
@@ -94,7 +94,7 @@ class Sa1bScenes(KeyedScenes):
         content = read_json_file(path)
         image, found = content.get("image"), content.get("annotations")
         if not isinstance(image, dict) or not isinstance(found, list):
-            raise InputError(f"{path}: no 'image' with 'annotations', as SA-1B's files have; get it again")
+            raise InputError(f"{path}: no 'image' and 'annotations', as in SA-1B's files; get it again")
         if str(image.get("file_name")).rpartition("/")[2] != photo:
             raise InputError(f"{path}: its image is {shown(image.get('file_name'))}, not {photo}; get it again")
         height, width = image_size(path, image.get("height"), image.get("width"))
@@ -102,13 +102,13 @@ class Sa1bScenes(KeyedScenes):
         dropped: Counter[str] = Counter()
         try:
             rles = _masks(found, height, width)
-        except ValueError:  # one by one, to name the bad one
+        except ValueError:  # one by one, to find the bad one
             rles = {}
             for annotation in found:
                 try:
                     ((number, rle),) = _masks([annotation], height, width).items()
                     if rles.setdefault(number, rle) is not rle:
-                        raise ValueError("another mask of the image has its id")
+                        raise ValueError("another mask in the image has the same id")
                 except ValueError as error:
                     said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
                     refuse(self._bad, f"{path}: annotation {said}: {error}", dropped, "fix it")
@@ -119,18 +119,18 @@ class Sa1bScenes(KeyedScenes):
 
 def _start(folder: Path, split: str) -> str:
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; name that of SA-1B")
+        raise InputError(f"{folder}: no such folder; give the folder of SA-1B")
     if split == ALL:
         return ""
     known = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if split not in known:
         there = ", ".join(known[:8]) or "none here"
-        raise InputError(f"{folder}: no split {shown(split)}; {ALL} is all of it, a folder in it a part: {there}")
+        raise InputError(f"{folder}: no split {shown(split)}; use {ALL} for all images, or a subfolder: {there}")
     return f"{split}/"
 
 
 def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:
-    """A folder and those in it, relative to another, with a slash at the end; sorted."""
+    """Sorted subfolders, including the folder itself, relative to `folder` with a trailing slash."""
     yield prefix
     if depth:
         with os.scandir(folder / prefix) as found:
@@ -142,15 +142,15 @@ def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:
 
 
 def _masks(annotations: Sequence[Any], height: int, width: int) -> dict[int, Rle]:
-    """The masks of annotations by id; ValueError says what is wrong with one of them."""
+    """Masks by annotation id; ValueError if one is malformed."""
     ids: list[int] = []
     for annotation in annotations:
         if not isinstance(annotation, dict) or not isinstance(annotation.get("segmentation"), dict):
-            raise ValueError("it has no RLE as its segmentation")
+            raise ValueError("its segmentation is not an RLE")
         if (number := whole_number(annotation.get("id"))) is None:
-            raise ValueError("its id is not a whole number")
+            raise ValueError("its id is not an integer")
         ids.append(number)
     if len(set(ids)) < len(ids):
-        raise ValueError("two masks of the image have one id")
+        raise ValueError("two masks in the image have the same id")
     segmentations = [annotation["segmentation"] for annotation in annotations]
     return dict(zip(ids, masks.from_segmentations(segmentations, height, width), strict=True))

@@ -1,4 +1,4 @@
-"""Datasets that are opened by their folder: a reader for each, from a folder and a split to scenes."""
+"""Readers for datasets opened by folder and split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from disbench.core.masks import whole_number
 from disbench.core.scenes import SceneSource
 
 FolderName = Literal["ade20k", "panoptic-parts", "partimagenet", "pascal-part", "sa1b", "spin"]
-BadAnnotations = Literal["fail", "drop"]  # whether malformed records stop, or are left out and counted
-Opener = Callable[[Path, str, BadAnnotations], SceneSource]  # from a folder and a split ("train", "val" ...)
+BadAnnotations = Literal["fail", "drop"]  # raise on malformed records, or drop and count them
+Opener = Callable[[Path, str, BadAnnotations], SceneSource]  # opens a folder and a split ("train", "val" ...)
 
 READERS: Mapping[FolderName, str] = {
     "ade20k": "disbench.datasets.ade20k:Ade20kScenes",
@@ -28,7 +28,7 @@ READERS: Mapping[FolderName, str] = {
 
 
 def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: BadAnnotations) -> SceneSource:
-    """The scenes of a dataset in a folder, which must have the split; `file_name` of a scene is relative to it."""
+    """The scenes of one split of a dataset in a folder; a scene's `file_name` is relative to the folder."""
     module, _, function = READERS[name].partition(":")
     opened: Opener = getattr(importlib.import_module(module), function)
     return opened(folder, split, bad)
@@ -37,18 +37,18 @@ def open_folder_scenes(name: FolderName, folder: Path, split: str, bad: BadAnnot
 def refuse(
     bad: BadAnnotations, problem: str, dropped: Counter[str], fix: str = "get the file again", option: str = ""
 ) -> None:
-    """Raise `InputError` for a malformed record, or count it, by `bad`.
+    """Raise `InputError` for a malformed record, or count it, depending on `bad`.
 
-    `problem` begins with the file; `option` is how the user's command sets `bad_annotations`, where that is known.
+    `problem` begins with the file; `option` is how the user's command sets `bad_annotations`, if known.
     """
     if bad == "fail":
         said = f"{option} bad_annotations=drop".strip()
-        raise InputError(f"{problem}; {fix}, or leave such annotations out: {said}") from None
+        raise InputError(f"{problem}; {fix}, or skip such annotations with {said}") from None
     dropped["invalid annotation"] += 1
 
 
 def image_size(place: object, height: object, width: object) -> tuple[int, int]:
-    """Height and width that a file says of its image, as pixels; `InputError` for anything else."""
+    """Validate an image's height and width as given in a file; `InputError` if out of range."""
     rows, columns = whole_number(height) or 0, whole_number(width) or 0
     if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
         size = f"{shown(width)} x {shown(height)} pixels"
@@ -57,6 +57,6 @@ def image_size(place: object, height: object, width: object) -> tuple[int, int]:
 
 
 def check_count(place: object, count: int) -> None:
-    """Raise `InputError` for an image of more than `MAX_OBJECTS` objects."""
+    """Raise `InputError` for an image with more than `MAX_OBJECTS` objects."""
     if count > MAX_OBJECTS:
-        raise InputError(f"{place}: {count:,} objects; an image has at most {MAX_OBJECTS:,}, so leave it out")
+        raise InputError(f"{place}: {count:,} objects, but the maximum is {MAX_OBJECTS:,}; leave the image out")

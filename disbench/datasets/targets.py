@@ -1,8 +1,7 @@
-"""Target rules: how a mask file becomes a target, one rule for each family of datasets.
+"""Target rules: how a mask file becomes a target, one rule per family of datasets.
 
-A rule takes the path of a mask and, for instance maps, the number of the instance; it returns an int8 map of the
-mask's size: 1 object, 0 background, -1 ignored. A rule's name is part of a dataset's content hash, so the meaning of
-a name never changes.
+A rule takes a mask's path and, for instance maps, the instance number; it returns an int8 map of the mask's size: 1
+object, 0 background, -1 ignored. Rule names are part of a dataset's content hash, so their meaning never changes.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from disbench.datasets.label_maps import Labels
 
 Rule = Callable[[Path, int], Target]
 
-_GRAY_WEIGHTS = np.array([4899, 9617, 1868])  # red, green, blue in 1/16384: OpenCV's conversion of 8-bit colours
+_GRAY_WEIGHTS = np.array([4899, 9617, 1868])  # red, green, blue in 1/16384, from OpenCV's 8-bit conversion
 
 
 def _one_number(read: Callable[[Path], tuple[Labels, BoolArray | None]], path: Path, instance: int) -> Target:
-    """Instance maps: one number is the object, all other instances are background."""
+    """Instance maps: one instance is the object, all others are background."""
     numbers, ignored = read(path)
     return _target(numbers == instance, ignored)
 
 
 def instance_numbers(path: Path, rule: str) -> list[int]:
-    """The numbers of the instances with a pixel in a map, ascending, by a rule of `INSTANCE_MAPS`; 0 is background."""
+    """Sorted numbers of the non-empty instances in a map, read by a rule of `INSTANCE_MAPS`; 0 is background."""
     numbers, ignored = INSTANCE_MAPS[rule](path)
     counted = numbers.ravel() if ignored is None else numbers[~ignored]
     return [int(number) for number in maps.distinct(counted) if number]
 
 
 def gray_of_index(path: Path) -> npt.NDArray[np.uint8]:
-    """The grey value of every palette index of a PNG: uint8 (256,), as OpenCV's BGR2GRAY rounds it."""
+    """Grey value of each palette index of a PNG, uint8 (256,), rounded as in OpenCV's BGR2GRAY."""
     return np.asarray((maps.read_palette(path) @ _GRAY_WEIGHTS + 8192) >> 14, dtype=np.uint8)
 
 
@@ -55,7 +54,7 @@ def _voc(path: Path) -> tuple[Labels, BoolArray]:
 
 
 def _voc_gray(path: Path) -> tuple[Labels, BoolArray]:
-    """Instances numbered by the grey value of their colour, which some share: RITM reads the maps in grey."""
+    """Instances numbered by the grey value of their colour, as in RITM; some share a value."""
     labels = maps.read_label_png(path)
     return gray_of_index(path)[labels], labels == maps.VOID
 
@@ -72,7 +71,7 @@ def _folder_map_void(path: Path) -> tuple[Labels, BoolArray]:
     return numbers, numbers == maps.VOID
 
 
-# Rules for maps of several instances: how the numbers and the ignored pixels are read.
+# Rules for instance maps: how to read the numbers and the ignored pixels.
 INSTANCE_MAPS: Mapping[str, Callable[[Path], tuple[Labels, BoolArray | None]]] = {
     "sbd-instance": _sbd,
     "voc-palette": _voc,
@@ -84,19 +83,19 @@ INSTANCE_MAPS: Mapping[str, Callable[[Path], tuple[Labels, BoolArray | None]]] =
 RULES: Mapping[str, Rule] = {
     # GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue).
     "trimap": lambda path, _: _above(_channel(path, 2), maps.UNDECIDED, maps.UNDECIDED),
-    # DAVIS, COCO_MVal: any colour channel above 0; all objects are merged.
+    # DAVIS, COCO_MVal: any colour channel above 0; all objects merged.
     "any-channel": lambda path, _: _above(maps.brightest(maps.read_shown(path)[0]), 0),
     # DAVIS-585, HQSeg-44K: the first channel above 128, nothing ignored.
     "bright": lambda path, _: _above(_channel(path, 0), maps.UNDECIDED),
     # DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored.
     "first-value": lambda path, _: _above(_first_values(path), 0),
-    # Berkeley as FCANet reads it: the same, of 128 or more.
+    # Berkeley as FCANet reads it: the same, 128 or more.
     "first-value-128": lambda path, _: _above(_first_values(path), maps.UNDECIDED - 1),
-    # A folder's binary masks: what is not 0 (palette index, grey value, or any channel).
+    # A folder's binary masks: nonzero palette index, grey value, or any channel.
     "any-value": lambda path, _: _nonzero(maps.brightest(maps.read_label_map(path))),
-    # The same, but 255 is ignored; colours are PascalVOC's numbers.
+    # The same, but 255 is ignored; colours are PascalVOC palette indices.
     "any-value-void-255": lambda path, _: _nonzero(*_folder_map_void(path)),
-    # A folder's binary masks: what shows on black and is brighter than 127 in any channel; or all else.
+    # A folder's binary masks: displayed on black, above 127 in any channel; or the opposite.
     "above-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) > maps.HALF),
     "up-to-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) <= maps.HALF),
     # A folder's binary masks: an alpha channel above 127.
@@ -138,30 +137,30 @@ def _target(is_object: BoolArray, ignored: BoolArray | None = None) -> Target:
 
 
 WORDS = {"nonzero": "any-value", "half": "above-half", "dark": "up-to-half", "alpha": "opaque"}  # -> `targets.RULES`
-LOSSY = (".jpg", ".jpeg", ".webp")  # formats that change values: what they hold is no number
+LOSSY = (".jpg", ".jpeg", ".webp")  # lossy formats, whose values are not labels
 _NUMBERS, _BRIGHT = "any-value", "above-half"
-_LOW, _HIGH = 32, 224  # compression turns 0 into values below the first, 255 into values from the second on
-_MIDDLE = range(120, 137)  # values that are meant to be 128
+_LOW, _HIGH = 32, 224  # compression changes 0 to values < _LOW, and 255 to values >= _HIGH
+_MIDDLE = range(120, 137)  # values that stand for 128
 _VOID_COLOUR = (224, 224, 192)
-_FEW = 6  # values that are listed; soft edges and compression make more
+_FEW = 6  # maximum number of values listed; soft edges and compression give more
 _CHOICES = "mask=nonzero (all but 0 is object), half (above 127), dark (up to 127) or alpha (opaque)"
-_UNCLEAR = f"neither numbers on a background of 0 nor one bright object; set {_CHOICES}"
-_TRIMAP = "the middle is undecided in a trimap; set mode=trimap, or mask=nonzero or half"
+_UNCLEAR = f"neither labels on a background of 0 nor one bright object; set {_CHOICES}"
+_TRIMAP = "the middle value is unlabelled in a trimap; set mode=trimap, or mask=nonzero or half"
 _VOID = "255 is void in PascalVOC's palette; set void_255=true, or mask=nonzero or half"
-_BLURRED = "soft edges or noise of compression, not numbers of instances; save it without"
-_SWAPPED = "index 0 of its palette is bright and another is black; save the background as index 0"
-_NOT_128 = "a trimap is undecided where it is 128"
+_BLURRED = "soft edges or compression noise, not instance numbers; save it without"
+_SWAPPED = "palette index 0 is bright and another is black; save the background as index 0"
+_NOT_128 = "the unlabelled value of a trimap must be 128"
 
 
 @dataclass(frozen=True, slots=True)
 class MaskKind:
-    """What the pixels of a mask are.
+    """How the pixels of a mask can be read.
 
     Attributes:
-        rules: what reads it without doubt: every number but 0, brightness above half, or both, which then agree.
-        values: its different numbers or, where only brightness reads it, its different shades.
-        share: of the object in all pixels.
-        wrong: mode (binary, instances, trimap) -> why it cannot be read so, with the fix; "" if it can.
+        rules: the unambiguous rules: nonzero, brightness above half, or both if they agree.
+        values: its distinct numbers, or distinct shades if only brightness applies.
+        share: share of object pixels.
+        wrong: mode (binary, instances, trimap) -> why it cannot be read in this mode, with the fix; "" if it can.
     """
 
     path: Path
@@ -172,22 +171,22 @@ class MaskKind:
 
 
 def check_kinds(kinds: Sequence[MaskKind], mode: str) -> None:
-    """Raise `InputError` if a mask cannot be read in this mode, with its values."""
+    """Raise `InputError` listing the values if a mask cannot be read in this mode."""
     if wrong := [kind for kind in kinds if kind.wrong[mode]]:
-        more = f" ({len(wrong)} of {len(kinds)} masks are so)" if len(kinds) > 1 else ""
+        more = f" ({len(wrong)} of {len(kinds)} masks)" if len(kinds) > 1 else ""
         raise InputError(f"{wrong[0].path}: {_listed(wrong[0].values)}: {wrong[0].wrong[mode]}{more}")
 
 
 def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
-    """The rule of `targets.RULES` that reads all binary masks of a folder, and a sentence that says what is object.
+    """Detect the rule of `RULES` that reads all binary masks of a folder, and describe it in a sentence.
 
-    `InputError` for a mask without one meaning, or two that no one rule reads.
+    `InputError` for an ambiguous mask, or masks that need different rules.
     """
     check_kinds(kinds, "binary")
     number, bright = ([kind for kind in kinds if rule not in kind.rules] for rule in (_BRIGHT, _NUMBERS))
     if number and bright:
-        other = f"{bright[0].path.name} has {_listed(bright[0].values)}; make them alike, or set {_CHOICES}"
-        raise InputError(f"{number[0].path}: {_listed(number[0].values)} are numbers, but {other}")
+        other = f"{bright[0].path.name} has {_listed(bright[0].values)}; make them consistent, or set {_CHOICES}"
+        raise InputError(f"{number[0].path}: {_listed(number[0].values)} are labels, but {other}")
     share = float(np.mean([kind.share for kind in kinds]))
     found = _listed(np.unique(np.concatenate([kind.values for kind in kinds])))
     dark = "; if the dark part is the object, set mask=dark" if share > 1 / 2 and not number else ""
@@ -196,27 +195,27 @@ def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
 
 
 def mask_kind(path: Path) -> MaskKind:
-    """What the pixels of a mask are; `InputError` if it is missing, damaged, or not a mask."""
+    """Determine how a mask can be read; `InputError` if it is missing, damaged, or not a mask."""
     colours, alpha = maps.read_shown(path)
     light = maps.on_black(colours, alpha)
     shades = maps.distinct(light)
     try:
         numbers = maps.brightest(maps.read_label_map(path))
         known = path.suffix.lower() not in LOSSY or {*shades} <= {0, maps.VOID}
-    except InputError:  # no whole numbers: fractions, CMYK
+    except InputError:  # not integers: fractions, CMYK
         numbers, known = light, False
     same = np.array_equal(numbers, light)
     values, is_number, is_bright = shades if same else maps.distinct(numbers), numbers != 0, light > maps.HALF
     plain = alpha is None and maps.one_colour(colours)
     mapped = numbers.dtype == np.uint8 and not same  # by a palette, transparency, or 1 bit
-    # Numbers need a background; where they are not what is seen, it must be black.
+    # Labels need a background; if they differ from the displayed colours, it must be black.
     known = known and (plain or (not is_number.all() and (not mapped or np.array_equal(is_number, light != 0))))
     blurred, areas = _edges(light) if len(shades) > 2 else (False, False)
     bright = blurred or ({*shades} == {0, maps.VOID} and (len(values) <= 2 or not mapped))
     middle = [shade for shade in shades if shade in _MIDDLE]
     small, large = (values > 0) & (values < _LOW), (values >= _HIGH) & (values < maps.VOID)
     void = maps.VOID in values and small.any() and not large.any()
-    cases: tuple[tuple[Any, tuple[str, ...], str], ...] = (  # the first that holds
+    cases: tuple[tuple[Any, tuple[str, ...], str], ...] = (  # the first match wins
         (len(middle) == 1 and {0, maps.VOID} <= {*shades} <= {0, 64, maps.VOID, *middle}, (), _TRIMAP),
         (void or (colours.ndim > 2 and (colours == _VOID_COLOUR).all(axis=2).any()), (), _VOID),
         (known and np.array_equal(is_number, is_bright), (_NUMBERS, _BRIGHT), ""),
@@ -240,9 +239,9 @@ def mask_kind(path: Path) -> MaskKind:
 
 
 def _edges(light: ByteArray) -> tuple[bool, bool]:
-    """Whether values between 0 and 255 are soft edges or noise of compression, and whether they are areas.
+    """Whether values between 0 and 255 are soft edges or compression noise, and whether they are uniform areas.
 
-    Edges and noise hardly have blocks of 2 x 2 equal pixels, areas are made of them.
+    Edges and noise have few 2 x 2 blocks of equal pixels; areas consist of them.
     """
     counts = np.bincount(light.ravel(), minlength=256)
     low, middle, high = counts[1:_LOW].sum(), counts[_LOW:_HIGH].sum(), counts[_HIGH : maps.VOID].sum()
@@ -254,7 +253,7 @@ def _edges(light: ByteArray) -> tuple[bool, bool]:
 
 
 def _blocks(values: Labels) -> BoolArray:
-    """The pixels in blocks of 2 x 2 equal ones."""
+    """Pixels inside 2 x 2 blocks of equal values."""
     equal = (values[1:, 1:] == values[:-1, :-1]) & (values[1:, :-1] == values[:-1, 1:])
     equal &= values[1:, :-1] == values[1:, 1:]
     block = np.zeros(values.shape, dtype=bool)

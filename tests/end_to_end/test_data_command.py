@@ -97,7 +97,7 @@ def test_verify_tells_everything_that_is_wrong(tmp_path: Path) -> None:
     result = data("verify", folder)
     assert result.returncode == 2
     assert "mine: 2 samples on 2 images: not whole, 2 problems\n" in result.stderr
-    assert all(f"{stem}.png: sample '{stem}' has no object pixel" in result.stderr for stem in ("i0", "i1"))
+    assert all(f"{stem}.png: the target of sample '{stem}' is empty" in result.stderr for stem in ("i0", "i1"))
     result = data("verify", "grabcut", root=tmp_path)
     assert result.returncode == 2
     assert "disbench data fetch grabcut" in result.stdout + result.stderr

@@ -190,7 +190,7 @@ def test_folders_that_are_not_the_release(tmp_path: Path) -> None:
     refuses(f"two images are named '{STEM}'", Ade20kScenes, tmp_path, "val")
     shutil.rmtree(tmp_path / "images/ADE/validation")
     (tmp_path / "images/ADE/validation").mkdir()
-    refuses("no JSON of an image", Ade20kScenes, tmp_path, "val")
+    refuses("no image JSON", Ade20kScenes, tmp_path, "val")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\udcff"])

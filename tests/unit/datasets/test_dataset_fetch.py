@@ -330,7 +330,7 @@ sha256 = "{hashlib.sha256(server.files["/list.txt"]).hexdigest()}"
         (data / "mine" / "notes.txt").write_text("mine")
         server.files["/d.zip"] = dataset_zip(shade=200)
         self.write(card, server)
-        refuses("mine/img: it is there already", lambda: list(fetch(str(card), data, existing="fail")))
+        refuses("mine/img: already exists", lambda: list(fetch(str(card), data, existing="fail")))
         list(fetch(str(card), data))
         assert (data / "mine/img/a.png").read_bytes() == old
         list(fetch(str(card), data, existing="overwrite"))
@@ -360,7 +360,7 @@ sha256 = "{hashlib.sha256(server.files["/list.txt"]).hexdigest()}"
         refuses(r"no SHA-256 .*d\.zip.*--no-hash", lambda: list(fetch(str(card), data)))
         assert not server.seen
         refuses("davis-585: ", lambda: list(fetch("davis-585", data)))
-        refuses("where to", lambda: list(fetch(str(card), None)))
+        refuses("set it with --data", lambda: list(fetch(str(card), None)))
         refuses("unknown dataset 'grabcat'", lambda: list(fetch("grabcat", data)))
 
 

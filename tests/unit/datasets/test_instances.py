@@ -237,7 +237,7 @@ class TestPanoptic:
         (scene,) = scenes(read((lvis, "lvis"), (path, "panoptic"), coco_masks="panoptic"))
         assert ids(scene) == [70_000, 5, 3, 300, 2**24 - 1]
         coco = write_annotations(tmp_path / "c.json", [annotation(1)])
-        refuses("name them with --panoptic", read, (coco, "coco"), coco_masks="panoptic")
+        refuses("give them with --panoptic", read, (coco, "coco"), coco_masks="panoptic")
 
     @pytest.mark.parametrize("bad", ["fail", "drop"])
     def test_missing_pngs_and_other_images(self, path: Path, labels: np.ndarray[Any, Any], bad: BadAnnotations) -> None:

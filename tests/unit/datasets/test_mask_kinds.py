@@ -158,7 +158,7 @@ def test_objects_of_several_numbers(tmp_path: Path, labels: Pixels, colours: lis
         ("numbers.jpg", array(ELLIPSE), "values 0, 1"),
         ("negative.tif", array(ELLIPSE.astype(np.int32) - 1), "values from -1 to 0"),
         ("pages.tif", array(WHITE, save_all=True, append_images=[Image.fromarray(WHITE)]), "several pages"),
-        ("white is 0.tif", array(WHITE, tiffinfo={262: 0}), "0 is white"),
+        ("white is 0.tif", array(WHITE, tiffinfo={262: 0}), "0 as white"),
     ],
 )
 def test_no_one_meaning(tmp_path: Path, name: str, write: Write, found: str) -> None:
