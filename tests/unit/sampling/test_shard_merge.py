@@ -175,7 +175,7 @@ def test_a_merge_that_is_stopped_anywhere_resumes(
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     merge_parts(parts, out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    with pytest.raises(InputError, match="shards already"):
+    with pytest.raises(InputError, match="already has shards"):
         merge_parts(parts, out, existing="fail")
 
 
@@ -184,7 +184,7 @@ def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[P
         make_shards(source, RECIPE, parts[0], part=(2, 4))
     (parts[1] / MANIFEST).unlink()
     for part in ((3, 4), None):
-        with pytest.raises(InputError, match=r"other input, recipe, part or versions"):
+        with pytest.raises(InputError, match=r"different input, recipe, part or versions"):
             make_shards(source, RECIPE, parts[1], part=part)
 
 
@@ -201,7 +201,7 @@ def refused(parts: Sequence[Path], out: Path, words: str) -> None:
     [
         ([], "no parts"),
         (["part-1", "part-3"], r"part-1: .* part 2, 4 is missing.*--shard-of 2/4"),
-        (["part-1", "part-2", "part-3", "part-4", "part-3"], r"part-3: part 3 of 4, as .*part-3"),
+        (["part-1", "part-2", "part-3", "part-4", "part-3"], r"part-3: part 3 of 4, like .*part-3"),
         (["part-1", "nowhere"], r"nowhere: no manifest\.json"),
         (["part-1", "whole"], r"whole\d*: not a part; .* sample --shard-of"),
         (["part-1", "of five", "part-3", "part-4"], "one of 5 parts of 150 images, but .*part-1 is one of 4"),
@@ -228,7 +228,7 @@ def test_another_version(source: Scenes, parts: list[Path], tmp_path: Path, monk
 def test_into_a_part_or_another_job(parts: list[Path], source: Scenes, tmp_path: Path) -> None:
     before = contents(parts[2])
     for existing in ("resume", "overwrite"):
-        with pytest.raises(InputError, match=r"part-3: a part itself; name another folder"):
+        with pytest.raises(InputError, match=r"part-3: is one of the parts; use another folder"):
             merge_parts(parts, parts[2].parent / "x" / ".." / "part-3", existing=existing)
     assert contents(parts[2]) == before
     make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
@@ -258,7 +258,7 @@ def test_damaged_then_made_again(source: Scenes, parts: list[Path], whole: Path,
         (lambda manifest: manifest["part"].update(first=30), "part-2"),
         (lambda manifest: manifest["part"].update(number="two"), "part-2"),
         (lambda manifest: manifest.update(trailing=None), "part-2"),
-        (lambda manifest: manifest["files"].pop(), r"part-2: its shards do not account for all its images"),
+        (lambda manifest: manifest["files"].pop(), r"part-2: its shards do not cover all its images"),
     ],
 )
 def test_a_manifest_that_was_changed(

@@ -128,7 +128,7 @@ def test_a_row_that_is_not_a_scene(change: Callable[[Row], Any], tmp_path: Path)
         (HIERARCHY, objects(2, area=35), "object 2: area 35 and box [4, 4, 6, 6], but its mask has 36 pixels"),
         (HIERARCHY, objects(2, box=[4, 4, 6, 7]), "object 2: area 36 and box [4, 4, 6, 7], but"),
         (HIERARCHY, objects(2, rle=other_mask(slice(4, 10), slice(5, 11))), "object 2: area 36 and box [4, 4, 6, 6]"),
-        (HIERARCHY, lambda row: row.update(objects=[], sets=[]), "it has no object"),
+        (HIERARCHY, lambda row: row.update(objects=[], sets=[]), "no objects"),
         (HIERARCHY, objects(3, level=None), "object 3: its levels are 'None', but the recipe makes '0'"),
         (HIERARCHY, objects(4, parent=3, level=1), "object 4: its parents are '3', but the recipe makes '-1'"),
         (HIERARCHY, objects(3, neighbours=[4]), "object 3: its neighbours are"),
@@ -230,12 +230,12 @@ def test_many_problems_are_counted(folder: Path) -> None:
     found = verify_shards(folder)
     assert (found.count, len(found.problems)) == (70, TOLD)
     assert found.lines()[-1] == f"  and {70 - TOLD} more problems"
-    assert verify_shards(folder, quick=True).lines()[0].endswith("whole (masks and sets were not looked at)")
+    assert verify_shards(folder, quick=True).lines()[0].endswith("whole (masks and sets were not checked)")
 
 
 def test_row_groups_of_another_length(folder: Path) -> None:
     rewrite(folder, pq.read_table(folder / SHARD).to_pylist(), group=35)
-    assert verify_shards(folder).problems == (f"{SHARD}: its row groups are not 70 rows, 32 a group",)
+    assert verify_shards(folder).problems == (f"{SHARD}: its row groups do not hold 70 rows, 32 per group",)
 
 
 def test_a_page_that_does_not_decompress(folder: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_page_that_does_not_decompress(folder: Path) -> None:
 def test_totals_of_the_manifest(folder: Path, what: str) -> None:
     count = json.loads((folder / MANIFEST).read_text())[what]
     change_manifest(folder, lambda said: said.update({what: count + 1}))
-    expected = f"{count + 1} {what} in the manifest, {count} in the shards that it names"
+    expected = f"{count + 1} {what} in the manifest, but {count} in its shards"
     assert verify_shards(folder).problems == (expected,)
 
 
@@ -271,22 +271,22 @@ def test_shards_that_are_whole_or_not(small: Path) -> None:
     assert found.lines() == [f"{small}: 3 scenes in 1 shard: whole"]
     content = (small / SHARD).read_bytes()
     (small / SHARD).write_bytes(content[:-1] + b"!")
-    assert verify_shards(small).problems == (f"{SHARD}: its SHA-256 is not the manifest's",)
+    assert verify_shards(small).problems == (f"{SHARD}: its SHA-256 differs from the manifest",)
     (small / SHARD).unlink()
-    assert verify_shards(small).problems == (f"'{SHARD}': it is not there",)
+    assert verify_shards(small).problems == (f"'{SHARD}': file not found",)
     (small / SHARD).write_bytes(content)
     (small / "shard-00001.parquet").write_bytes(content)
-    assert verify_shards(small).problems == ("shard-00001.parquet: a shard that the manifest does not name",)
+    assert verify_shards(small).problems == ("shard-00001.parquet: not in the manifest",)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": 4}, "not 4 rows"),
-        ({"bytes": 4}, "bytes, where the manifest says 4"),
+        ({"rows": 4}, "not hold 4 rows"),
+        ({"bytes": 4}, "bytes, but the manifest says 4"),
         ({"sha256": None}, "SHA-256"),
-        ({"name": f"../{SHARD}"}, "it is not there"),
-        ({"scenes": 7}, "7 scenes in the manifest, 3 in the shards"),
+        ({"name": f"../{SHARD}"}, "file not found"),
+        ({"scenes": 7}, "7 scenes in the manifest, but 3 in its shards"),
     ],
 )
 def test_a_manifest_that_is_wrong(small: Path, changes: dict[str, object], words: str) -> None:

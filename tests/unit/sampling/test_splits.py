@@ -57,7 +57,7 @@ def test_what_was_made_is_read_again_and_holds(split: Split, shards: Path, tmp_p
     assert check_split(split, shards) is None
     before = (tmp_path / "cars.jsonl").read_bytes()
     assert make_split(shards, tmp_path / "cars.jsonl", DRAW, "again").sets == split.sets
-    with pytest.raises(InputError, match=r"cars\.jsonl: there is another list"):
+    with pytest.raises(InputError, match=r"cars\.jsonl: exists with a different list"):
         make_split(shards, tmp_path / "cars.jsonl", standard_draw("cars", "val", size=5), "")
     assert (tmp_path / "cars.jsonl").read_bytes() == before
 
@@ -144,7 +144,7 @@ def test_what_no_split_is_made_of(shards: Path, tmp_path: Path) -> None:
     flat = write_shards(tmp_path / "flat", [random_scene(np.random.default_rng(0), "1", tree=False)])
     for folder, out, words in (
         (flat, "cars.jsonl", "flat: recipe: the key"),
-        (shards, "cars.json", "written as NAME.jsonl"),
+        (shards, "cars.json", "name the list NAME.jsonl"),
         (tmp_path, "cars.jsonl", "no manifest.json"),
     ):
         with pytest.raises(InputError, match=words):
@@ -173,9 +173,9 @@ def test_a_run_takes_the_splits_sets_in_its_order(split: Split, shards: Path, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert SetSource(shards, choice=source.choice).ids == source.ids
-        with pytest.raises(InputError, match="'cars' with a list of SHA-256 '0000"):
+        with pytest.raises(InputError, match="'cars' with list SHA-256 '0000"):
             recorded_split("cars", "0" * 64)
-    with pytest.raises(InputError, match="is not here"):
+    with pytest.raises(InputError, match="not found"):
         SetSource(shards, choice=Choice(split=SplitFacts("cars", split.made.list_sha256)))
 
 
@@ -205,7 +205,7 @@ def test_other_masks_stop_a_run_and_a_check(split: Split, shards: Path, tmp_path
 
 def test_other_shards_stop_a_run_and_say_why(split: Split, shards: Path, tmp_path: Path) -> None:
     other = parts_shards(tmp_path / "other", SCENES, ["min_area=400"])
-    with pytest.raises(InputError, match=r"the shards do not have it.*recipe min_area"):
+    with pytest.raises(InputError, match=r"it is not in the shards.*recipe min_area"):
         SetSource(other, split=split)
     problem = check_split(split, other)
     assert problem and "recipe min_area" in problem and problem.startswith("set 1")
@@ -213,7 +213,7 @@ def test_other_shards_stop_a_run_and_say_why(split: Split, shards: Path, tmp_pat
     fewer = [s for s in SCENES if any(f"/{Path(s.file_name).stem}/" in one.key for one in split.sets)]
     assert len(fewer) < len(SCENES)
     problem = check_split(split, parts_shards(tmp_path / "fewer", fewer))
-    assert problem and "the candidates are not" in problem
+    assert problem and "the candidates differ" in problem
 
 
 def test_the_splits_of_this_package() -> None:
@@ -236,7 +236,7 @@ LINE = {"key": "cars/val/1/1", "mask": "0", "members": ["0", "1"]}
         (b"", "the list is empty"),
         (b"[" * 10_000, "line 1 is not a set"),
         (json.dumps({"key": "a"}).encode(), "line 1: the key 'mask' is missing"),
-        (b"\n".join([json.dumps(LINE).encode()] * 2), "a key comes twice"),
+        (b"\n".join([json.dumps(LINE).encode()] * 2), "has a duplicate key"),
         (json.dumps({**LINE, "key": "x" * MAX_LIST_BYTES}).encode(), f"more than {MAX_LIST_BYTES} bytes"),
     ],
     ids=range(5),
@@ -244,7 +244,7 @@ LINE = {"key": "cars/val/1/1", "mask": "0", "members": ["0", "1"]}
 def test_lists_that_are_none(content: bytes, words: str, split: Split, tmp_path: Path) -> None:
     path, record = tmp_path / "cars.jsonl", tmp_path / "cars.toml"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"its SHA-256 is not the one that cars\.toml names|more than"):
+    with pytest.raises(InputError, match=r"its SHA-256 differs from the one in cars\.toml|more than"):
         read_split(str(path))
     record.write_text(record.read_text().replace(split.made.list_sha256, hashlib.sha256(content).hexdigest()))
     with pytest.raises(InputError, match=words) as refusal:
@@ -256,7 +256,7 @@ def test_lists_that_are_none(content: bytes, words: str, split: Split, tmp_path:
     ("old", "new", "words"),
     [
         ("parts 1", "parts 2", "unknown value of rule"),
-        ("per_image = 3\n", "", "size goes with"),
+        ("per_image = 3\n", "", "size requires"),
         ('dataset = "cars"', 'dataset = "../cars"', "ASCII"),
     ],
 )
@@ -272,7 +272,7 @@ def test_splits_that_are_not_there(split: Split, tmp_path: Path) -> None:
     (tmp_path / "cars.jsonl").unlink()
     for name, words in (
         ("carts", "unknown split 'carts'"),
-        (str(tmp_path / "cars.toml"), "there is no such list"),
+        (str(tmp_path / "cars.toml"), "list not found"),
         (str(tmp_path / "none.jsonl"), "no such file"),
     ):
         with pytest.raises(InputError, match=words):
