@@ -125,7 +125,7 @@ def without_parts() -> bytes:
 
 BAD = {
     "MATLAB 7.3": (b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n\x1a\n", "7.2.*-v7"),
-    "no bytes": (b"", "whole"),
+    "no bytes": (b"", "not a valid"),
     "no parts": (without_parts(), "'parts'"),
     "many objects": (anno_file([("a", np.ones((1, 1)), [])] * 2000), "2000 elements"),
     "a long name": (with_parts(("x" * 1001, mask("T"))), "part 1 of object 1"),

@@ -163,7 +163,7 @@ def test_folders_that_are_not_the_dataset(tmp_path: Path) -> None:
     refuses(rf"{tmp_path}: no sa_N.json", Sa1bScenes, tmp_path)
     write(tmp_path / "a")
     for split in ("val", "../a", "."):
-        refuses(r"train is all of it.*: a$", Sa1bScenes, tmp_path, split)
+        refuses(r"use train for all images.*: a$", Sa1bScenes, tmp_path, split)
     write(tmp_path / "b" / "c")
     refuses(r"a/sa_1\.json: .*b/c/sa_1\.json has the same number", Sa1bScenes, tmp_path)
 
