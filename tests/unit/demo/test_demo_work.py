@@ -17,6 +17,7 @@ from disbench.core.errors import InputError
 from disbench.demo.work import MOST_CLICKS, MethodFailedError, Pictures, Work, save_into, saved
 from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
+from tests.refusals import refuses
 from tests.toy_methods import Answers, Discs, Misbehaves
 
 IMAGE = np.full((60, 80, 3), 90, np.uint8)
@@ -50,19 +51,14 @@ def test_the_method_hears_what_predict_tells_it() -> None:
 def test_what_is_refused() -> None:
     work = Work(Discs(candidates=2), IMAGE, 0.5)
     for click, words in ((Click(80, 0, True), "outside the photo of 80 x 60"), (Click(3, 3, False), "on the object")):
-        with pytest.raises(InputError, match=words):
-            work.click(click)
-    with pytest.raises(InputError, match="after the first click"):
-        work.choose(0)
+        refuses(words, work.click, click)
+    refuses("after the first click", work.choose, 0)
     work.click(CLICKS[0])
-    with pytest.raises(InputError, match="no candidate 3"):
-        work.choose(2)
+    refuses("no candidate 3", work.choose, 2)
     work.click(CLICKS[1])
-    with pytest.raises(InputError, match="undo later clicks"):
-        work.choose(0)
+    refuses("undo later clicks", work.choose, 0)
     work.clicks = [CLICKS[0]] * MOST_CLICKS
-    with pytest.raises(InputError, match="200 clicks already"):
-        work.click(CLICKS[0])
+    refuses("200 clicks already", work.click, CLICKS[0])
 
 
 @pytest.mark.parametrize(("fault", "words"), [(2, "ValueError: a bad day"), (3, "NaN"), (4, "masks of shape")])
@@ -88,8 +84,7 @@ def test_what_is_saved(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(photo)
     picture = Pictures([photo]).all()[0]
     work = Work(Discs(candidates=3), IMAGE, 0.5)
-    with pytest.raises(InputError, match="nothing to save yet"):
-        saved("mask.png", work, "s", "ann")
+    refuses("nothing to save yet", saved, "mask.png", work, "s", "ann")
     work.click(CLICKS[0])
     work.click(CLICKS[1])
     mask = np.asarray(Image.open(io.BytesIO(saved("mask.png", work, "s", "ann"))))
@@ -138,8 +133,7 @@ def test_uploads() -> None:
     assert (added.name, added.stem, added.width, added.height) == ("9.png", "upload-17", 39, 20)
     assert [picture.name for picture in pictures.all()[8:]] == [f"{number}.png" for number in range(2, 10)]
     assert pictures.pixels(added.number).shape == (20, 39, 3)
-    with pytest.raises(InputError, match="no longer available"):
-        pictures.pixels(8)
+    refuses("no longer available", pictures.pixels, 8)
 
 
 def test_a_photo_is_shown_turned_if_wanted(tmp_path: Path) -> None:

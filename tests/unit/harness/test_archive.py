@@ -22,6 +22,7 @@ from disbench.harness.archive import read_packed
 from disbench.harness.store import CLICKS, JOURNAL, RUN
 from disbench.reports.entries import find_runs
 from disbench.reports.report import make_report
+from tests.refusals import refuses
 from tests.toy_methods import Discs
 from tests.toy_samples import ToySource
 from tests.unit.run_tools import forged, redescribed, toy_run
@@ -103,8 +104,7 @@ def test_masks_can_be_left_out(run: StoredRun, tmp_path: Path) -> None:
 
 
 def test_what_is_not_packed(run: StoredRun, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\.zip"):
-        pack(run.folder, tmp_path / "x.tar")
+    refuses(r"\.zip", pack, run.folder, tmp_path / "x.tar")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / JOURNAL).touch()
     damaged = forged(run, tmp_path / "damaged", lambda rows: None).folder
@@ -117,8 +117,7 @@ def test_what_is_not_packed(run: StoredRun, tmp_path: Path) -> None:
         (odd, "the run does not hold: 1 x IoU that is not its kept"),
         (described, "clicks: 3, in the rows 15"),
     ):
-        with pytest.raises(InputError, match=rf"{place.name}.*: .*{words}"):
-            pack(place)
+        refuses(rf"{place.name}.*: .*{words}", pack, place)
     assert not list(tmp_path.rglob("*.zip"))
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -157,8 +156,7 @@ def link(members: Members) -> None:
 )
 def test_what_is_not_a_packed_run(packed: Path, tmp_path: Path, change: Callable[[Members], object]) -> None:
     path = repacked(packed, tmp_path / "x.zip", change)
-    with pytest.raises(InputError, match=r"x\.zip: "):
-        open_run(path)
+    refuses(r"x\.zip: ", open_run, path)
     assert [item.name for item in tmp_path.iterdir()] == ["x.zip"]
 
 
@@ -226,8 +224,6 @@ def test_a_run_beside_its_packed_form_counts_once(run: StoredRun, tmp_path: Path
     assert names(find_runs([tmp_path / "runs"])) == ["one", "two"]
     other = toy_run(tmp_path / "other", ToySource(2), store="none")
     pack(other.folder, archive)
-    with pytest.raises(InputError, match="one: the folder and the archive of this name are different runs"):
-        find_runs([tmp_path / "runs"])
+    refuses("one: the folder and the archive of this name are different runs", find_runs, [tmp_path / "runs"])
     archive.write_bytes(b"no zip")
-    with pytest.raises(InputError, match=r"one\.zip: not a whole packed run"):
-        find_runs([tmp_path / "runs"])
+    refuses(r"one\.zip: not a whole packed run", find_runs, [tmp_path / "runs"])

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from disbench.baselines.cards import load_card as load_method_card
-from disbench.core.errors import InputError
 from disbench.datasets.cards import load_card
 from disbench.datasets.targets import RULES
 from disbench.harness import presets
@@ -19,6 +18,7 @@ from disbench.harness.protocol import Protocol
 from disbench.io import definitions
 from tests import toy_methods
 from tests.commands import printed
+from tests.refusals import refuses
 
 TOY = f"{toy_methods.__file__}:Discs"
 
@@ -75,8 +75,7 @@ def test_what_peers_do_otherwise() -> None:
 )
 def test_what_is_wrong_with_ones_own(tmp_path: Path, line: str) -> None:
     (tmp_path / "mine.toml").write_text(f'title = "T"\n{line}' if line else "threshold = 0.5")
-    with pytest.raises(InputError, match=r"mine\.toml: "):
-        load_preset(str(tmp_path / "mine.toml"))
+    refuses(r"mine\.toml: ", load_preset, str(tmp_path / "mine.toml"))
 
 
 def test_typed_options_come_before_a_presets(tmp_path: Path) -> None:
@@ -91,5 +90,4 @@ def test_the_list() -> None:
     done = printed("run", "--list-protocols")
     assert done.splitlines() == list_presets()
     assert any(line.startswith("piclick ") and "oracle-all" in line for line in list_presets())
-    with pytest.raises(InputError, match="did you mean 'focuscut'"):
-        load_preset("focuscat")
+    refuses("did you mean 'focuscut'", load_preset, "focuscat")

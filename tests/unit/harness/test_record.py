@@ -13,6 +13,7 @@ import pytest
 from disbench.core.errors import InputError
 from disbench.harness.archive import open_run
 from disbench.harness.record import RunRecord, SetRunRecord, parse_record
+from tests.refusals import refuses
 from tests.unit.run_tools import DESCRIPTION
 
 FACTS = {"shards": {"content_hash": "0", "sets": 5}, "choice": {"sets": 2, "seed": 0, "min_members": 1}}
@@ -95,5 +96,4 @@ PARTS = ("method", "dataset", "protocol", "execution", "machine", "versions", "r
     ],
 )
 def test_a_file_that_is_no_record(bad: bytes) -> None:
-    with pytest.raises(InputError, match=r"run\.json: "):
-        parse_record(bad, "run.json")
+    refuses(r"run\.json: ", parse_record, bad, "run.json")

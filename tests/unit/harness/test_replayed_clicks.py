@@ -10,7 +10,6 @@ import pytest
 
 from disbench.baselines.cards import method_spec
 from disbench.core.clicks import Click, next_click
-from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, clicks_to_reach, iou
 from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_benchmark, verify_run
 from disbench.harness.run import run_task
@@ -22,6 +21,7 @@ from disbench.reports.entries import read_entries
 from disbench.reports.report import make_report
 from disbench.reports.sensitivity import first_clicks_table, read_first_click_numbers
 from tests import toy_methods
+from tests.refusals import refuses
 from tests.toy_methods import Answers, Discs
 from tests.toy_samples import ToySource
 from tests.unit.run_tools import forged, redescribed
@@ -123,19 +123,15 @@ def test_a_forged_one_does_not(run: StoredRun, tmp_path: Path, change: Any, word
 def test_clicks_of_no_sample_or_outside_it(tmp_path: Path, clicks: dict[str, Any], words: str) -> None:
     policy = f"replay:{recording(tmp_path / 'study.parquet', clicks)}"
     for call in (lambda: replayed(tmp_path / "run", policy), lambda: evaluate(Discs(), SOURCE, policy=policy)):
-        with pytest.raises(InputError, match=words):
-            call()
+        refuses(words, call)
 
 
 def test_other_errors(run: StoredRun, tmp_path: Path) -> None:
     path = recording(tmp_path / "study.parquet", {"s1": [(20, 20, True)]})
-    with pytest.raises(InputError, match="recorded clicks of ann"):
-        replayed(tmp_path / "run", f"replay:{path}", limit=1)
-    with pytest.raises(InputError, match="recorded clicks end by themselves"):
-        Protocol(policy=f"replay:{path}", stop_at=0.9)
+    refuses("recorded clicks of ann", replayed, tmp_path / "run", f"replay:{path}", limit=1)
+    refuses("recorded clicks end by themselves", Protocol, policy=f"replay:{path}", stop_at=0.9)
     path = recording(tmp_path / "study.parquet", {**ANN, "s4": ((8, 8, True),)})
-    with pytest.raises(InputError, match=r"made with other settings \(protocol.policy"):
-        replayed(run.folder, f"replay:{path}")
+    refuses(r"made with other settings \(protocol.policy", replayed, run.folder, f"replay:{path}")
 
 
 def test_in_this_process_the_same(run: StoredRun) -> None:
@@ -190,8 +186,7 @@ def test_rows_are_those_of_a_plain_loop(clicks: Path, *, scores: bool) -> None:
     for got, wanted in zip(found, expected, strict=True):
         assert np.allclose(np.hstack(got[7:]), np.hstack(wanted[7:]))
     assert run.record.protocol.policy.startswith("replay:clicks.parquet,clicks=")
-    with pytest.raises(InputError, match="first-clicks"):
-        read_run(run.folder)
+    refuses("first-clicks", read_run, run.folder)
 
 
 def test_the_table_is_the_means_over_samples(clicks: Path) -> None:
@@ -233,8 +228,6 @@ def test_an_image_is_opened_once_and_reset_between_clicks(clicks: Path) -> None:
 
 
 def test_what_the_task_refuses(clicks: Path) -> None:
-    with pytest.raises(InputError, match="center"):
-        FirstClicksTask.of("center", 0.5)
-    with pytest.raises(InputError, match="'pc-0009'"):
-        FirstClicksTask.of(f"replay:{clicks},user=pc-0009", 0.5)
+    refuses("center", FirstClicksTask.of, "center", 0.5)
+    refuses("'pc-0009'", FirstClicksTask.of, f"replay:{clicks},user=pc-0009", 0.5)
     assert set(FirstClicksTask.of(f"replay:{clicks},user=pc-0002", 0.5).users) == {"s1", "s5"}

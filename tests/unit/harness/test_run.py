@@ -25,6 +25,7 @@ from disbench.harness.measures import read_rows
 from disbench.harness.store import CLICKS, RUN, SECONDS, Journal
 from disbench.harness.verification import verify_run
 from tests import toy_methods
+from tests.refusals import refuses
 from tests.toy_samples import ToySource, make_samples
 
 METHODS = str(Path(toy_methods.__file__))
@@ -112,8 +113,7 @@ def test_resume_runs_only_what_is_missing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "part")
     assert list(journal.finished()) == ["s0", "s1", "s2", "s3"]
     journal.close()
-    with pytest.raises(InputError, match="not finished"):
-        read_run(tmp_path / "part")
+    refuses("not finished", read_run, tmp_path / "part")
     assert rows(run_benchmark(spec("Discs"), ToySource(), tmp_path / "part", SHORT)) == rows(whole)
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -195,8 +195,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     other = stored_samples(tmp_path / "other")
     for sample in other.ids:
         Image.new("RGB", Image.open(other.folder / f"{sample}.png").size).save(other.folder / f"{sample}.png")
-    with pytest.raises(InputError, match=r"content_hash"):
-        run_benchmark(spec("Discs"), other, tmp_path / "run", SHORT)
+    refuses(r"content_hash", run_benchmark, spec("Discs"), other, tmp_path / "run", SHORT)
     assert run_benchmark(
         spec("Discs"), FileSamples("toy", tmp_path / "data", "any-value", other._records, {}), tmp_path / "run", SHORT
     )
@@ -219,12 +218,9 @@ def test_an_existing_run(tmp_path: Path) -> None:
     before = (out / CLICKS).stat().st_mtime_ns
     go()
     assert (out / CLICKS).stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"method\.options\.radius: .*, now 3\.0.*overwrite"):
-        go("radius=3")
-    with pytest.raises(InputError, match=r"protocol.selection"):
-        go(protocol=Protocol(max_clicks=4, selection="score"))
-    with pytest.raises(InputError, match="already"):
-        go(existing="fail")
+    refuses(r"method\.options\.radius: .*, now 3\.0.*overwrite", go, "radius=3")
+    refuses(r"protocol.selection", go, protocol=Protocol(max_clicks=4, selection="score"))
+    refuses("already", go, existing="fail")
     assert go("radius=3", existing="overwrite").record.method.options["radius"] == 3.0
 
 

@@ -39,6 +39,7 @@ from disbench.harness.store import JOURNAL, RUN, read_run, task_of
 from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
+from tests.refusals import refuses
 from tests.unit.shard_tools import scene_object, unrelated
 
 DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
@@ -273,17 +274,14 @@ def test_which_sets_are_taken(photo_shards: Path) -> None:
     assert 0 < len(several.ids) < len(whole.ids)
     assert all(len(several.place(i)[1].members) > 1 for i in range(len(several.ids)))
     assert whole.content_hash() != several.content_hash()
-    with pytest.raises(InputError, match="no set of 99 masks"):
-        source(min_members=99)
+    refuses("no set of 99 masks", source, min_members=99)
     for wrong in (lambda: Choice(0), lambda: SetTask(SetProtocol(clicks=0))):
-        with pytest.raises(InputError, match="starts at 1"):
-            wrong()
+        refuses("starts at 1", wrong)
 
 
 def test_images_of_another_size(photo_shards: Path, tmp_path: Path) -> None:
     source = SetSource(photo_shards, tmp_path)
-    with pytest.raises(InputError, match="--images"):
-        source.read(0)
+    refuses("--images", source.read, 0)
     Image.new("RGB", (7, 8)).save(tmp_path / source.place(0)[0].scene.file_name)
     with pytest.raises(InputError, match="7 x 8 pixels"):
         SetSource(photo_shards, tmp_path).read(0)
@@ -306,10 +304,8 @@ def test_each_intent_has_the_same_first_click(tmp_path: Path, photo_shards: Path
     assert elsewhere.clicks == 0 and "--images" in elsewhere.unchecked[0]
     assert task_of(run.folder) == ""
     assert task_of(whole.folder) == DIVERSE
-    with pytest.raises(InputError, match="disbench ambiguity reads it"):
-        read_run(whole.folder)
-    with pytest.raises(InputError, match="a run of --task targets"):
-        read_answers(run.folder)
+    refuses("disbench ambiguity reads it", read_run, whole.folder)
+    refuses("a run of --task targets", read_answers, run.folder)
 
 
 def test_a_first_click_that_is_not_the_samples_own(tmp_path: Path, photo_shards: Path) -> None:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from disbench.core.errors import InputError
 from disbench.harness.measures import MEASURES
 from disbench.reports.ablation.plans import load_plan
 from disbench.reports.ablation.report import (
@@ -28,6 +27,7 @@ from disbench.reports.ablation.report import (
     read_results,
     report_ablation,
 )
+from tests.refusals import refuses
 from tests.unit.ablation_tools import HASHES, write_cell
 
 PLAN = load_plan("table5")
@@ -174,15 +174,13 @@ def test_what_cannot_be_compared(tmp_path: Path, change: dict[str, Any]) -> None
     folder = tmp_path / "table5"
     write_cell(folder, "fc", {"grabcut": ious([2, 3, 4])})
     write_cell(folder, "fc-mo", change.pop("runs", {"grabcut": ious([2, 3, 4])}), **change)
-    with pytest.raises(InputError, match=re.escape(str(folder))):
-        report_ablation(PLAN, folder)
+    refuses(re.escape(str(folder)), report_ablation, PLAN, folder)
     assert not (folder / "report").exists()
 
 
 def test_records_that_are_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "table5"
-    with pytest.raises(InputError, match="table5"):
-        read_results(folder)
+    refuses("table5", read_results, folder)
     write_cell(folder, "fc", {"grabcut": ious([2, 3])})
     record = folder / "fc" / "seed-0" / "row.json"
     text = record.read_text()
@@ -194,5 +192,4 @@ def test_records_that_are_wrong(tmp_path: Path) -> None:
         "[]",
     ):
         record.write_text(bad)
-        with pytest.raises(InputError, match="seed-0"):
-            read_results(folder)
+        refuses("seed-0", read_results, folder)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from disbench.core.errors import InputError
 from disbench.core.statistics import bootstrap_interval
 from disbench.reports.comparison import compare_runs, draw_differences, lines_of, write_comparison
+from tests.refusals import refuses
 from tests.toy_methods import Discs
 from tests.unit.run_tools import HASH, draw_ious, write_photo_run, write_run
 
@@ -61,8 +61,7 @@ def test_other_samples_are_refused(tmp_path: Path) -> None:
     other = write_run(tmp_path / "hash", draw_ious(4), dataset={"content_hash": "0" + HASH[1:]})
     fewer = write_run(tmp_path / "fewer", draw_ious(3), protocol={"limit": 3}, dataset={"samples": 4})
     for b, words in ((other, "on the same samples"), (fewer, "1 only in one, such as s3; .* --limit")):
-        with pytest.raises(InputError, match=words):
-            compare_runs(a, b)
+        refuses(words, compare_runs, a, b)
 
 
 def test_runs_that_end_early(tmp_path: Path) -> None:
@@ -74,8 +73,7 @@ def test_runs_that_end_early(tmp_path: Path) -> None:
         assert found[key].difference is None
         assert "end at an IoU of 0.9" in found[key].reason
     short = write_run(tmp_path / "c", [[0.7]] * 5, protocol={"stop_at": 0.5})
-    with pytest.raises(InputError, match="without --stop-at"):
-        compare_runs(short, b)
+    refuses("without --stop-at", compare_runs, short, b)
 
 
 def test_warnings(tmp_path: Path) -> None:

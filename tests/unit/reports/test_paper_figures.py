@@ -8,13 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
-from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.paper.definitions import PaperCurves, read_definition
 from disbench.reports.paper.figures import make_curves_figure, make_pictures_figure, shown_runs
+from tests.refusals import refuses
 from tests.toy_methods import Discs
 from tests.unit.paper_runs_pool import dataset, method, read_pool
 from tests.unit.run_tools import draw_ious, photos, write_photo_run, write_run
@@ -86,8 +85,7 @@ def test_no_runs_at_all_and_bad_definitions(tmp_path: Path) -> None:
     own, good = tmp_path / "own.toml", definitions.find("reports", "figure4").read_text()
     for content in ('title = "x"', good.replace('"sbd"', '"sdb"')):
         own.write_text(content)
-        with pytest.raises(InputError, match=r"own\.toml"):
-            read_definition(PaperCurves, str(own))
+        refuses(r"own\.toml", read_definition, PaperCurves, str(own))
 
 
 def texts(svg: Path) -> list[str]:
@@ -126,8 +124,7 @@ def test_figure5_of_named_samples_and_several_runs(tmp_path: Path) -> None:
     assert sum(bool(re.match(r"candidate \d", text)) for text in many) == 4
     assert sum(text.endswith(", kept") for text in many) == 1
     assert "the method failed" in failed
-    with pytest.raises(InputError, match=r"nobody.*--store all"):
-        draw("figure5", tmp_path / "runs", tmp_path / "out", ["nobody"])
+    refuses(r"nobody.*--store all", draw, "figure5", tmp_path / "runs", tmp_path / "out", ["nobody"])
 
 
 def test_figure6(tmp_path: Path) -> None:
@@ -150,10 +147,8 @@ def test_figure6(tmp_path: Path) -> None:
 def test_figure6_needs_common_samples_and_masks(tmp_path: Path) -> None:
     write_photo_run(tmp_path / "runs" / "a", "kept", max_clicks=1, numbers=(3,))
     write_photo_run(tmp_path / "runs" / "b", "kept", max_clicks=1, numbers=(60,))
-    with pytest.raises(InputError, match="no sample in common"):
-        draw("figure6", tmp_path / "runs", tmp_path / "out")
+    refuses("no sample in common", draw, "figure6", tmp_path / "runs", tmp_path / "out")
     write_run(tmp_path / "masks" / "none")
     for figure, store in (("figure5", "all"), ("figure6", "kept")):
-        with pytest.raises(InputError, match=f"none of 1 run stored .* --store {store}"):
-            draw(figure, tmp_path / "masks", tmp_path / "out")
+        refuses(f"none of 1 run stored .* --store {store}", draw, figure, tmp_path / "masks", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import pytest
 from disbench.core.errors import InputError
 from disbench.io import definitions
 from disbench.reports.paper.definitions import Published, published_lines, read_published
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,7 @@ def test_columns_and_the_cards_of_their_datasets(published: Published) -> None:
 def test_rows_have_labels_and_sources_and_are_compared_one_way(published: Published) -> None:
     row = published.find({"file": "table1.csv", "method": "DISNet", "training_data": "SBD"})
     assert row.numbers["berkeley_noc85"] == "1.39"
-    with pytest.raises(InputError, match=r"table1\.csv"):
-        published.find({"file": "table1.csv", "method": "DISNet"})
+    refuses(r"table1\.csv", published.find, {"file": "table1.csv", "method": "DISNet"})
     assert all(row.source and row.method for row in published.rows)
     assert {row.source for row in published.rows if row.file.startswith("table")} == {
         f"the paper's Table {number}" for number in range(1, 6)
@@ -59,5 +59,4 @@ def test_the_list_of_a_method() -> None:
         ("GPCIS", "    Sample NoC20@90 mean 3.87, Sample NoC20@90 std 0.79, dSB NoC % 19.55, dGR NoC % 56.43", 1),
     ):
         assert sum(line.startswith(start) for line in published_lines(name)) == count
-    with pytest.raises(InputError, match="'RITMO'; did you mean 'RITM'"):
-        published_lines("RITMO")
+    refuses("'RITMO'; did you mean 'RITM'", published_lines, "RITMO")

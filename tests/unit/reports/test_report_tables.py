@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from disbench.core.errors import InputError
 from disbench.harness.store import JOURNAL
 from disbench.reports.entries import Entry, by_dataset, find_runs, read_entries
 from disbench.reports.render import DASH, Table
 from disbench.reports.tables import clicks_table, overview_table, quality_table
+from tests.refusals import refuses
 from tests.unit.run_tools import CARD, draw_ious, write_run
 
 
@@ -226,10 +226,8 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
 def test_no_run_and_an_unfinished_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
-        with pytest.raises(InputError, match=rf"{folder}: contains no run"):
-            find_runs([tmp_path / folder])
+        refuses(rf"{folder}: contains no run", find_runs, [tmp_path / folder])
     write_run(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / JOURNAL).touch()
-    with pytest.raises(InputError, match="b: the run is not finished"):
-        find_runs([tmp_path])
+    refuses("b: the run is not finished", find_runs, [tmp_path])

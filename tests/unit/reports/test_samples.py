@@ -17,6 +17,7 @@ from disbench.core.metrics import iou
 from disbench.harness.store import CLICKS, StoredRun, write_clicks
 from disbench.reports.entries import read_entries
 from disbench.reports.samples import hard_samples, open_same_dataset, read_samples, write_failures
+from tests.refusals import refuses
 from tests.toy_methods import Discs
 from tests.unit.run_tools import draw_ious, photos, sample, write_photo_run, write_run
 
@@ -46,8 +47,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--stop-at"):
         hard_samples(*read_entries([early]))
     write_run(tmp_path / "run")
-    with pytest.raises(InputError, match="--data"):
-        write_failures([tmp_path / "run"], tmp_path / "out", None)
+    refuses("--data", write_failures, [tmp_path / "run"], tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
 
 
@@ -108,8 +108,7 @@ def test_another_dataset_or_sample(tmp_path: Path) -> None:
     other = write_photo_run(tmp_path / "run", dataset={"content_hash": "ab" * 32}, **small)
     mine = write_photo_run(tmp_path / "mine", dataset={"name": "mine"}, **small)
     for run, words in ((other, "abababab"), (write_run(tmp_path / "grabcut"), "grabcut.* --data"), (mine, "'mine'")):
-        with pytest.raises(InputError, match=words):
-            open_same_dataset(run, None)
+        refuses(words, open_same_dataset, run, None)
     assert open_same_dataset(mine, None, "photos").ids == photos().ids
     for name in ("nobody", photos().ids[5]):
         with pytest.raises(InputError, match=re.escape(repr(name))):

@@ -16,6 +16,7 @@ from disbench.sampling.recipes import METHODS, Recipe, SourceName, load_recipe
 from disbench.sampling.sources import SourcePaths, open_source
 from disbench.shards.reader import image_folders
 from tests.annotations import annotation, write_annotations
+from tests.refusals import refuses
 
 NAMES = definitions.names("sampling")
 
@@ -48,15 +49,12 @@ def test_recipes_that_differ_from_the_defaults_on_purpose() -> None:
 
 @pytest.mark.parametrize("override", ["min_aera=5", "min_area=1.5", "method=proximty", "cap=0"])
 def test_overrides_that_are_wrong(override: str) -> None:
-    with pytest.raises(InputError, match=f"--set.*{override.partition('=')[0]}"):
-        load_recipe("containment", [override])
+    refuses(f"--set.*{override.partition('=')[0]}", load_recipe, "containment", [override])
 
 
 def test_an_unknown_name_tells_the_nearest_or_all() -> None:
-    with pytest.raises(InputError, match="unknown recipe 'lvis-hierachy'; did you mean 'lvis-hierarchy'"):
-        load_recipe("lvis-hierachy")
-    with pytest.raises(InputError, match=f"unknown recipe 'qqqq'; known: {', '.join(NAMES)}"):
-        load_recipe("qqqq")
+    refuses("unknown recipe 'lvis-hierachy'; did you mean 'lvis-hierarchy'", load_recipe, "lvis-hierachy")
+    refuses(f"unknown recipe 'qqqq'; known: {', '.join(NAMES)}", load_recipe, "qqqq")
 
 
 OWN = 'method = "proximity"\nsources = ["lvis"]\ndescription = "mine"\n'
@@ -73,14 +71,12 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert load_recipe("own.toml").name == "other"
     for content, named in (('description = ""\nsources = ["lvis"]', "'method'"), (OWN + "cap = 0", "cap = 0")):
         path.write_text(content)
-        with pytest.raises(InputError, match=rf"own\.toml: .*{named}"):
-            load_recipe("own.toml")
+        refuses(rf"own\.toml: .*{named}", load_recipe, "own.toml")
 
 
 def test_where_definitions_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(definitions, "_PACKAGE", tmp_path / "disbench")
-    with pytest.raises(InputError, match="'sampling' are missing from this installation"):
-        definitions.folder("sampling")
+    refuses("'sampling' are missing from this installation", definitions.folder, "sampling")
     for place, name in (("sampling", "beside"), ("disbench/_definitions/sampling", "inside")):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / f"{name}.toml").touch()

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.io.files import file_sha256
 from disbench.sampling.job import make_shards
@@ -21,6 +20,7 @@ from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.reader import ShardReader, read_sets
 from disbench.shards.rows import ROWS_A_GROUP
 from tests.commands import contents
+from tests.refusals import refuses
 from tests.synthetic import write_lvis
 
 RECIPES = ("lvis-hierarchy", "containment", "random-merge")
@@ -139,16 +139,12 @@ def test_existing_shards_of_another_job(source: AnnotatedImages, recipe: Recipe,
     make_shards(source, recipe, tmp_path)
     before = contents(tmp_path)
     other = dataclasses.replace(recipe, min_area=200)
-    with pytest.raises(InputError, match=r"recipe min_area.*--existing overwrite"):
-        make_shards(source, other, tmp_path)
-    with pytest.raises(InputError, match="other limit"):
-        make_shards(source, recipe, tmp_path, limit=3)
-    with pytest.raises(InputError, match="already has shards"):
-        make_shards(source, recipe, tmp_path, existing="fail")
+    refuses(r"recipe min_area.*--existing overwrite", make_shards, source, other, tmp_path)
+    refuses("other limit", make_shards, source, recipe, tmp_path, limit=3)
+    refuses("already has shards", make_shards, source, recipe, tmp_path, existing="fail")
     assert contents(tmp_path) == before
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(InputError, match="a different job"):
-        make_shards(source, other, tmp_path)
+    refuses("a different job", make_shards, source, other, tmp_path)
     make_shards(source, other, tmp_path, existing="overwrite")
     assert contents(tmp_path) != before
     assert make_shards(source, recipe, tmp_path, existing="overwrite")
@@ -159,16 +155,13 @@ def test_a_damaged_or_missing_shard_is_noticed(source: AnnotatedImages, recipe: 
     make_shards(source, recipe, tmp_path)
     shard = tmp_path / "shard-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match=r"shard-00001.parquet.*overwrite"):
-        make_shards(source, recipe, tmp_path)
+    refuses(r"shard-00001.parquet.*overwrite", make_shards, source, recipe, tmp_path)
     for spoil in (lambda: shard.write_bytes(b""), shard.unlink):
         spoil()
-        with pytest.raises(InputError, match=r"shard-00001.parquet"):
-            ShardReader(tmp_path)
+        refuses(r"shard-00001.parquet", ShardReader, tmp_path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "shard-00000.parquet").unlink()
-    with pytest.raises(InputError, match="an earlier shard is missing"):
-        make_shards(source, recipe, tmp_path)
+    refuses("an earlier shard is missing", make_shards, source, recipe, tmp_path)
 
 
 def test_nothing_to_sample_gives_an_empty_folder_that_opens(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from disbench.shards.rows import Chunk
 from disbench.workers import LocalEngine
 from disbench.workers.crew import TASKS_AHEAD as CHUNKS_AHEAD
 from disbench.workers.crew import portable as _portable
+from tests.refusals import refuses
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError
 
@@ -89,8 +90,7 @@ def begun_by_idle_workers(log: Path, expected: int) -> int:
 def test_killed_in_the_midst_of_a_message(start: Start) -> None:
     chunks = start("killed in a message", 2)
     assert [next(chunks).indices[0] for _ in range(2)] == [0, SCENES]
-    with pytest.raises(InputError, match=LOST):
-        next(chunks)
+    refuses(LOST, next, chunks)
     assert workers() == []
 
 

@@ -22,6 +22,7 @@ from disbench.sampling.verify import verify_shards
 from disbench.shards.manifest import MANIFEST, Part, read_manifest
 from disbench.shards.reader import ShardReader
 from tests.commands import contents
+from tests.refusals import refuses
 from tests.unit.shard_tools import Scenes, change_manifest, random_scene
 
 RECIPE = Recipe("test", "", "hierarchy", ("lvis",), min_area=1, shard_bytes=6000)
@@ -108,10 +109,8 @@ def test_parts_and_their_slices() -> None:
             assert max(map(len, slices)) - min(map(len, slices)) <= 1
     assert parse_part("3/16") == (3, 16)
     for text in ("", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1 / 4", "²/4", "1/" + "9" * 5000):
-        with pytest.raises(InputError, match="3/16"):
-            parse_part(text)
-    with pytest.raises(InputError, match="part 5 of 4"):
-        slice_of(9, (5, 4))
+        refuses("3/16", parse_part, text)
+    refuses("part 5 of 4", slice_of, 9, (5, 4))
 
 
 def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(source: Scenes, parts: list[Path]) -> None:
@@ -175,23 +174,19 @@ def test_a_merge_that_is_stopped_anywhere_resumes(
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     merge_parts(parts, out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    with pytest.raises(InputError, match="already has shards"):
-        merge_parts(parts, out, existing="fail")
+    refuses("already has shards", merge_parts, parts, out, existing="fail")
 
 
 def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[Path]) -> None:
-    with pytest.raises(InputError, match="other part"):
-        make_shards(source, RECIPE, parts[0], part=(2, 4))
+    refuses("other part", make_shards, source, RECIPE, parts[0], part=(2, 4))
     (parts[1] / MANIFEST).unlink()
     for part in ((3, 4), None):
-        with pytest.raises(InputError, match=r"different input, recipe, part or versions"):
-            make_shards(source, RECIPE, parts[1], part=part)
+        refuses(r"different input, recipe, part or versions", make_shards, source, RECIPE, parts[1], part=part)
 
 
 def refused(parts: Sequence[Path], out: Path, words: str) -> None:
     """In one sentence that names the folder and the fix; `out` stays as it was."""
-    with pytest.raises(InputError, match=words):
-        merge_parts(parts, out)
+    refuses(words, merge_parts, parts, out)
     assert not (out / MANIFEST).exists()
     assert not list(out.glob("*.partial"))
 
@@ -233,8 +228,7 @@ def test_into_a_part_or_another_job(parts: list[Path], source: Scenes, tmp_path:
     assert contents(parts[2]) == before
     make_shards(source, dataclasses.replace(RECIPE, seed=9), tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(InputError, match=r"recipe seed.*--existing overwrite"):
-        merge_parts(parts, tmp_path / "out")
+    refuses(r"recipe seed.*--existing overwrite", merge_parts, parts, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
 

@@ -24,6 +24,7 @@ from disbench.sampling.verify import TOLD, verify_shards
 from disbench.shards.manifest import MANIFEST, read_manifest
 from disbench.shards.reader import ShardReader
 from disbench.shards.rows import ROWS_A_GROUP
+from tests.refusals import refuses
 from tests.unit.shard_tools import (
     SHARD,
     Scenes,
@@ -295,5 +296,4 @@ def test_a_manifest_that_is_wrong(small: Path, changes: dict[str, object], words
 
 
 def test_no_shards(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no manifest\.json"):
-        verify_shards(tmp_path)
+    refuses(r"no manifest\.json", verify_shards, tmp_path)

@@ -35,6 +35,7 @@ from disbench.sampling.splits import (
     standard_draw,
 )
 from disbench.shards.reader import ShardReader
+from tests.refusals import refuses
 
 SCENES = parts_scenes(40)
 DRAW = standard_draw("cars", "val", size=60)
@@ -135,8 +136,7 @@ def nameless(scene: Scene) -> Scene:
 )
 def test_sets_that_cannot_be_named(change: Callable[[Scene], Scene], words: str, tmp_path: Path) -> None:
     folder = parts_shards(tmp_path / "shards", two_scenes(change))
-    with pytest.raises(InputError, match=words):
-        make_split(folder, tmp_path / "cars.jsonl", DRAW, "")
+    refuses(words, make_split, folder, tmp_path / "cars.jsonl", DRAW, "")
     assert not list(tmp_path.glob("cars*"))
 
 
@@ -147,10 +147,8 @@ def test_what_no_split_is_made_of(shards: Path, tmp_path: Path) -> None:
         (shards, "cars.json", "name the list NAME.jsonl"),
         (tmp_path, "cars.jsonl", "no manifest.json"),
     ):
-        with pytest.raises(InputError, match=words):
-            make_split(folder, tmp_path / out, DRAW, "")
-    with pytest.raises(InputError, match="ASCII"):
-        Draw("cars\n", "val")
+        refuses(words, make_split, folder, tmp_path / out, DRAW, "")
+    refuses("ASCII", Draw, "cars\n", "val")
 
 
 def test_a_run_takes_the_splits_sets_in_its_order(split: Split, shards: Path, tmp_path: Path) -> None:
@@ -173,8 +171,7 @@ def test_a_run_takes_the_splits_sets_in_its_order(split: Split, shards: Path, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert SetSource(shards, choice=source.choice).ids == source.ids
-        with pytest.raises(InputError, match="'cars' with list SHA-256 '0000"):
-            recorded_split("cars", "0" * 64)
+        refuses("'cars' with list SHA-256 '0000", recorded_split, "cars", "0" * 64)
     with pytest.raises(InputError, match="not found"):
         SetSource(shards, choice=Choice(split=SplitFacts("cars", split.made.list_sha256)))
 
@@ -205,8 +202,7 @@ def test_other_masks_stop_a_run_and_a_check(split: Split, shards: Path, tmp_path
 
 def test_other_shards_stop_a_run_and_say_why(split: Split, shards: Path, tmp_path: Path) -> None:
     other = parts_shards(tmp_path / "other", SCENES, ["min_area=400"])
-    with pytest.raises(InputError, match=r"it is not in the shards.*recipe min_area"):
-        SetSource(other, split=split)
+    refuses(r"it is not in the shards.*recipe min_area", SetSource, other, split=split)
     problem = check_split(split, other)
     assert problem and "recipe min_area" in problem and problem.startswith("set 1")
     # The same sets of other candidates are not the same draw.
@@ -244,8 +240,7 @@ LINE = {"key": "cars/val/1/1", "mask": "0", "members": ["0", "1"]}
 def test_lists_that_are_none(content: bytes, words: str, split: Split, tmp_path: Path) -> None:
     path, record = tmp_path / "cars.jsonl", tmp_path / "cars.toml"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"its SHA-256 differs from the one in cars\.toml|more than"):
-        read_split(str(path))
+    refuses(r"its SHA-256 differs from the one in cars\.toml|more than", read_split, str(path))
     record.write_text(record.read_text().replace(split.made.list_sha256, hashlib.sha256(content).hexdigest()))
     with pytest.raises(InputError, match=words) as refusal:
         read_split(str(path))
@@ -275,8 +270,7 @@ def test_splits_that_are_not_there(split: Split, tmp_path: Path) -> None:
         (str(tmp_path / "cars.toml"), "list not found"),
         (str(tmp_path / "none.jsonl"), "no such file"),
     ):
-        with pytest.raises(InputError, match=words):
-            read_split(name)
+        refuses(words, read_split, name)
 
 
 def test_texts_of_any_kind_are_written_as_toml(shards: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from disbench.sampling import read_sets
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.export import export_coco, export_ritm, pack_masks
+from tests.refusals import refuses
 from tests.unit.shard_tools import random_rectangles, random_scene, related, scene_object, unrelated, write_shards
 
 Mask = npt.NDArray[np.bool_]
@@ -216,8 +217,7 @@ def test_an_interrupted_export_does_not_look_finished(tmp_path: Path) -> None:
     before = (tmp_path / "out.json").read_bytes()
     damaged = random_scene(rng, "3")
     broken = write_shards(tmp_path / "broken", [good, replace(damaged, parents=(77, *damaged.parents[1:]))])
-    with pytest.raises(InputError, match=r"broken.*image '3'"):
-        export_coco(broken, tmp_path / "out.json")
+    refuses(r"broken.*image '3'", export_coco, broken, tmp_path / "out.json")
     assert (tmp_path / "out.json").read_bytes() == before
     with pytest.raises(InputError, match="occurs twice"):
         export_ritm(write_shards(tmp_path / "twice", [good, good]), tmp_path / "out")
@@ -241,10 +241,8 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export_ritm(write_shards(tmp_path / "turned", [unrelated(turned, [])]), tmp_path / "out")
     twice = write_shards(tmp_path / "twice", [good, good])
     for export in (export_ritm, export_coco):
-        with pytest.raises(InputError, match="image 1 occurs twice"):
-            export(twice, tmp_path / f"{export.__name__}.out")
-        with pytest.raises(InputError, match=r"no manifest\.json"):
-            export(tmp_path, tmp_path / "new")
+        refuses("image 1 occurs twice", export, twice, tmp_path / f"{export.__name__}.out")
+        refuses(r"no manifest\.json", export, tmp_path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match=str(tmp_path)):
         export_coco(write_shards(tmp_path / "shards", [good]), tmp_path)
