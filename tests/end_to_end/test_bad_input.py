@@ -285,7 +285,7 @@ class TestStoppedProcesses:
         arguments = sampling(annotations, out, "--workers", "2")
         another = content[: len(content) // 2] + content[len(content) // 2 + 7 :]
         result = stop_after(1, arguments, out, lambda _: annotations.write_bytes(another))
-        refused(result, annotations, "changed during the copy", "run the same command again")
+        refused(result, annotations, "changed while it was read", "run the same command again")
         shards = {name: data for name, data in contents(out).items() if name.startswith("shard-")}
         assert shards.items() < whole.items()
         annotations.write_bytes(content)

@@ -126,7 +126,7 @@ def test_predict_on_a_photo_to_be_turned(tmp_path: Path) -> None:
         ("3,4", "mask.png", "x,y,+"),
         ("9999,1,+", "mask.png", "outside the image"),
         ("1.5,2,+", "mask.png", "whole pixels"),
-        ("3,4,+", "photo.png", "error: photo.png: this is the image itself"),
+        ("3,4,+", "photo.png", "error: photo.png: is the image itself"),
     ],
 )
 def test_predict_with_a_bad_click_or_onto_its_photo(tmp_path: Path, click: str, out: str, words: str) -> None:

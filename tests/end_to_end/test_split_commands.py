@@ -60,7 +60,7 @@ def test_runs_on_splits_and_their_report(place: Path, tmp_path: Path) -> None:
     done = printed("verify", tmp_path / "intents-few", "--dataset", "shards-1", cwd=place)
     assert "samples, clicks and IoUs (" not in done
     done = disbench("verify", tmp_path / "intents-few", "--dataset", place / "shards-1", cwd=tmp_path)
-    assert "split 'few' with a list" in done.stdout  # not checked, since its list is elsewhere
+    assert "split 'few' with list" in done.stdout  # not checked, since its list is elsewhere
 
 
 def test_what_cannot_be_asked(place: Path, tmp_path: Path) -> None:

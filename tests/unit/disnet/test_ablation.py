@@ -193,13 +193,13 @@ def test_the_rows_are_the_papers(name: str) -> None:
 
 
 WRONG_PLANS = [
-    ('name = "plain"', 'name = "A b"', "the name 'A b'"),
-    ('name = "full"', 'name = "plain"', "the name 'plain'"),
+    ('name = "plain"', 'name = "A b"', "repeated name 'A b'"),
+    ('name = "full"', 'name = "plain"', "repeated name 'plain'"),
     ('before = "plain"', 'before = "plan"', "unknown row 'plan'"),
-    ('trained_as = "full"', 'trained_as = "full-refined"', "name a row that is trained itself"),
+    ('trained_as = "full"', 'trained_as = "full-refined"', "a row that is itself trained"),
     ("steps = 2", "steps = 0", "steps = 0"),
     ("steps = 2", "step = 2", "did you mean 'steps'"),
-    ('method = ["refine', 'set = ["a=1"]\nmethod = ["refine', "leave its set and"),
+    ('method = ["refine', 'set = ["a=1"]\nmethod = ["refine', "leave out set and"),
 ]
 
 
