@@ -221,6 +221,7 @@ def containment(inner: Rle, outer: Rle) -> float:
     """Share of a mask's pixels that lie in another, |inner and outer| / |inner|; 0 for an empty inner mask.
 
     A mask of the whole image scores 1, so report the IoU with it. ValueError for masks of different sizes.
+
     >>> from disbench.core.masks import encode
     >>> containment(encode(np.array([[True, True, False]])), encode(np.array([[True, False, True]])))
     0.5

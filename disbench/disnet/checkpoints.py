@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from disbench.core.errors import InputError, extra_module
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training.settings import Training
+from disbench.io import definitions
 from disbench.io.files import file_sha256, naming, whole_file
 from disbench.io.settings import Count, parse_json_table, settings_from
 
@@ -29,7 +30,6 @@ OLD = ".old"
 _OURS = "disbench"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-STORED = "disnet-small.safetensors"  # the small network shipped in `baselines/`
 MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
 MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
 """Settings that do not affect any training step."""
@@ -58,6 +58,11 @@ class TrainingState:
     training: Training
     facts: Mapping[str, str]
     files: Mapping[str, str]
+
+
+def stored_network() -> Path:
+    """Checkpoint of the small network shipped with disbench."""
+    return definitions.folder("baselines") / "disnet-small.safetensors"
 
 
 def save_network(path: Path, network: Disnet, training: Training, facts: Mapping[str, str], *, half: bool) -> None:

@@ -17,10 +17,9 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch, stacked
-from disbench.disnet.checkpoints import STORED, load_network
+from disbench.disnet.checkpoints import load_network, stored_network
 from disbench.disnet.network import Disnet, NetworkInput, input_of
 from disbench.disnet.training.settings import Training
-from disbench.io import definitions
 from disbench.workers import threads
 
 Label = bool | float | str  # value of an option that describes a checkpoint
@@ -162,7 +161,7 @@ def disnet(
         InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not match its
             labels, or the device is missing.
     """
-    path = Path(checkpoint).expanduser() if checkpoint else definitions.folder("baselines") / STORED
+    path = Path(checkpoint).expanduser() if checkpoint else stored_network()
     if not checkpoint and labels.get("design"):
         name = labels["design"]
         raise InputError(

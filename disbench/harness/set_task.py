@@ -231,11 +231,11 @@ class StoredAnswers:
 
     def ious(self, answers: pa.Table) -> list[Float32Array]:
         """IoU of each member with each candidate, float32 (members, candidates), one array per row of `answers()`."""
-        columns = (answers[name].to_pylist() for name in ("members", "candidates", "ious"))
+        sizes = (answers[name].to_pylist() for name in ("members", "candidates"))
         with complaining(self.folder / ANSWERS, "IoUs for another number of masks", "run it again"):
             return [
-                np.array(values, dtype=np.float32).reshape(max(members, 0), max(candidates, 0))
-                for members, candidates, values in zip(*columns, strict=True)
+                np.asarray(ious.values).reshape(max(members, 0), max(candidates, 0))
+                for members, candidates, ious in zip(*sizes, answers["ious"], strict=True)
             ]
 
 

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 from disbench.core.errors import InputError, extra_module, one_line, unknown_name
 from disbench.disnet.checkpoints import (
     OLD,
-    STORED,
     check_same_training,
     latest_state,
     load_network,
@@ -31,6 +30,7 @@ from disbench.disnet.checkpoints import (
     read_state,
     save_network,
     save_state,
+    stored_network,
 )
 from disbench.disnet.method import DisnetMethod
 from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
@@ -39,7 +39,7 @@ from disbench.disnet.training.examples import Batch, EpochSampler, Examples, col
 from disbench.disnet.training.log import Meter, TrainingLog
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
-from disbench.io import addresses, definitions
+from disbench.io import addresses
 from disbench.io.files import file_sha256
 from disbench.shards.manifest import read_manifest
 from disbench.workers import processes, threads
@@ -349,8 +349,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
     if not training.start:
         network = build_network(training.network)
     else:
-        stored = definitions.folder("baselines") / STORED
-        path = stored if training.start == "disnet" else Path(addresses.local_text(training.start))
+        path = stored_network() if training.start == "disnet" else Path(addresses.local_text(training.start))
         found = load_network(path)
         if training.start_parts:
             network = build_network(training.network)

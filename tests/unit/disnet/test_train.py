@@ -188,9 +188,13 @@ def test_a_training_can_start_from_another_and_change_a_part(whole: Path, photo_
     assert known["steps"] == "4" and known["training"]["name"] == "tiny"
 
 
-def test_a_training_can_take_a_part_of_another_network(whole: Path, photo_shards: Path, tmp_path: Path) -> None:
+def test_a_training_can_take_a_part_of_another_network(
+    whole: Path, photo_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here of the shipped one, by its name."""
     start = whole / "disnet.safetensors"
-    settings: dict[str, Any] = {"start": str(start), "trained": ("refinement",), "network": tiny_settings(mca=False)}
+    monkeypatch.setattr("disbench.disnet.training.train.stored_network", lambda: start)
+    settings: dict[str, Any] = {"start": "disnet", "trained": ("refinement",), "network": tiny_settings(mca=False)}
     trained(tmp_path, photo_shards, **settings, start_parts=("proposal",))
     theirs, found = (load_network(path).network for path in (start, tmp_path / "disnet.safetensors"))
     same = [
