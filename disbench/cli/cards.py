@@ -111,7 +111,7 @@ def methods_install(
     """Install a published system: code, environment and trained weights; resumable."""
     from disbench.baselines.installs import install
 
-    given = None if checkpoint is None else addresses.here(checkpoint)
+    given = None if checkpoint is None else addresses.local_copy(checkpoint)
     found = install(method, variant, checkpoint=given, report=say)
     named = f" --variant {found.variant}" if found.variant else ""
     say(f"{found.name} {found.variant}: installed; next: disbench methods check {method}{named}")
@@ -172,4 +172,4 @@ def clicks_import(
 
     source = open_dataset(dataset, data, dataset_option or [])
     dropped, scaled = missing == "drop", scale == "full"
-    say_all(import_clicks(form, addresses.here(file), source, out, drop_missing=dropped, rescale=scaled))
+    say_all(import_clicks(form, addresses.local_copy(file), source, out, drop_missing=dropped, rescale=scaled))

@@ -73,7 +73,7 @@ def leaderboard_check(
     from disbench.harness.archive import read_packed
     from disbench.harness.verification import verify_run
 
-    read_packed(addresses.here(submission))
+    read_packed(addresses.local_copy(submission))
     found = verify_run(submission, data, dataset=dataset, progress=True)
     good = found.holds and not found.unchecked
     say_all([*found.lines(), "yes" if good else "no"], err=not good)
@@ -89,7 +89,7 @@ def leaderboard_build(
     """Build a leaderboard from stored runs: report, page, the paper's Table 1 and Figure 4."""
     from disbench.reports.paper.figures import build_leaderboard
 
-    say_all(build_leaderboard([addresses.here(run) for run in runs], out))
+    say_all(build_leaderboard([addresses.local_copy(run) for run in runs], out))
 
 
 @import_app.command("ious")
@@ -122,7 +122,7 @@ def import_ious(
             raise InputError(f"{method}: no such card, so it has no variants; leave --variant out")
         card = card.trained_as(card.variant(variant))
     run = make(
-        addresses.here(file),
+        addresses.local_copy(file),
         card or method,
         open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])]),
         out,

@@ -18,7 +18,7 @@ from disbench.cli.results import ambiguity, compare, failures, pack, published, 
 from disbench.cli.run import demo, predict, run, speed
 from disbench.cli.shards import export, inspect, merge, quickstart, sample, split_app
 from disbench.cli.train import ablate, profile, train
-from disbench.core.errors import CONTROL, InputError, sentence_of
+from disbench.core.errors import CONTROL, InputError, error_message
 from disbench.io import addresses
 from disbench.io.files import is_utf8
 
@@ -82,7 +82,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         if debug:
             raise
-        print(f"error: {addresses.with_addresses(sentence_of(error))}", file=sys.stderr)  # noqa: T201
+        print(f"error: {addresses.restore_addresses(error_message(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except Exception as error:
         problem = None if debug else _environment_problem(error)

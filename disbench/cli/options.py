@@ -42,7 +42,7 @@ def local_path(text: str) -> Path:
 
 def say(text: object, *, err: bool = False) -> None:
     """Print a line, replacing paths of local copies by their addresses."""
-    typer.echo(addresses.with_addresses(str(text)), err=err)
+    typer.echo(addresses.restore_addresses(str(text)), err=err)
 
 
 def say_all(lines: Iterable[object], *, err: bool = False) -> None:
@@ -153,7 +153,7 @@ def photos_of(images: Iterable[Path], exif: Exif) -> list[Path]:
     """Local paths of photos; notes any whose EXIF orientation is ignored."""
     from disbench.datasets.images import turned
 
-    photos = [addresses.here(image) for image in images]
+    photos = [addresses.local_copy(image) for image in images]
     if exif == "ignore" and (note := turned(photos, "--exif apply turns them")):
         say(note, err=True)
     return photos

@@ -29,7 +29,7 @@ def report(
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
-    folders = [addresses.here(run) for run in runs]
+    folders = [addresses.local_copy(run) for run in runs]
     with output(out, FILES) as place:
         lines = make_report(folders, place.folder, page=page, failures=failures, data=data).lines
     say_all(lines)
@@ -48,9 +48,9 @@ def ambiguity(
     from disbench.reports.ambiguity.pictures import PictureOptions
     from disbench.reports.ambiguity.report import make_ambiguity_report
 
-    folders = [addresses.here(folder) for folder in shards or []]
+    folders = [addresses.local_copy(folder) for folder in shards or []]
     wanted = PictureOptions(folders, common.images_at(images), data, pictures, seed)
-    say_all(make_ambiguity_report([addresses.here(run) for run in runs], out, wanted))
+    say_all(make_ambiguity_report([addresses.local_copy(run) for run in runs], out, wanted))
 
 
 def pack(
@@ -66,7 +66,7 @@ def pack(
 
     if addresses.address_of(run) is not None:
         out = out or Path(f"{run.name}{ENDING}")
-    packed = pack_run(addresses.here(run), out, masks=not without_masks, progress=True)
+    packed = pack_run(addresses.local_copy(run), out, masks=not without_masks, progress=True)
     say(f"{packed}: {packed.stat().st_size:,} bytes; next: disbench verify {packed}")
 
 
@@ -87,12 +87,12 @@ def verify(
     from disbench.sampling.verify import verify_shards
     from disbench.shards.manifest import MANIFEST
 
-    addresses.here(place)
+    addresses.local_copy(place)
     if not is_run(place) and (place / MANIFEST).is_file():
         found = verify_shards(place, quick=quick, workers=workers, progress=True)
         lines, holds = found.lines(), found.holds
     else:
-        found_here = None if recording is None else addresses.here(recording)
+        found_here = None if recording is None else addresses.local_copy(recording)
         run = verify_run(
             place, data, dataset=dataset, images=common.images_at(images), recording=found_here, progress=True
         )
@@ -118,7 +118,7 @@ def compare(
     """Compare two runs on the same samples: paired differences, intervals, p-values, pictures."""
     from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
 
-    comparison = compare_runs(one_run(addresses.here(run_a)), one_run(addresses.here(run_b)))
+    comparison = compare_runs(one_run(addresses.local_copy(run_a)), one_run(addresses.local_copy(run_b)))
     picture = draw_differences(comparison, data, samples, dataset) if samples else None
     say_all(lines_of(comparison))
     typer.echo("")
@@ -136,7 +136,7 @@ def failures(
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.samples import write_failures
 
-    say_all(write_failures([addresses.here(run) for run in runs], out, data, samples, dataset))
+    say_all(write_failures([addresses.local_copy(run) for run in runs], out, data, samples, dataset))
 
 
 def reproduce(
@@ -165,7 +165,7 @@ def reproduce(
     formats = [form for form, wanted in asked.items() if wanted]
     made = make(
         name,
-        [addresses.here(folder) for folder in runs or []],
+        [addresses.local_copy(folder) for folder in runs or []],
         out,
         rows=parse_rows(map_ or []),
         formats=formats,

@@ -14,7 +14,7 @@ import typer
 from disbench.cli import options as common
 from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
 from disbench.core.choices import Granularity, Selection, Store
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, import_extra
 from disbench.io import addresses
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def run(
     if dataset is None:
         assert shards is not None  # checked with the task
         frozen, choice = None if split is None else read_split(split), Choice(sets, seed, min_members)
-        chosen = SetSource(addresses.here(shards), common.images_at(images), data, choice, frozen)
+        chosen = SetSource(addresses.local_copy(shards), common.images_at(images), data, choice, frozen)
         source = chosen if task == "diverse" else IntentSource(chosen)
     else:
         source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
@@ -286,7 +286,7 @@ def predict(
     if (recorded is None) == (not click) or (sample is not None and recorded is None):
         raise InputError("give clicks, either with --click or with --recorded (and --sample if it has several)")
     clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
-    pixels = read_rgb(addresses.here(image), exif)
+    pixels = read_rgb(addresses.local_copy(image), exif)
     (photo,) = common.photos_of([image], exif)
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: is the image itself and would be overwritten; use another --out")
@@ -331,7 +331,9 @@ def speed(
     spec = common.spec_of(method, variant, set_)
     if spec.budget:
         raise InputError(f"{spec.name}: gets all points at once, so it has no speed per click")
-    pixels = open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.here(image), "ignore")
+    pixels = (
+        open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.local_copy(image), "ignore")
+    )
     with contextlib.chdir(os.curdir):  # the method may change folders
         made = spec.build()
         found = measure_speed(made, pixels, repeats=repeats, clicks=clicks)
@@ -354,7 +356,7 @@ def demo(
     exif: common.ExifOption = "ignore",
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
-    extra_module("aiohttp", "demo", "the demo")
+    import_extra("aiohttp", "demo", "the demo")
     from disbench.demo.server import demo as serve_demo
 
     def ready(address: str) -> None:

@@ -100,7 +100,7 @@ def merge(
     from disbench.sampling.merged_parts import merge_parts
     from disbench.shards.manifest import MANIFEST
 
-    folders = [addresses.here(part) for part in parts]
+    folders = [addresses.local_copy(part) for part in parts]
     with output(out, JOB_FILES, last=MANIFEST, existing=existing) as place:
         manifest = merge_parts(folders, place.folder, existing=existing, progress=True, finished=place.push)
     _print_made(out, manifest)
@@ -132,14 +132,17 @@ def inspect(
 
     if len(folders) > 1:
         every = [
-            (addresses.with_addresses(str(one)), statistics(addresses.here(one), overlaps=not fast, limit=limit))
+            (
+                addresses.restore_addresses(str(one)),
+                statistics(addresses.local_copy(one), overlaps=not fast, limit=limit),
+            )
             for one in folders
         ]
         typer.echo(json.dumps(dict(every), indent=1) if as_json else comparison(every))
         return
     (folder,) = folders
     local = addresses.address_of(folder) is None
-    found = statistics(addresses.here(folder), overlaps=not fast, limit=limit, progress=True)
+    found = statistics(addresses.local_copy(folder), overlaps=not fast, limit=limit, progress=True)
     typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))
     if rows:
         drawn = draw_contact_sheet(
@@ -172,7 +175,7 @@ def export(
     from disbench.io.outputs import output, split_file
     from disbench.shards.export import export_coco, export_ritm
 
-    addresses.here(folder)
+    addresses.local_copy(folder)
     if format_ == "ritm":
         with output(out, ("*",), pull=False) as place:
             scenes = export_ritm(folder, place.folder)
@@ -211,7 +214,7 @@ def split_make(
     from disbench.sampling.splits import make_split, standard_draw
 
     draw = standard_draw(dataset, split, images, size)
-    made = make_split(addresses.here(shards), out, draw, common.command_line(), progress=True)
+    made = make_split(addresses.local_copy(shards), out, draw, common.command_line(), progress=True)
     few = f", fewer than {size}: more would exceed the shares" if size and len(made.sets) < size else ""
     say(f"{out}: {len(made.sets)} sets of {made.made.candidates:,} candidates{few}; list {made.made.list_sha256}")
 
@@ -222,7 +225,7 @@ def split_check(split: Annotated[str, arg("Name of a split, or your own NAME.jso
     from disbench.sampling.splits import check_split, read_split
 
     found = read_split(split)
-    problem = check_split(found, addresses.here(shards), progress=True)
+    problem = check_split(found, addresses.local_copy(shards), progress=True)
     if problem:
         say(f"{shards}: not split {found.name}: {problem}", err=True)
         raise typer.Exit(common.BAD_INPUT)

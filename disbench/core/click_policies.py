@@ -18,7 +18,7 @@ import numpy.typing as npt
 from disbench.core.arrays import BoolArray, Float32Array, IntArray
 from disbench.core.clicks import NO_ERROR, Click, check_clicks, checked_mask, checked_target, error_masks, next_click
 from disbench.core.depths import Depth, deepest, transform
-from disbench.core.errors import InputError, opencv, shown, unknown_name
+from disbench.core.errors import InputError, opencv, quote, unknown_name
 
 POLICIES: dict[str, dict[str, float]] = {
     "center": {},
@@ -96,7 +96,7 @@ class Recording:
         for number, click in enumerate(self.clicks.get(sample, ()), 1):
             if not (0 <= click.x < shape[1] and 0 <= click.y < shape[0]):
                 raise InputError(
-                    f"{self.file}: click {number} on the sample {shown(sample)} is at x = {click.x}, y = {click.y}, "
+                    f"{self.file}: click {number} on the sample {quote(sample)} is at x = {click.x}, y = {click.y}, "
                     f"outside its image of {shape[1]} x {shape[0]} pixels; correct the file"
                 )
 

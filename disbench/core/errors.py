@@ -29,7 +29,7 @@ class InputError(ValueError):
     """
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """Format an untrusted value of any type and size for a message: short, one line, no control characters."""
     if isinstance(value, str | bytes):
         return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
@@ -39,7 +39,7 @@ def shown(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         few = len(value) <= 4 and not any(isinstance(item, list | tuple | dict) for item in value)
-        return f"[{', '.join(map(shown, value))}]" if few else f"a list of {len(value)}"
+        return f"[{', '.join(map(quote, value))}]" if few else f"a list of {len(value)}"
     return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
@@ -49,7 +49,7 @@ def one_line(text: str) -> str:
     return " ".join(plain.split())[:_LONGEST]
 
 
-def sentence_of(error: InputError | OSError) -> str:
+def error_message(error: InputError | OSError) -> str:
     """One line that says what is wrong and how to fix it."""
     if not isinstance(error, OSError):
         return CONTROL.sub(" ", str(error))
@@ -59,7 +59,7 @@ def sentence_of(error: InputError | OSError) -> str:
     return f"{place}{reason}; {fix}, then run the same command again"
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """A third-party error on one line: its type, its message, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -76,10 +76,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""
-    return InputError(f"{place}unknown {kind} {shown(name)}; {hint}")
+    return InputError(f"{place}unknown {kind} {quote(name)}; {hint}")
 
 
-def extra_module(name: str, extra: str, user: str) -> Any:
+def import_extra(name: str, extra: str, user: str) -> Any:
     """Import an optional module; `InputError` names its `user` and the extra of disbench that installs it."""
     try:
         return importlib.import_module(name)

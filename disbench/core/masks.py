@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.errors import opencv, shown
+from disbench.core.errors import opencv, quote
 from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
 
 Raster = Literal["pycocotools", "fillpoly"]
@@ -155,7 +155,7 @@ def empty(height: int, width: int) -> Rle:
     return _to_coco(RLEMask.zeros((height, width)))
 
 
-def whole_number(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
     """The integer that a JSON value represents: 640, 640.0, "640" or "640.0"; None for anything else."""
     if type(value) is int:
         return value
@@ -248,10 +248,10 @@ def _from_segmentation(found: object, height: int, width: int, raster: Raster, c
 def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     """Convert an untrusted RLE (`counts` compressed or a list of runs); ValueError if it is not a mask of this size."""
     if not isinstance(rle, dict) or "counts" not in rle or "size" not in rle:
-        raise ValueError(f"the segmentation is {shown(rle)}, neither polygons nor an RLE with 'size' and 'counts'")
+        raise ValueError(f"the segmentation is {quote(rle)}, neither polygons nor an RLE with 'size' and 'counts'")
     size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list | tuple) or list(map(whole_number, size)) != [height, width]:
-        raise ValueError(f"the mask's size {shown(size)} is not its image's [{height}, {width}]")
+    if not isinstance(size, list | tuple) or list(map(as_integer, size)) != [height, width]:
+        raise ValueError(f"the mask's size {quote(size)} is not its image's [{height}, {width}]")
     runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
     # Check everything here: pycocotools checks nothing and would write out of bounds.
     if runs.size and (lowest := int(runs.min())) < 0:
@@ -440,9 +440,9 @@ def _outline(points: FloatArray) -> float:
 
 
 def _listed_runs(counts: list[object]) -> IntArray:
-    runs: list[Any] = counts if set(map(type, counts)) == {int} else list(map(whole_number, counts))
+    runs: list[Any] = counts if set(map(type, counts)) == {int} else list(map(as_integer, counts))
     if None in runs:
-        wrong = shown(counts[runs.index(None)])
+        wrong = quote(counts[runs.index(None)])
         raise ValueError(f"the RLE's counts contain {wrong}; they must be whole numbers from 0 on")
     try:
         return np.array(runs, dtype=np.int64)

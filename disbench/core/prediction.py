@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
-from disbench.core.errors import told
+from disbench.core.errors import describe_error
 
 RgbImage = ByteArray
 Result = TypeVar("Result")
@@ -79,7 +79,7 @@ class Method(Protocol):
         """Open an image: uint8 (height, width, 3), RGB, row-major, y down."""
 
 
-def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
+def call_method(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
     """Call a method and return its result, undoing its changes to NumPy's error handling.
 
     MethodError if the call (`what`) raised any error, including `SystemExit`; Ctrl-C and errors of the types `passing`
@@ -94,4 +94,4 @@ def called(what: str, call: Callable[[], Result], *passing: type[Exception]) -> 
         interrupted = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         if interrupted or isinstance(error, passing):
             raise
-        raise MethodError(f"{what} raised {told(error)}") from error
+        raise MethodError(f"{what} raised {describe_error(error)}") from error

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from disbench.core import masks
-from disbench.core.errors import InputError, shown
-from disbench.core.masks import Rle, whole_number
+from disbench.core.errors import InputError, quote
+from disbench.core.masks import Rle, as_integer
 from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, links_by_id, scene_objects
 from disbench.datasets.json_index import read_json_file
 from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
-from disbench.io.files import has_control, relative_path
+from disbench.io.files import has_control_character, relative_path
 
 RELEASE = "ADE20K_2021_17_01"  # the folder in the release's archive
 _SPLITS = {"train": "training", "val": "validation"}
@@ -59,13 +59,13 @@ class Ade20kScenes(KeyedScenes):
         known = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         self.split = _SPLITS.get(split, split)
         if self.split not in known:
-            raise InputError(f"{root}: no split {shown(split)}; splits here: {', '.join(known) or 'none'}")
+            raise InputError(f"{root}: no split {quote(split)}; splits here: {', '.join(known) or 'none'}")
         self.keys = sorted(_stems(root / self.split, folder))
         if not self.keys:
             raise InputError(f"{root / self.split}: no image JSON in it; unpack the release again")
         repeated, times = Counter(map(_name, self.keys)).most_common(1)[0]
         if times > 1:
-            raise InputError(f"{root / self.split}: two images are named {shown(repeated)}; remove one of them")
+            raise InputError(f"{root / self.split}: two images are named {quote(repeated)}; remove one of them")
 
     def fingerprint(self) -> dict[str, str]:
         """One SHA-256 over all JSON files and their PNGs; reads them all (half a minute for training)."""
@@ -129,8 +129,8 @@ def _stems(split: Path, folder: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if name not in stems and not name.startswith(".")]
         for stem in stems:
             path = Path(place, stem).relative_to(folder).as_posix()
-            if has_control(path):
-                raise InputError(f"{folder}: the path {shown(path)} is not plain text; rename the file or its folder")
+            if has_control_character(path):
+                raise InputError(f"{folder}: the path {quote(path)} is not plain text; rename the file or its folder")
             yield path
 
 
@@ -150,8 +150,8 @@ def _record(path: Path) -> tuple[int, int, list[Any]]:
 def _entry(found: Any) -> _Entry:
     """Parse an object of the JSON; ValueError if it is malformed."""
     if not isinstance(found, dict):
-        raise ValueError(f"{shown(found)} is not a JSON object")
-    number, parts = whole_number(found.get("id")), found.get("parts")
+        raise ValueError(f"{quote(found)} is not a JSON object")
+    number, parts = as_integer(found.get("id")), found.get("parts")
     parts = parts if isinstance(parts, dict) else {}
     if number is None:
         raise ValueError("its id is not an integer")
@@ -161,14 +161,14 @@ def _entry(found: Any) -> _Entry:
     name, png = found.get("name"), found.get("instance_mask")
     if not isinstance(name, str) or not isinstance(png, str):
         raise ValueError("its name or instance_mask is not a string")
-    level = whole_number(parts.get("part_level"))
+    level = as_integer(parts.get("part_level"))
     return _Entry(number, name, wholes[0] if wholes else None, _numbers(parts, "hasparts"), level, relative_path(png))
 
 
 def _numbers(parts: dict[str, Any], key: str) -> list[int]:
-    numbers = [number for value in _listed(parts.get(key)) if (number := whole_number(value)) is not None]
+    numbers = [number for value in _listed(parts.get(key)) if (number := as_integer(value)) is not None]
     if len(numbers) != len(_listed(parts.get(key))):
-        raise ValueError(f"parts.{key} is {shown(parts.get(key))}, not a list of ids")
+        raise ValueError(f"parts.{key} is {quote(parts.get(key))}, not a list of ids")
     return numbers
 
 
@@ -189,4 +189,4 @@ def _visible(path: Path, height: int, width: int) -> Rle:
 
 
 def _problem(path: Path, found: Any, problem: object) -> str:
-    return f"{path}: object {shown(found.get('id') if isinstance(found, dict) else None)}: {problem}"
+    return f"{path}: object {quote(found.get('id') if isinstance(found, dict) else None)}: {problem}"

@@ -15,7 +15,7 @@ import orjson
 
 from disbench.core import masks
 from disbench.core.choices import Exif
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import SampleSource
 from disbench.core.scenes import Scene, SceneSource
@@ -114,7 +114,7 @@ class AnnotatedSamples(ObjectSamples):
             raise InputError(f"{self._file.path}: image {image} has no file_name; add it")
         path = self._find(name)
         if path is None:
-            lacking = f"image {image}: no {shown(name)} in {self._find}"
+            lacking = f"image {image}: no {quote(name)} in {self._find}"
             raise InputError(f"{self._file.path}: {lacking}; give its folder with images=...")
         return path
 
@@ -215,7 +215,7 @@ class SceneSamples(ObjectSamples):
     def _image_path(self, image: str) -> Path:
         path = self._find(image)
         if path is None:
-            raise InputError(f"{self.name}: no {shown(image)} in {self._find}; give its folder with images=...")
+            raise InputError(f"{self.name}: no {quote(image)} in {self._find}; give its folder with images=...")
         return path
 
 

@@ -143,7 +143,7 @@ class DatasetCard:
         """The dataset's folder, or None if not found."""
         for place in self.places(data):
             paths = (place, *(place / mark for mark in self.marks(options)))
-            if (place.is_dir() or addresses.address_of(place)) and all(map(addresses.there, paths)):
+            if (place.is_dir() or addresses.address_of(place)) and all(map(addresses.exists, paths)):
                 return place
         return None
 
@@ -164,7 +164,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
 
     `InputError` for an unknown or missing dataset (saying where to get it), an unknown option, or unsuitable files.
     """
-    name = addresses.local_text(name)
+    name = addresses.localize(name)
     if is_folder(name):
         card, folder = load_card(ANY_FOLDER), Path(name)
         return _open(card, folder.resolve().name, folder, card.values(overrides))
@@ -179,7 +179,7 @@ def open_dataset(name: str, data: Path | None, overrides: Sequence[str] = ()) ->
         content = f"{' and '.join(card.marks(options))} in {looked}" if card.marker else looked
         fix = f"get it with 'disbench data fetch {card.name}'" if card.files else card.get or "get the dataset"
         raise InputError(f"{card.name}: no {content}; {fix}, or set another root with --data")
-    return _open(card, card.name, addresses.here(place), options)
+    return _open(card, card.name, addresses.local_copy(place), options)
 
 
 def open_card(card: DatasetCard, folder: Path) -> SampleSource:

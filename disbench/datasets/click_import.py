@@ -17,12 +17,12 @@ import numpy as np
 from disbench.core.arrays import BoolArray
 from disbench.core.clicks import Click
 from disbench.core.depths import transform
-from disbench.core.errors import InputError, opencv, shown, unknown_name
+from disbench.core.errors import InputError, opencv, quote, unknown_name
 from disbench.core.limits import MAX_RECORDED_CLICKS
 from disbench.core.samples import SampleSource
 from disbench.datasets.label_maps import read_label_png
 from disbench.datasets.layouts import private_id
-from disbench.io.files import file_sha256, whole_file
+from disbench.io.files import atomic_write, file_sha256
 from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, in_order, read_sequences
 
 # Card of a dataset -> its name in RClicks' table.
@@ -79,7 +79,7 @@ def import_clicks(
         by_sample.setdefault(click.sample, []).append(click)
     known = set(source.ids)
     if lacking := [sample for sample in by_sample if sample not in known]:
-        some = ", ".join(map(shown, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
+        some = ", ".join(map(quote, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
         if not drop_missing:
             what = f"clicks on {len(lacking)} samples that {source.name} does not have ({some})"
             raise InputError(f"{file}: {what}; use their dataset, or skip them with --missing drop")
@@ -93,7 +93,7 @@ def import_clicks(
         if name in by_sample:
             sequences += _sequences(by_sample[name], source.read(number).target == 1, notes, rescale)
     facts = {"disbench.source": _digest(file), **({"disbench.synthetic-users": "rows"} if form == "rclicks" else {})}
-    with whole_file(out) as to:
+    with atomic_write(out) as to:
         to.write(as_parquet(sequences, facts))
     clicks, samples = sum(len(one.clicks) for one in sequences), {one.sample for one in sequences}
     rows, what = clicks + left_out.total(), "strokes" if form == "scribbles" else "rows"
@@ -154,7 +154,7 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
             continue
         if row["click_type"] != "first" or row["device"] not in ("pc", "mobile"):
             known_are = "known are first, fn, fp, and pc, mobile; correct the row"
-            raise InputError(f"{where}: {shown(row['click_type'])}, {shown(row['device'])}: {known_are}")
+            raise InputError(f"{where}: {quote(row['click_type'])}, {quote(row['device'])}: {known_are}")
         stem, code = row["image_stem"], row["object_stem"]
         names = (f"{stem}/{code}", stem, f"{private_id(stem)}/{code}", private_id(stem))
         sample = next((name for name in names if name in known), names[0] if code else stem)
@@ -163,7 +163,7 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
         x, y = _numbers(row, where, "x", "y")
         yield Given(where, sample, user, 1, x, y, size=_size(row, where))
     if not found:
-        there = ", ".join(map(shown, sorted(others)))
+        there = ", ".join(map(quote, sorted(others)))
         raise InputError(f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {there}")
 
 
@@ -190,7 +190,7 @@ def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]
     """A Parquet file of recorded clicks, as written by the demo and other tools."""
     for one in read_sequences(file):
         for number, click in enumerate(one.clicks, 1):
-            where = f"{file}: sample {shown(one.sample)}, click {number}"
+            where = f"{file}: sample {quote(one.sample)}, click {number}"
             yield Given(where, one.sample, one.user, number, click.x, click.y, click.positive)
 
 
@@ -269,7 +269,7 @@ def _numbers(row: Mapping[str, str], where: str, *columns: str) -> tuple[float, 
         except ValueError:
             found.append(math.nan)
         if not math.isfinite(found[-1]):
-            raise InputError(f"{where}: {column} is {shown(row[column])}, not a number; correct the row")
+            raise InputError(f"{where}: {column} is {quote(row[column])}, not a number; correct the row")
     return tuple(found)
 
 

@@ -288,7 +288,7 @@ def verify(name: str, data: Path | None, overrides: Sequence[str] = (), *, progr
     also compares the counts and the content hash. Reports all problems, not only the first. Arguments as for
     `open_dataset`; `InputError` for an unknown dataset or option.
     """
-    name = addresses.local_text(name)
+    name = addresses.localize(name)
     card = None if cards.is_folder(name) else cards.load_card(name)
     default = card is not None and card.values(overrides) == card.values()
     try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Exif
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.masks import Rle, decode
 from disbench.core.samples import Content, Sample, Target
 from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
@@ -193,7 +193,7 @@ def check_unique(ids: Sequence[str], place: object, fix: str) -> None:
     """Raise `InputError` if two samples have the same id."""
     repeated, times = Counter(ids).most_common(1)[0]
     if times > 1:
-        raise InputError(f"{place}: two samples have the id {shown(repeated)}; {fix}")
+        raise InputError(f"{place}: two samples have the id {quote(repeated)}; {fix}")
 
 
 def check_target(target: Target, image: RgbImage, path: Path, sample: str, photo: Path) -> None:

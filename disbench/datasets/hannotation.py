@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, check_total, encode
 from disbench.core.scenes import KeyedScenes, Scene, on_cycles, scene_objects
 from disbench.datasets.images import checked_image, whole_image
-from disbench.io.files import file_sha256, has_control, open_regular
+from disbench.io.files import file_sha256, has_control_character, open_regular
 
 ANNOTATION = "hannotation.pickle"
 MASKS = "masks"
@@ -103,7 +103,7 @@ class HannotationSource(KeyedScenes):
 
 def is_file_name(name: str) -> bool:
     """True if an image id can be a file name."""
-    plain = not has_control(name) and Path(name).name == name and "\\" not in name
+    plain = not has_control_character(name) and Path(name).name == name and "\\" not in name
     return 0 < len(name) <= MAX_FILE_NAME and plain
 
 
@@ -263,7 +263,7 @@ def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     for key, entry in images.items():
         name = str(int(key)) if _is_whole(key) and 0 <= key < 2**63 else key
         if not isinstance(name, str) or not is_file_name(name) or name in named:
-            raise InputError(f"{path}: {shown(key)} is not an image id, or occurs twice; {_FIX}")
+            raise InputError(f"{path}: {quote(key)} is not an image id, or occurs twice; {_FIX}")
         named[name] = entry
     numbers = {name: int(name) for name in named if is_number(name)}
     return sorted(named.items(), key=lambda item: (item[0] not in numbers, numbers.get(item[0], 0), item[0]))

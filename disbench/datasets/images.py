@@ -16,7 +16,7 @@ import numpy as np
 
 from disbench.core.arrays import ByteArray
 from disbench.core.choices import Exif
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_PIXELS
 from disbench.io import addresses
 from disbench.io.files import open_regular, unicode_forms
@@ -97,7 +97,7 @@ class ImageFinder:
         alike = self._namesakes(spelling)
         for other, image_id in alike.items():
             if other != name and (spelling != name or self._find(other)[0] == path):
-                both = f"image {alike.get(name)} ({shown(name)}) and image {image_id} ({shown(other)})"
+                both = f"image {alike.get(name)} ({quote(name)}) and image {image_id} ({quote(other)})"
                 fix = "put each into the subfolder given by its file_name"
                 raise InputError(f"{self._source}: {both} would both be read from {path}; {fix}")
 
@@ -107,10 +107,10 @@ class ImageFinder:
         if folder not in self._folders:
             is_root = Path(folder) in self._roots
             is_remote = addresses.address_of(Path(folder)) is not None
-            self._folders[folder] = is_root or addresses.has_folder(Path(folder)), is_remote
+            self._folders[folder] = is_root or addresses.folder_exists(Path(folder)), is_remote
         is_there, is_remote = self._folders[folder]
         if is_there and is_remote:
-            addresses.here(Path(path), optional=True)
+            addresses.local_copy(Path(path), optional=True)
         return is_there and os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises if a name is too long)
 
     def _namesakes(self, spelling: str) -> dict[str, object]:

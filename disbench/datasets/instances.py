@@ -18,8 +18,8 @@ import numpy as np
 
 from disbench.core import masks
 from disbench.core.arrays import IntArray
-from disbench.core.errors import InputError, shown
-from disbench.core.masks import Raster, whole_number
+from disbench.core.errors import InputError, quote
+from disbench.core.masks import Raster, as_integer
 from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, links_by_id, scene_objects
 from disbench.datasets import json_index
 from disbench.datasets.images import ImageFinder
@@ -124,7 +124,7 @@ class AnnotationFile:
 
     def refuse(self, annotation: Json, problem: object, dropped: Counter[str]) -> None:
         """Raise `InputError` for a malformed annotation, or count it, depending on `bad`."""
-        place = f"annotation {shown(annotation.get('id'))} (image {shown(annotation.get('image_id'))})"
+        place = f"annotation {quote(annotation.get('id'))} (image {quote(annotation.get('image_id'))})"
         refuse(self.bad, f"{self.path}: {place}: {problem}", dropped, "fix the file", self.option)
 
     def png_paths(self) -> Iterator[Path]:
@@ -226,7 +226,7 @@ class AnnotationFile:
         if not known:
             return Category("object" if json_index.is_missing(value) else str(number))
         if number is None or number not in known:
-            raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {shown(value)}")
+            raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {quote(value)}")
         return known[number]
 
     def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
@@ -255,7 +255,7 @@ class AnnotationFile:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 
     def _segment(self, segment: Json, ids: IntArray) -> SceneObject:
-        category, number = self._category(segment), whole_number(segment.get("id"))
+        category, number = self._category(segment), as_integer(segment.get("id"))
         if number is None:
             raise ValueError("the segment's id is not an integer")
         thing: Kind = "crowd" if _is_crowd(segment) else "thing"
@@ -280,7 +280,7 @@ def open_annotations(
         is_optional = name == "categories" and dialect != "panoptic"  # panoptic needs `isthing`
         if name not in index.records and not (is_optional and index.rest.get(name) is None):
             raise InputError(
-                f"{path}: no array {name!r} (the keys: {shown(list(index.rest)[:4])}); give {dialect} annotations"
+                f"{path}: no array {name!r} (the keys: {quote(list(index.rest)[:4])}); give {dialect} annotations"
             )
     found = {_id_of(record, path): _image(record, path) for record in index.iterate("images")}
     if len(found) != len(index.records["images"]):
@@ -319,8 +319,8 @@ def _group_by_image(
         if link != _LINKS[0]:
             link = next((key for key in _LINKS if not json_index.is_missing(annotation.get(key))), link)
         if owners[place] < 0:
-            owned = f"is of image {shown(annotation.get('image_id'))}, which is missing"
-            said = f"annotation {shown(annotation.get('id'))} {owned}"
+            owned = f"is of image {quote(annotation.get('image_id'))}, which is missing"
+            said = f"annotation {quote(annotation.get('id'))} {owned}"
             refuse(bad, f"{index.path}: {said}", Counter(), "fix the file", option)
     order = np.argsort(owners, kind="stable")
     lost = int((owners < 0).sum())
@@ -334,7 +334,7 @@ def _group_by_image(
 
 
 def _image(record: Json, path: Path) -> ImageRecord:
-    size = image_size(f"{path}: record {shown(record.get('id'))}", record.get("height"), record.get("width"))
+    size = image_size(f"{path}: record {quote(record.get('id'))}", record.get("height"), record.get("width"))
     name = _text(record, "file_name", path)
     if not name:  # LVIS v1 has only the image's URL
         name = "/".join(PurePosixPath(_text(record, "coco_url", path) or "").parts[-2:])
@@ -345,7 +345,7 @@ def _relative(name: str, image_id: object, path: Path) -> str:
     try:
         return relative_path(name)
     except ValueError as error:
-        raise InputError(f"{path}: image {shown(image_id)}: file_name {shown(name)}: {error}; rename it") from None
+        raise InputError(f"{path}: image {quote(image_id)}: file_name {quote(name)}: {error}; rename it") from None
 
 
 def _text(record: Json, key: str, path: Path) -> str | None:
@@ -354,13 +354,13 @@ def _text(record: Json, key: str, path: Path) -> str | None:
     if json_index.is_missing(value):
         return None
     if type(value) not in (str, int, float):
-        raise InputError(f"{path}: {key!r} of record {shown(record.get('id'))} is {shown(value)}, not a string; fix it")
+        raise InputError(f"{path}: {key!r} of record {quote(record.get('id'))} is {quote(value)}, not a string; fix it")
     return str(value)
 
 
 def _id_of(record: Json, path: Path) -> Id:
     if (found := json_index.read_id(record.get("id"))) is None:
-        raise InputError(f"{path}: the id {shown(record.get('id'))} is neither an integer nor a string; fix the file")
+        raise InputError(f"{path}: the id {quote(record.get('id'))} is neither an integer nor a string; fix the file")
     return found
 
 
@@ -370,7 +370,7 @@ def _ascending(image_id: Id) -> tuple[bool, Id]:
 
 def _is_crowd(record: Json) -> bool:
     if (found := json_index.read_flag(record.get("iscrowd"), missing=False)) is None:
-        raise ValueError(f"its iscrowd {shown(record['iscrowd'])} is not 0 or 1")
+        raise ValueError(f"its iscrowd {quote(record['iscrowd'])} is not 0 or 1")
     return found
 
 

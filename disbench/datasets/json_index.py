@@ -19,11 +19,11 @@ import numpy as np
 import orjson
 
 from disbench.core.arrays import IntArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_ARRAYS, MAX_NAME, MAX_RECORD_BYTES
-from disbench.core.masks import whole_number
+from disbench.core.masks import as_integer
 from disbench.io.archives import open_unpacked
-from disbench.io.files import has_control
+from disbench.io.files import has_control_character
 
 Offsets = IntArray
 Json = Mapping[str, Any]
@@ -92,13 +92,13 @@ class JsonArrays:
                     parse_record(self.path, self.file.read(*span), name, number)
                 found = []
             if len(found) != last - first or set(map(type, found)) != {dict}:
-                raise InputError(f"{self.path}: {shown(name)} has a non-object near record {first}; fix the file")
+                raise InputError(f"{self.path}: {quote(name)} has a non-object near record {first}; fix the file")
             yield from found
             del found  # free it before parsing the next block
             first, position = last, end
         if tail := self.file.read(position, stop).strip(_SPACE):
-            text = shown(tail[:40].decode("utf-8", "replace"))
-            raise InputError(f"{self.path}: {text} at the end of {shown(name)}, an array of objects; fix the file")
+            text = quote(tail[:40].decode("utf-8", "replace"))
+            raise InputError(f"{self.path}: {text} at the end of {quote(name)}, an array of objects; fix the file")
 
 
 def parse_records(path: Path, pieces: Sequence[bytes], name: str, first: int) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def parse_record(path: Path, data: bytes, name: str, number: int) -> dict[str, A
     try:
         record: dict[str, Any] = _loaded(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: record {number} of {shown(name)}: not valid JSON ({error}); fix the file") from None
+        raise InputError(f"{path}: record {number} of {quote(name)}: not valid JSON ({error}); fix the file") from None
     return record
 
 
@@ -136,7 +136,7 @@ def read_json_file(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged or truncated, not JSON ({error}); get it again") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: {shown(found)} is not a JSON object; get it again")
+        raise InputError(f"{path}: {quote(found)} is not a JSON object; get it again")
     return found
 
 
@@ -269,7 +269,7 @@ class _Scan:
             raise InputError(f"{self.path}: unbalanced brackets in a record; get the file again")
         sizes = ends - begins
         if sizes.size and sizes.max() > MAX_RECORD_BYTES:
-            large = f"record {sizes.argmax()} of {shown(name)} has {sizes.max()} bytes, more than {MAX_RECORD_BYTES}"
+            large = f"record {sizes.argmax()} of {quote(name)} has {sizes.max()} bytes, more than {MAX_RECORD_BYTES}"
             raise InputError(f"{self.path}: {large}; fix the file")
         return np.stack([begins, ends], axis=1)
 
@@ -278,15 +278,19 @@ def optional_id(annotation: Json, key: str) -> Id | None:
     """The id stored under a key, or None if missing; ValueError if invalid."""
     value = annotation.get(key)
     if (found := read_id(value)) is None and not is_missing(value):
-        raise ValueError(f"its {key} {shown(value)} is neither an integer nor a string")
+        raise ValueError(f"its {key} {quote(value)} is neither an integer nor a string")
     return found
 
 
 def read_id(value: object) -> Id | None:
     """Convert a JSON value to an id, a 64-bit integer or a string; None if invalid."""
-    number = value if type(value) is int else whole_number(value)
+    number = value if type(value) is int else as_integer(value)
     if number is None:
-        return value if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control(value) else None
+        return (
+            value
+            if isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_control_character(value)
+            else None
+        )
     return number if -(2**63) <= number < 2**63 else str(number)
 
 
@@ -295,7 +299,7 @@ def read_flag(value: object, *, missing: bool) -> bool | None:
     if is_missing(value) or value == "":
         return missing
     if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower(), whole_number(value))
+        value = {"true": True, "false": False}.get(value.lower(), as_integer(value))
     return bool(value) if isinstance(value, int | float) else None
 
 

@@ -24,7 +24,7 @@ from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
 from disbench.datasets.matlab import read_struct, whole_numbers
 from disbench.io.archives import safe_path
-from disbench.io.files import MISSING, bounded_bytes, file_sha256, stays_inside, unicode_forms
+from disbench.io.files import MISSING, file_sha256, is_inside_folder, read_bounded, unicode_forms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -243,7 +243,7 @@ class MapLayout:
             readings = (text, text.strip(), path, _ENDING.sub("", path))
             for name in dict.fromkeys(form for reading in readings for form in unicode_forms(reading)):
                 files = (folder / pattern.format(name) for pattern in patterns)
-                if stays_inside(name) and any(map(os.path.isfile, files)):  # Path.is_file raises on long names
+                if is_inside_folder(name) and any(map(os.path.isfile, files)):  # Path.is_file raises on long names
                     return name
         return ""
 
@@ -313,7 +313,7 @@ def _category(number: int, first: int = 0) -> str:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) for non-blank lines of a list in UTF-8, or UTF-16 with a BOM."""
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-    data = bounded_bytes(path, MAX_LIST_BYTES, "give a list of image names", f"no such list; splits here: {known}")
+    data = read_bounded(path, MAX_LIST_BYTES, "give a list of image names", f"no such list; splits here: {known}")
     try:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import IntArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_MATLAB_BYTES, MAX_NAME
-from disbench.io.files import bounded_bytes
+from disbench.io.files import read_bounded
 
 Numbers = npt.NDArray[Any]
 _HEADER = 128
@@ -69,7 +69,7 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
 
     `InputError` if the file is missing, damaged (also if found in the block) or larger than `MAX_MATLAB_BYTES`.
     """
-    data = memoryview(bounded_bytes(path, MAX_MATLAB_BYTES, "get the dataset's own file"))
+    data = memoryview(read_bounded(path, MAX_MATLAB_BYTES, "get the dataset's own file"))
     try:
         order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER - 2 : _HEADER]))
         if order is None or struct.unpack(f"{order}H", data[_HEADER - 4 : _HEADER - 2])[0] >> 8 != 1:
@@ -79,7 +79,7 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
             names.append(matrix.name.decode("ascii", "replace"))
             found = matrix if names[-1] == name else found
         if found is None:
-            raise ValueError(f"the file has {', '.join(map(shown, names[:5])) or 'no variable'}")
+            raise ValueError(f"the file has {', '.join(map(quote, names[:5])) or 'no variable'}")
         yield found
     except (_DamagedError, struct.error, zlib.error) as error:
         raise InputError(f"{path}: not a valid MATLAB file ({error}); get it again") from None
@@ -96,7 +96,7 @@ def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iter
     if found.kind != _STRUCT:
         raise ValueError(f"{what} is not a struct")
     if count > most:
-        raise ValueError(f"{what} has {shown(count)} elements, more than {most}")
+        raise ValueError(f"{what} has {quote(count)} elements, more than {most}")
     _, length, data = _element(found.content, found.order)
     _, raw, data = _element(data, found.order)
     width = int.from_bytes(length, "little" if found.order == "<" else "big")
@@ -128,7 +128,7 @@ def numbers(found: Matrix, what: str) -> Numbers:
         raise _DamagedError(f"an array has numbers of type {kind}")
     dtype = np.dtype(found.order + _STORED[kind])
     if math.prod(found.shape) * dtype.itemsize != len(raw):
-        raise _DamagedError(f"an array of {shown(list(found.shape))} has {len(raw)} bytes")
+        raise _DamagedError(f"an array of {quote(list(found.shape))} has {len(raw)} bytes")
     return np.frombuffer(raw, dtype).reshape(found.shape, order="F")
 
 

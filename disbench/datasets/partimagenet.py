@@ -19,7 +19,7 @@ import numpy as np
 
 from disbench.core import masks
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_OBJECTS
 from disbench.core.masks import Rle, overlaps_where
 from disbench.core.scenes import LINK, Links, Scene, SceneObject, scene_objects
@@ -120,7 +120,7 @@ class PartImageNetScenes(FileScenes):
         inside = labels != NO_WHOLE
         classes = np.unique(labels[inside]).tolist()
         if len(classes) > 1 or max(classes, default=0) > NO_WHOLE:
-            refuse(self.bad, f"{path}: classes {shown(classes)} of wholes, not one of 0 to {NO_WHOLE - 1}", dropped)
+            refuse(self.bad, f"{path}: classes {quote(classes)} of wholes, not one of 0 to {NO_WHOLE - 1}", dropped)
             return None
         if classes and (inside != (parts != NO_PART)).any():
             dropped[f"{LINK}whole differs from its parts"] += 1
@@ -196,7 +196,7 @@ class SpinScenes(FileScenes):
                 sizes.setdefault((record.height, record.width), file.path)
         ((height, width), path), *others = sizes.items()
         if others:
-            raise InputError(f"{others[0][1]}: image {shown(key)} has another size in {path}; get both files again")
+            raise InputError(f"{others[0][1]}: image {quote(key)} has another size in {path}; get both files again")
         objects = tuple(item for level in levels for item in level)
         # Scenes with more objects are not sampled.
         links = Links(tuple(_parents(levels, dropped))) if len(objects) <= MAX_OBJECTS else None
@@ -209,7 +209,7 @@ def _by_name(file: AnnotationFile) -> dict[str, Id]:
     for image_id, path in file.image_names():
         name = _ENDING.sub("", PurePosixPath(path).name)
         if not name or name in found:
-            problem = f"has the file_name {shown(path)} of image {found[name]}" if name else "has no file_name"
+            problem = f"has the file_name {quote(path)} of image {found[name]}" if name else "has no file_name"
             raise InputError(f"{file.path}: image {image_id} {problem}; get the file again")
         found[name] = image_id
     return found

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from disbench.core import masks
 from disbench.core.arrays import BoolArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_OBJECTS, MAX_OBJECT_PARTS, MAX_PIXELS
 from disbench.core.scenes import LINK, KeyedScenes, Scene, links_by_id, scene_objects
 from disbench.datasets.images import opened_image
@@ -196,11 +196,11 @@ def _annotations(anno: Matrix) -> Iterator[_Annotation]:
 def _mask(item: _Annotation, size: tuple[int, int] | None) -> BoolArray:
     """The mask of an annotation; all masks of an image have the same `size`."""
     whole, part = divmod(item.number, _NUMBERS)
-    what = f"the mask of {shown(item.category)} ({f'part {part} of ' if part else ''}object {whole})"
+    what = f"the mask of {quote(item.category)} ({f'part {part} of ' if part else ''}object {whole})"
     values = numbers(item.mask, what)
     if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS or size not in (None, values.shape):
         expected = f"{size[0]} x {size[1]}" if size else "two dimensions and at least one pixel"
-        raise ValueError(f"{what} has the shape {shown(list(values.shape))}, not {expected}")
+        raise ValueError(f"{what} has the shape {quote(list(values.shape))}, not {expected}")
     mask: BoolArray = values == 1
     if not (mask | (values == 0)).all():
         raise ValueError(f"{what} has a value other than 0 and 1")

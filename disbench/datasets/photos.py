@@ -10,9 +10,9 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.datasets.instances import AnnotationFile, open_annotations
-from disbench.io.files import stays_inside
+from disbench.io.files import is_inside_folder
 
 ANNOTATIONS = Path(__file__).with_name("photos.json")
 _FOLDERS = (("skimage", "data"), ("matplotlib", "mpl-data/sample_data"))
@@ -28,10 +28,10 @@ def photo_path(file_name: str) -> Path:
 
     `InputError` if no installed package has a photo of that name.
     """
-    for package, folder in _FOLDERS if stays_inside(file_name) else ():
+    for package, folder in _FOLDERS if is_inside_folder(file_name) else ():
         spec = find_spec(package)
         for location in (spec.submodule_search_locations or []) if spec else []:
             path = Path(location) / folder / file_name
             if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises if a name is too long)
                 return path
-    raise InputError(f"{shown(file_name)}: no installed package has this photo; install scikit-image and matplotlib")
+    raise InputError(f"{quote(file_name)}: no installed package has this photo; install scikit-image and matplotlib")

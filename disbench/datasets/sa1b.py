@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from disbench.core import masks
-from disbench.core.errors import InputError, shown
-from disbench.core.masks import Rle, whole_number
+from disbench.core.errors import InputError, quote
+from disbench.core.masks import Rle, as_integer
 from disbench.core.scenes import KeyedScenes, Scene, scene_objects
 from disbench.datasets.json_index import read_json_file
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
-from disbench.io.files import Stamp, has_control
+from disbench.io.files import Stamp, has_control_character
 
 ALL = "train"  # the split of all images; SA-1B has no other
 _FILE = re.compile(r"sa_(0|[1-9][0-9]{0,8})\.(json|jpg)")
@@ -96,7 +96,7 @@ class Sa1bScenes(KeyedScenes):
         if not isinstance(image, dict) or not isinstance(found, list):
             raise InputError(f"{path}: no 'image' and 'annotations', as in SA-1B's files; get it again")
         if str(image.get("file_name")).rpartition("/")[2] != photo:
-            raise InputError(f"{path}: its image is {shown(image.get('file_name'))}, not {photo}; get it again")
+            raise InputError(f"{path}: its image is {quote(image.get('file_name'))}, not {photo}; get it again")
         height, width = image_size(path, image.get("height"), image.get("width"))
         check_count(path, len(found))
         dropped: Counter[str] = Counter()
@@ -110,7 +110,7 @@ class Sa1bScenes(KeyedScenes):
                     if rles.setdefault(number, rle) is not rle:
                         raise ValueError("another mask in the image has the same id")
                 except ValueError as error:
-                    said = shown(annotation.get("id") if isinstance(annotation, dict) else annotation)
+                    said = quote(annotation.get("id") if isinstance(annotation, dict) else annotation)
                     refuse(self._bad, f"{path}: annotation {said}: {error}", dropped, "fix it")
         objects = scene_objects(list(rles.values()), (("object", None, number, self.name) for number in rles))
         file_name = f"{self._photos[self._places[key]]}{photo}"
@@ -125,7 +125,7 @@ def _start(folder: Path, split: str) -> str:
     known = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if split not in known:
         there = ", ".join(known[:8]) or "none here"
-        raise InputError(f"{folder}: no split {shown(split)}; use {ALL} for all images, or a subfolder: {there}")
+        raise InputError(f"{folder}: no split {quote(split)}; use {ALL} for all images, or a subfolder: {there}")
     return f"{split}/"
 
 
@@ -136,8 +136,8 @@ def _folders(folder: Path, prefix: str, depth: int = _DEPTH) -> Iterator[str]:
         with os.scandir(folder / prefix) as found:
             names = sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
         for name in names:
-            if has_control(name):
-                raise InputError(f"{folder / prefix}: the name {shown(name)} is not plain text; rename the folder")
+            if has_control_character(name):
+                raise InputError(f"{folder / prefix}: the name {quote(name)} is not plain text; rename the folder")
             yield from _folders(folder, f"{prefix}{name}/", depth - 1)
 
 
@@ -147,7 +147,7 @@ def _masks(annotations: Sequence[Any], height: int, width: int) -> dict[int, Rle
     for annotation in annotations:
         if not isinstance(annotation, dict) or not isinstance(annotation.get("segmentation"), dict):
             raise ValueError("its segmentation is not an RLE")
-        if (number := whole_number(annotation.get("id"))) is None:
+        if (number := as_integer(annotation.get("id"))) is None:
             raise ValueError("its id is not an integer")
         ids.append(number)
     if len(set(ids)) < len(ids):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_OBJECTS, MAX_PIXELS
-from disbench.core.masks import whole_number
+from disbench.core.masks import as_integer
 from disbench.core.scenes import SceneSource
 
 FolderName = Literal["ade20k", "panoptic-parts", "partimagenet", "pascal-part", "sa1b", "spin"]
@@ -49,9 +49,9 @@ def refuse(
 
 def image_size(place: object, height: object, width: object) -> tuple[int, int]:
     """Validate an image's height and width as given in a file; `InputError` if out of range."""
-    rows, columns = whole_number(height) or 0, whole_number(width) or 0
+    rows, columns = as_integer(height) or 0, as_integer(width) or 0
     if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
-        size = f"{shown(width)} x {shown(height)} pixels"
+        size = f"{quote(width)} x {quote(height)} pixels"
         raise InputError(f"{place}: its image has {size}, not 1 to {MAX_PIXELS}; fix it or leave it out")
     return rows, columns
 

@@ -21,14 +21,14 @@ from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Exif
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
 from disbench.core.painting import png
-from disbench.core.prediction import Method, MethodError, RgbImage, called
+from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.images import SWAPPED, checked_image, opened_image, orientation, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
-from disbench.io.files import whole_file
+from disbench.io.files import atomic_write
 from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
 
 Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
@@ -125,8 +125,8 @@ class Work:
             with self._complaining():
                 make_ready = getattr(self._method, "make_ready", None)
                 if make_ready is not None:
-                    called("make_ready", make_ready)
-                self._session = called("open", lambda: self._method.open(self._image.copy()))
+                    call_method("make_ready", make_ready)
+                self._session = call_method("open", lambda: self._method.open(self._image.copy()))
             self.clicks, self.found = [], None
             for click in clicks:
                 self._advance(click)
@@ -186,7 +186,7 @@ def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str
     stems = (f"{picture.stem}-{number}" for number in count(1))
     stem = next(one for one in stems if not any((folder / f"{one}{end}").exists() for end in (".png", ".json")))
     for kind in ("mask.png", "mask.json"):
-        with whole_file(folder / f"{stem}{Path(kind).suffix}") as file:
+        with atomic_write(folder / f"{stem}{Path(kind).suffix}") as file:
             file.write(saved(kind, work, sample, user))
     add_sequence(folder / RECORDED, recorded)
     return [f"{stem}.png", f"{stem}.json", RECORDED]
@@ -270,7 +270,7 @@ class Pictures:
     def add_upload(self, name: str, content: bytes) -> Picture:
         """Add an uploaded photo, in memory only; drops the oldest upload if there are too many."""
         if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
-            raise InputError(f"{shown(name)} is not a file name; open the photo in the page")
+            raise InputError(f"{quote(name)} is not a file name; open the photo in the page")
         if len(content) > MAX_UPLOAD_BYTES:
             raise InputError(too_many_bytes(name))
         pixels = _decoded(content, name, self._exif)
@@ -296,7 +296,7 @@ class Pictures:
 
 def too_many_bytes(name: str) -> str:
     """Error message for a file that is too large."""
-    return f"{shown(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
+    return f"{quote(name)}: more than {MAX_UPLOAD_BYTES // 2**20} MiB; make the photo smaller"
 
 
 def thumbnail_png(pixels: RgbImage) -> bytes:

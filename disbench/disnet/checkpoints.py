@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, import_extra
 from disbench.disnet.network import Disnet, build_network, trained_parameters
 from disbench.disnet.training.settings import Training
 from disbench.io import definitions
-from disbench.io.files import file_sha256, naming, whole_file
+from disbench.io.files import add_file_name, atomic_write, file_sha256
 from disbench.io.settings import Count, parse_json_table, settings_from
 
 NETWORK = "network.safetensors"
@@ -118,7 +118,7 @@ def save_state(
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with naming(partial):
+    with add_file_name(partial):
         partial.mkdir(parents=True)
     save_network(partial / NETWORK, network, training, {"step": str(step)}, half=False)
     state = optimizer.state_dict()["state"]
@@ -128,7 +128,7 @@ def save_state(
         values: dict[str, Tensor] = dict(trained_parameters(averages.module))
         _write(partial / _AVERAGES, values, {"steps": str(int(averages.n_averaged) - 1)})
     files = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
-    with whole_file(partial / _STATE) as file:
+    with atomic_write(partial / _STATE) as file:
         content = {"step": step, "training": training.as_dict(), "facts": dict(facts or {}), "files": files}
         file.write(json.dumps(content, indent=1).encode())
     old = folder.with_name(folder.name + OLD)
@@ -210,12 +210,12 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     # All metadata in one string: safetensors writes several entries in arbitrary order.
     texts = {_OURS: json.dumps(dict(metadata), sort_keys=True)}
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    safetensors = extra_module("safetensors", "models", "a checkpoint")
+    safetensors = import_extra("safetensors", "models", "a checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = parse_json_table((file.metadata() or {}).get(_OURS, "{}"))

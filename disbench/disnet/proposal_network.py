@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disbench.baselines.sam.session import MEAN, STD
-from disbench.core.errors import InputError, extra_module, one_line
+from disbench.core.errors import InputError, import_extra, one_line
 from disbench.disnet.batches import ClickBatch, Proposals
 from disbench.disnet.click_encodings import disk_map
 from disbench.disnet.options import DisnetOptions, ViTConfig
@@ -34,7 +34,7 @@ _VITMAE_NAMES = {
 }
 """VitDet's name of a block's part -> its name in ViTMAE files."""
 _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
-library = partial(extra_module, extra="models", user="DISNet")
+library = partial(import_extra, extra="models", user="DISNet")
 
 
 class ViTBackbone(nn.Module):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from disbench.core.errors import extra_module
+from disbench.core.errors import import_extra
 
 Array = npt.NDArray[Any]
 _WIDTH = 256  # channels of tokens and of an image's encoding
@@ -56,7 +56,7 @@ def sam_parts(path: Path | None) -> SamParts:
 
     `path` is the decoder's ONNX file, from `locate`; None gives random weights from torch's generator.
     """
-    sam = extra_module("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
+    sam = import_extra("transformers.models.sam.modeling_sam", "onnx,models", "disnet")
     config = _config(sam)
     arguments: tuple[Any, ...] = (config,)
     if len(inspect.signature(sam.SamPromptEncoder).parameters) > 1:  # older releases of transformers
@@ -106,7 +106,7 @@ def _config(library: Any) -> Any:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """A decoder's tensors by transformers' names, prefixed "prompt_encoder." or "mask_decoder."."""
-    onnx = extra_module("onnx", "onnx,models", "disnet")
+    onnx = import_extra("onnx", "onnx,models", "disnet")
     graph = onnx.load(path, load_external_data=False).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     anonymous = {name for name in arrays if name.startswith("onnx::")}  # named by first use: onnx::MatMul_1926

@@ -26,12 +26,12 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from disbench.core.choices import Store
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.harness.checks import Problems, RowChecks, check_schema
 from disbench.harness.measures import Value, as_claims
 from disbench.harness.record import RunRecord
 from disbench.harness.store import CLICKS, JOURNAL, RUN, StoredRun, read_run, record_of, write_clicks
-from disbench.io.files import file_sha256, whole_file
+from disbench.io.files import atomic_write, file_sha256
 from disbench.io.settings import Count, parse_json_table, settings_from
 
 MANIFEST = "manifest.json"
@@ -105,7 +105,7 @@ def pack(run: Path, out: Path | None = None, *, masks: bool = True, progress: bo
         }
         manifest = Manifest(1, files, LEFT_OUT if leave_out else store, as_claims(figures))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file, clicks.open("rb") as rows:
+        with atomic_write(path) as file, clicks.open("rb") as rows:
             _write(file, manifest, record, rows)
     return path
 
@@ -181,7 +181,7 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
             infos = packed.infolist()
         names = [info.filename for info in infos]
         if names != list(_MEMBERS):
-            raise InputError(f"{archive}: contains {shown(names)}, not {', '.join(_MEMBERS)}; {_AGAIN}")
+            raise InputError(f"{archive}: contains {quote(names)}, not {', '.join(_MEMBERS)}; {_AGAIN}")
         content = pa.memory_map(str(archive)).read_buffer()
         return {info.filename: _stored_bytes(archive, content, info) for info in infos}
 

@@ -18,7 +18,7 @@ from disbench.baselines import cards as methods
 from disbench.baselines import installs, weights
 from disbench.baselines.cards import method_spec
 from disbench.core.choices import EngineName, Selection, Store
-from disbench.core.errors import InputError, sentence_of, shown, told, unknown_name
+from disbench.core.errors import InputError, describe_error, error_message, quote, unknown_name
 from disbench.datasets import cards as datasets
 from disbench.datasets.fetch import fetch
 from disbench.harness.archive import ENDING, pack, read_packed
@@ -172,7 +172,7 @@ class Job:
         record = read_packed(path).run.record
         if record.command != self.command:
             raise InputError(
-                f"{path}: another run, made by {shown(record.command)}; move it, give the row another name, or use "
+                f"{path}: another run, made by {quote(record.command)}; move it, give the row another name, or use "
                 "--existing overwrite"
             )
         return record
@@ -357,7 +357,7 @@ def _outcome(
         if job.obstacle:
             return Outcome(job.name, "cannot be run", job.obstacle)
     except (InputError, OSError) as error:
-        return Outcome(job.name, "failed", sentence_of(error))
+        return Outcome(job.name, "failed", error_message(error))
     keys = [("dataset", job.dataset), ("method", f"{job.row.method} {job.row.variant} {job.row.is_installed}")]
     if why := next((lacking[key] for key in keys if key in lacking), ""):
         return Outcome(job.name, "failed", why)
@@ -386,9 +386,9 @@ def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connec
         lacks = ""
         outcome = Outcome(job.name, "done", _carry_out(job, out, data, conduct))
     except (InputError, OSError) as error:
-        outcome = Outcome(job.name, "failed", sentence_of(error))
+        outcome = Outcome(job.name, "failed", error_message(error))
     except (Exception, SystemExit) as error:
-        outcome = Outcome(job.name, "failed", told(error))
+        outcome = Outcome(job.name, "failed", describe_error(error))
     connection.send((outcome, lacks))
 
 

@@ -21,11 +21,11 @@ from disbench.core.click_policies import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import png
-from disbench.core.prediction import Method, MethodError, RgbImage, called
+from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.cards import open_dataset
 from disbench.harness.evaluation import evaluate
 from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
-from disbench.io.files import whole_file
+from disbench.io.files import atomic_write
 
 GRID = 16  # points per side
 _WARM_UP = 3
@@ -90,7 +90,7 @@ def measure_speed(
     def timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
         _synchronize()
         begun = clock()
-        found = called("the method", lambda: call(*arguments))
+        found = call_method("the method", lambda: call(*arguments))
         _synchronize()
         return found, clock() - begun
 
@@ -202,7 +202,7 @@ def predict(
             raise InputError(f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)")
     previous = np.zeros((height, width), dtype=bool)
     try:
-        session = called("open", lambda: method.open(image.copy()))
+        session = call_method("open", lambda: method.open(image.copy()))
         for number, given in enumerate([clicks] if budget else accumulate([click] for click in clicks), 1):
             found = checked_candidates(predicted(session, given), height, width, threshold)
             kept = _kept(found, number, previous, keep)
@@ -215,7 +215,7 @@ def predict(
 
 def write_png(path: Path, pixels: BoolArray | RgbImage) -> None:
     """Write a mask (as 0 and 255) or a picture as a PNG."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(png(pixels.astype(np.uint8) * np.uint8(255 if pixels.dtype == np.bool_ else 1)))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from disbench.core.choices import Granularity, Selection
 from disbench.core.click_policies import BUDGETS, REPLAY, ClickPolicy, Recording, replays
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.samples import SampleSource
 from disbench.io import addresses
 from disbench.io.recorded_clicks import read_recording
@@ -166,7 +166,7 @@ def check_samples(protocol: Protocol, ids: Sequence[str]) -> None:
         assert protocol.recording is not None
         raise InputError(
             f"{protocol.recording.file}: clicks on {len(unknown)} samples that the dataset does not have, the first "
-            f"{shown(unknown[0])}; its ids are like {shown(ids[0]) if ids else 'none'}; fix the file"
+            f"{quote(unknown[0])}; its ids are like {quote(ids[0]) if ids else 'none'}; fix the file"
         )
 
 
@@ -210,4 +210,4 @@ def find_recording(named: Recording, place: Path, given: Path | None = None) -> 
 
 
 def _read(named: Recording) -> Recording:
-    return read_recording(Path(addresses.local_text(named.file)), named.user, named.digest)
+    return read_recording(Path(addresses.localize(named.file)), named.user, named.digest)

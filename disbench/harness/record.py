@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from disbench.baselines.cards import STANDARD_THRESHOLD
 from disbench.core.choices import Store
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_COUNT
 from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.io.settings import Bounds, Count, Number, check_fields, parse_json_table, settings_from
@@ -212,7 +212,7 @@ class Imported:
     sha256: str
 
     def __str__(self) -> str:
-        file = f"{shown(self.file)} (SHA-256 {self.sha256[:8]}...)"
+        file = f"{quote(self.file)} (SHA-256 {self.sha256[:8]}...)"
         return f"imported from {file}: IoUs alone, without clicks, masks and times"
 
 
@@ -338,13 +338,13 @@ def parse_record(content: bytes, where: str) -> Record:
         raise InputError(f"{where}: not the record of a run ({error}); run it again") from error
     form, task = table.pop("format", None), table.get("task")
     if form != FORMAT:
-        raise InputError(f"{where}: run format {shown(form)}, but this version reads {FORMAT}; use another version")
+        raise InputError(f"{where}: run format {quote(form)}, but this version reads {FORMAT}; use another version")
     kind = {DIVERSE: SetRunRecord, FIRST_CLICKS: FirstClicksRecord}.get(str(task), RunRecord)
     asked = SetProtocol() if task == DIVERSE else Protocol()
     for part, complete in (("protocol", asked.as_dict()), ("execution", _table(Execution()))):
         given = table.get(part)
         if not isinstance(given, dict):
-            raise InputError(f"{where}: {part} must be a table, not {shown(given)}")
+            raise InputError(f"{where}: {part} must be a table, not {quote(given)}")
         for key in (key for key in complete if key not in given):  # defaults are recorded too
             raise InputError(f"{where}: {part}.{key} is missing; run it again")
     protocol = table["protocol"]

@@ -23,7 +23,7 @@ from disbench import __version__
 from disbench.baselines.bridge.method import provenance
 from disbench.baselines.cards import BRIDGE, STANDARD_THRESHOLD, MethodCard, MethodSpec
 from disbench.core.clicks import opencv_version
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.samples import SampleSource, Source, content_of
 from disbench.datasets.hannotation import load_plain_pickle
 from disbench.harness.evaluation import check_ids
@@ -284,7 +284,7 @@ def _check_unchanged(source: Source, contents: Mapping[str, str], journal: Journ
 
 
 def _named(samples: Sequence[str], what: str) -> str:
-    few = ", ".join(map(shown, samples[:3]))
+    few = ", ".join(map(quote, samples[:3]))
     return f"{len(samples)} samples {what} ({few}{', ...' if len(samples) > 3 else ''})"
 
 
@@ -297,7 +297,7 @@ def _method_record(method: MethodSpec) -> MethodRecord:
         options=dict(method.options),
         card=dict(method.card),
         source_sha256=file_sha256(file) if file else None,
-        provenance=provenance(addresses.local_options(method.options)) if method.entry == BRIDGE else None,
+        provenance=provenance(addresses.localize_options(method.options)) if method.entry == BRIDGE else None,
     )
 
 
@@ -344,7 +344,7 @@ def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):
             raise InputError(
-                f"{out}: its {what} was made with other settings ({place}: {shown(before)}, now {shown(now)}); use "
+                f"{out}: its {what} was made with other settings ({place}: {quote(before)}, now {quote(now)}); use "
                 "another folder or --existing overwrite"
             )
 

@@ -36,7 +36,7 @@ from disbench.harness.store import (
 )
 from disbench.harness.tasks import AskedLoop, Candidates, Loop, Task, checked_candidates, choose
 from disbench.io import addresses
-from disbench.io.parquet import complaining, open_parquet, read_rows
+from disbench.io.parquet import as_input_error, open_parquet, read_rows
 from disbench.io.recorded_clicks import read_first_clicks
 
 GRANULARITIES = "granularities.parquet"  # granularity passed to the method in each target's stored loop, if any
@@ -277,7 +277,7 @@ def read_trials(run: StoredRun) -> list[dict[str, Any]]:
     path = run.folder / TRIALS
     if not path.is_file():
         return []
-    with complaining(path, "not the trials of a run", "run the same command again with --existing overwrite"):
+    with as_input_error(path, "not the trials of a run", "run the same command again with --existing overwrite"):
         found: list[dict[str, Any]] = read_rows(open_parquet(path, _TRIALS)[0], _TRIALS).to_pylist()
     return found
 
@@ -416,7 +416,7 @@ class FirstClicksTask(Task):
         named = ClickPolicy.parse(policy).recording
         if named is None:
             raise InputError(f"policy {policy}: first clicks need a recording; name it with --policy {REPLAY}:FILE")
-        found, users = read_first_clicks(Path(addresses.local_text(named.file)), named.user, named.digest)
+        found, users = read_first_clicks(Path(addresses.localize(named.file)), named.user, named.digest)
         replay = str(ClickPolicy(REPLAY, recording=found))
         return cls(Protocol(1, threshold, "score", replay, initial_masks=False, recording=found), users)
 

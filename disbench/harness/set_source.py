@@ -15,7 +15,7 @@ import numpy as np
 
 from disbench.core import masks
 from disbench.core.ambiguity import granularity_of
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.masks import areas, contained_shares
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Content, Sample
@@ -171,7 +171,7 @@ class SetSource:
     def _path(self, file_name: str) -> Path:
         path = self._find(file_name)
         if path is None:
-            raise InputError(f"{self.folder}: its image {shown(file_name)} is missing; give its folder with --images")
+            raise InputError(f"{self.folder}: its image {quote(file_name)} is missing; give its folder with --images")
         return path
 
 

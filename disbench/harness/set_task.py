@@ -28,7 +28,7 @@ from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import SetRunRecord
 from disbench.harness.store import Float32, Int16, Int32, columns_of, grouped, open_rows, read_record, table_writer
 from disbench.harness.tasks import AskedLoop, Candidates, Task, plain_iou
-from disbench.io.parquet import complaining, read_rows
+from disbench.io.parquet import as_input_error, read_rows
 
 SETS, ANSWERS = "sets.parquet", "answers.parquet"
 _FORM = {"disbench.diverse": "1"}
@@ -232,7 +232,7 @@ class StoredAnswers:
     def ious(self, answers: pa.Table) -> list[Float32Array]:
         """IoU of each member with each candidate, float32 (members, candidates), one array per row of `answers()`."""
         sizes = (answers[name].to_pylist() for name in ("members", "candidates"))
-        with complaining(self.folder / ANSWERS, "IoUs for another number of masks", "run it again"):
+        with as_input_error(self.folder / ANSWERS, "IoUs for another number of masks", "run it again"):
             return [
                 np.asarray(ious.values).reshape(max(members, 0), max(candidates, 0))
                 for members, candidates, ious in zip(*sizes, answers["ious"], strict=True)

@@ -26,8 +26,16 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
 from disbench.harness.record import DIVERSE, FORMAT, UNREAD, Record, RunRecord, parse_record
-from disbench.io.files import naming, whole_file
-from disbench.io.parquet import complaining, has_columns, open_parquet, plain_schema, read_rows, size_of, written_out
+from disbench.io.files import add_file_name, atomic_write
+from disbench.io.parquet import (
+    as_input_error,
+    decode_strings,
+    has_columns,
+    open_parquet,
+    plain_schema,
+    read_rows,
+    size_of,
+)
 from disbench.io.settings import parse_json_table
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -198,7 +206,7 @@ class Journal:
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file atomically."""
-    with naming(path), whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with add_file_name(path), atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield writer
 
 
@@ -218,7 +226,7 @@ def grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -274,7 +282,7 @@ class StoredRun:
         waiting: list[pa.Table] = []
         with open_rows(self._source(), self.place(CLICKS), SCHEMA) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                table = written_out(pa.Table.from_batches([batch]), SCHEMA)
+                table = decode_strings(pa.Table.from_batches([batch]), SCHEMA)
                 if sum(part.nbytes for part in [*waiting, table]) > MAX_TEXT_BYTES:
                     raise ValueError(f"a sample of more than {MAX_TEXT_BYTES} bytes")
                 found = list(_split_samples(pa.concat_tables([*waiting, table])))
@@ -360,7 +368,7 @@ def task_of(folder: Path) -> str:
 
 def damage_of(place: str) -> AbstractContextManager[None]:
     """Turn errors about a damaged file of rows into an `InputError` that names it."""
-    return complaining(place, "not a whole file of a run", "run it again")
+    return as_input_error(place, "not a whole file of a run", "run it again")
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from disbench.baselines.bridge.child import plain_array
 from disbench.core.arrays import BoolArray
 from disbench.core.choices import Selection
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, one_line, shown, told
+from disbench.core.errors import InputError, describe_error, one_line, quote
 from disbench.core.limits import MAX_CANDIDATES
-from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, called
+from disbench.core.prediction import Method, MethodError, Prediction, RgbImage, Session, call_method
 from disbench.harness.record import UNREAD, Record
 
 ROUNDING = 1e-3  # tolerance for probabilities outside [0, 1], for rounding by resizing and 16-bit floats
@@ -45,24 +45,24 @@ def predicted(session: Any, clicks: Sequence[Click]) -> Prediction:
     """A session's prediction for all clicks so far, as NumPy arrays; MethodError if it fails."""
     if not callable(getattr(session, "predict", None)):
         raise MethodError(f"open returned a {type(session).__name__}, which has no predict(clicks)")
-    return called("predict", lambda: plain_prediction(session.predict(list(clicks))))
+    return call_method("predict", lambda: plain_prediction(session.predict(list(clicks))))
 
 
 def tell_kept(session: Any, index: int) -> None:
     """Tell a session which candidate was kept, if it has `keep`; MethodError if that fails."""
     keep = getattr(session, "keep", None)
     if keep is not None:
-        called("keep", lambda: keep(index))
+        call_method("keep", lambda: keep(index))
 
 
 def plain_prediction(prediction: object) -> Prediction:
     """Convert a prediction's tensors, images, lists or generators to NumPy arrays; MethodError if it has no masks."""
     names = ("masks", "scores")
-    masks, scores = called("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
+    masks, scores = call_method("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
     if masks is None:
         raise MethodError(f"predict returned a {type(prediction).__name__}, not a Prediction with masks")
-    plain = called("reading the masks", lambda: plain_array(masks))
-    return Prediction(plain, None if scores is None else called("reading the scores", lambda: plain_array(scores)))
+    plain = call_method("reading the masks", lambda: plain_array(masks))
+    return Prediction(plain, None if scores is None else call_method("reading the scores", lambda: plain_array(scores)))
 
 
 def checked_candidates(prediction: object, height: int, width: int, threshold: float) -> Candidates:
@@ -132,7 +132,7 @@ def _checked_scores(scores: object, count: int) -> tuple[float, ...] | None:
     try:
         found = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise MethodError(f"scores that are not numbers: {shown(np.ravel(np.asarray(scores)).tolist())}") from None
+        raise MethodError(f"scores that are not numbers: {quote(np.ravel(np.asarray(scores)).tolist())}") from None
     if found.shape != (count,):
         raise MethodError(f"scores of shape {found.shape} for {count} candidates")
     if not np.isfinite(found).all():
@@ -348,7 +348,7 @@ def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
     try:
         sample = reader.read()
     except Exception as error:
-        reason = one_line(str(error)) if isinstance(error, InputError) else told(error)
+        reason = one_line(str(error)) if isinstance(error, InputError) else describe_error(error)
     yield Ended()
     if sample is None:
         yield Clicked(reader.number, task.unread(reader.sample, f"{UNREAD}: {reason}"), done=True)
@@ -379,13 +379,13 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
 
 def _opening(method: Method, loop: Loop) -> Callable[[], Session]:
     if (make_ready := getattr(method, "make_ready", None)) is not None:
-        called("make_ready", make_ready, InputError)  # an InputError ends the run
+        call_method("make_ready", make_ready, InputError)  # an InputError ends the run
     image = loop.image.copy()  # the method may modify it
     if loop.granularity is None:
         return partial(method.open, image)
     takes = getattr(method, "takes_granularity", None)  # set by the bridge, where it depends on the child process
     if takes is None:
-        takes = "granularity" in called("open", lambda: inspect.signature(method.open).parameters)
+        takes = "granularity" in call_method("open", lambda: inspect.signature(method.open).parameters)
     if not takes:
         raise InputError(
             f"{loop.pending.sample}: the method takes no granularity (its 'open' has no argument of this name); leave "
@@ -416,7 +416,7 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
             prediction = predictions[number]
         else:
             prediction = _timed([loop], lambda: predicted(loop.session, loop.clicks))
-        row = called("measuring the answer", lambda: loop.take(prediction, keep))
+        row = call_method("measuring the answer", lambda: loop.take(prediction, keep))
     except MethodError as failure:
         row = loop.fail(str(failure))
     yield Ended()
@@ -446,7 +446,7 @@ def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None
 def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Generator[Event, None, Any]:
     yield Began({number: loop.pending for number, loop in loops.items()}, what)
     try:
-        return _timed(loops.values(), lambda: called(what, call))
+        return _timed(loops.values(), lambda: call_method(what, call))
     finally:
         yield Ended()
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from disbench.baselines.cards import MethodSpec
 from disbench.core.errors import InputError
-from disbench.core.prediction import Method, MethodError, called
+from disbench.core.prediction import Method, MethodError, call_method
 from disbench.core.samples import Source
 from disbench.harness.evaluation import check_batch
 from disbench.harness.record import UNREAD
@@ -226,5 +226,5 @@ def _read(source: Source, number: int, folder: Path) -> Any:
 
 def _versions(method: Method) -> dict[str, str]:
     with contextlib.suppress(MethodError):
-        return called("versions", lambda: {str(name): str(text) for name, text in method.versions.items()})  # type: ignore[attr-defined]
+        return call_method("versions", lambda: {str(name): str(text) for name, text in method.versions.items()})  # type: ignore[attr-defined]
     return {}

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from disbench.core.errors import InputError, unknown_name
-from disbench.io.files import naming, scratch_folder, user_cache
+from disbench.io.files import add_file_name, scratch_folder, user_cache
 
 THREADS = 16  # files copied in parallel
-BREAKS = (0.5, 2.0, 8.0)  # seconds before each retry; the file system's own retries come first
+RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before each retry; the file system's own retries come first
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL = ("file", "local")
 # Keys of a file's info that change with its content, most reliable first.
@@ -92,7 +92,7 @@ def _checked(address: str) -> tuple[str, str]:
 
 
 def path_of(text: str) -> Path:
-    """The local path of a path or address; for anything but `file://` that of its copy, which `here` makes."""
+    """The local path of a path or address; for anything but `file://` that of its copy, which `local_copy` makes."""
     if not is_address(text):
         return Path(text)
     scheme, rest = _checked(text)
@@ -108,12 +108,12 @@ def address_of(path: Path) -> str | None:
     return f"{scheme}://{'/'.join(parts)}"
 
 
-def with_addresses(text: str) -> str:
+def restore_addresses(text: str) -> str:
     """A message for the user, with cache paths replaced by addresses."""
     return re.sub(rf"{re.escape(str(cache_folder()))}/(?:inputs|outputs/[0-9a-f]+)/([^/]+)/", r"\1://", text)
 
 
-def here(path: Path, *, optional: bool = False) -> Path:
+def local_copy(path: Path, *, optional: bool = False) -> Path:
     """Return `path`; if it belongs to an address (`path_of`), copy the remote file or folder to it first.
 
     A file gets its name only once it is complete, and files deleted at the address are deleted here too. Each process
@@ -135,44 +135,44 @@ def _is_copied(path: Path) -> bool:
     return any(place in _copied for place in (path, *path.parents))
 
 
-def there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """True if a file or folder exists locally or at the address of `path`."""
     address = address_of(path)
     if address is None or _is_copied(path):
         return path.exists()
-    system, name = connected(address)
-    return patiently(lambda: bool(system.exists(name)), address)
+    system, name = connect(address)
+    return with_retries(lambda: bool(system.exists(name)), address)
 
 
-def has_folder(path: Path) -> bool:
+def folder_exists(path: Path) -> bool:
     """True if the folder exists; assumed for web addresses, where only single files can be requested."""
     if (address := address_of(path)) is None:
         return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where a name is too long)
-    return address.startswith(("http://", "https://")) or there(path)
+    return address.startswith(("http://", "https://")) or exists(path)
 
 
-def local_text(text: str) -> str:
-    """`text` unchanged, or for an address the path of its copy (see `here`)."""
-    return str(here(path_of(text))) if is_address(text) else text
+def localize(text: str) -> str:
+    """`text` unchanged, or for an address the path of its copy (see `local_copy`)."""
+    return str(local_copy(path_of(text))) if is_address(text) else text
 
 
-def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def localize_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with addresses replaced by the paths of their copies."""
-    return {name: local_text(value) if isinstance(value, str) else value for name, value in options.items()}
+    return {name: localize(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
-def copied() -> list[tuple[str, str]]:
-    """(address, local path) of everything this process has copied, for `copy_again` on another machine."""
+def copied_inputs() -> list[tuple[str, str]]:
+    """(address, local path) of everything this process has copied, for `restore_copies` on another machine."""
     return [(address, str(path)) for path, address in _copied.items()]
 
 
-def copy_again(record: Iterable[tuple[str, str]]) -> None:
+def restore_copies(record: Iterable[tuple[str, str]]) -> None:
     """Copy the same addresses to the same paths on this machine, unless they exist."""
     for address, path in record:
         _copy(address, Path(path))
 
 
-def connected(address: str) -> tuple[Any, str]:
+def connect(address: str) -> tuple[Any, str]:
     """The file system of an address and the path within it; `InputError` if it cannot be accessed."""
     from fsspec import available_protocols  # noqa: PLC0415
     from fsspec.core import url_to_fs  # noqa: PLC0415
@@ -180,16 +180,16 @@ def connected(address: str) -> tuple[Any, str]:
     scheme = address.partition("://")[0]
     if scheme not in available_protocols():
         raise unknown_name("kind of address", scheme, available_protocols(), address)
-    system, name = patiently(lambda: url_to_fs(address), address)
+    system, name = with_retries(lambda: url_to_fs(address), address)
     return system, str(name)
 
 
-def patiently(do: Callable[[], Result], address: str) -> Result:
-    """Call a file system, retrying (`BREAKS`) errors that may be temporary.
+def with_retries(do: Callable[[], Result], address: str) -> Result:
+    """Call a file system, retrying (`RETRY_DELAYS`) errors that may be temporary.
 
     Each backend raises errors of its own libraries, so all become `InputError`, except errors of the local disk.
     """
-    for pause in (*BREAKS, None):
+    for pause in (*RETRY_DELAYS, None):
         try:
             return do()
         except InputError:
@@ -197,14 +197,14 @@ def patiently(do: Callable[[], Result], address: str) -> Result:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                 raise
-            sentence, lasting = _explained(error, address.partition("://")[0])
+            sentence, lasting = _explain(error, address.partition("://")[0])
             if lasting or pause is None:
                 raise InputError(f"{address}: {sentence}") from error
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _explained(error: Exception, scheme: str) -> tuple[str, bool]:
+def _explain(error: Exception, scheme: str) -> tuple[str, bool]:
     """A file system's error as a sentence for the user, and whether a retry would fail again."""
     words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     if isinstance(error, ImportError):
@@ -231,8 +231,8 @@ def entry_of(info: Mapping[str, Any]) -> Entry:
 def copy_file(system: Any, entry: Entry, place: Path, address: str, scratch: Path) -> None:
     """Copy one file atomically, by way of a scratch folder on the same disk; `InputError` if its size differs."""
     arriving = scratch / uuid.uuid4().hex
-    with naming(place):
-        patiently(lambda: system.get_file(entry.name, str(arriving)), address)
+    with add_file_name(place):
+        with_retries(lambda: system.get_file(entry.name, str(arriving)), address)
         if entry.size not in (None, arriving.stat().st_size):
             raise _changed(address)
         os.utime(arriving, ns=(entry.stamp, entry.stamp))
@@ -246,9 +246,9 @@ def _copy(address: str, place: Path) -> None:
     root = place.parents[address.partition("://")[2].count("/") + 1]  # place is ROOT/scheme/bucket/...
     scratch = root / ".arriving" / hashlib.sha256(address.encode()).hexdigest()[:24]
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    with naming(place), FileLock(f"{scratch}.lock"):
-        system, name = connected(address)
-        listed = partial(patiently, lambda: _listed(system, name, address), address)
+    with add_file_name(place), FileLock(f"{scratch}.lock"):
+        system, name = connect(address)
+        listed = partial(with_retries, lambda: _listed(system, name, address), address)
         found = listed()
         wanted = {relative: entry for relative, entry in found.items() if not entry.is_at(place / relative)}
         if wanted:

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FOLDERS, MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
-from disbench.io.files import has_control, open_regular, stays_inside
+from disbench.io.files import has_control_character, is_inside_folder, open_regular
 
 _OVERHEAD = 512  # bytes charged for each entry on top of its content: a million empty files are a bomb too
 _CHUNK = 2**20
@@ -70,10 +70,10 @@ def safe_path(name: str, where: object) -> PurePosixPath:
     or a lone surrogate, or one deeper than 64 folders.
     """
     path = PurePosixPath(name)
-    if has_control(name):
-        raise InputError(f"{where}: the path {shown(name)} has a control character or is not UTF-8; rename the file")
-    if "\\" in name or not stays_inside(name) or len(path.parts) > MAX_FOLDERS:
-        raise InputError(f"{where}: the path {shown(name)} is not a relative path inside its folder")
+    if has_control_character(name):
+        raise InputError(f"{where}: the path {quote(name)} has a control character or is not UTF-8; rename the file")
+    if "\\" in name or not is_inside_folder(name) or len(path.parts) > MAX_FOLDERS:
+        raise InputError(f"{where}: the path {quote(name)} is not a relative path inside its folder")
     return path
 
 
@@ -111,7 +111,7 @@ def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
     found = [name for name in archive.namelist() if name.lower().endswith(".json")]
     names = [name for name in found if not any(map(_SKIPPED.fullmatch, name.split("/")))]
     if len(names) != 1:
-        content = f"{len(names)} JSON files ({', '.join(map(shown, names[:4]))})" if names else "no JSON file"
+        content = f"{len(names)} JSON files ({', '.join(map(quote, names[:4]))})" if names else "no JSON file"
         raise InputError(f"{path}: a zip archive with {content}; unpack it and name the annotation file")
     return archive.open(names[0])
 
@@ -161,13 +161,13 @@ def _wanted(archive: Path, name: str, folder: Path, is_plain: bool) -> str | Non
     name = name.replace("\\", "/")  # written by some Windows archivers
     path = safe_path(name, archive)
     if not is_plain:
-        raise InputError(f"{archive}: {shown(name)} is a link, a device or a sparse file, which are not allowed")
+        raise InputError(f"{archive}: {quote(name)} is a link, a device or a sparse file, which are not allowed")
     if any(map(_SKIPPED.fullmatch, path.parts)):
         return None
     place = folder / path
     if place.is_file() and place.name not in [path.name for path in place.parent.iterdir()]:
         fix = "unpack it on a case-sensitive disk"
-        raise InputError(f"{archive}: {shown(name)} and another entry have the same path here; {fix}")
+        raise InputError(f"{archive}: {quote(name)} and another entry have the same path here; {fix}")
     return name
 
 

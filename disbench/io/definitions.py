@@ -48,7 +48,7 @@ def names(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str) -> Path:
     """Path of the definition `name`, which may also be a path (`*.toml`); `InputError` if it does not exist."""
     if name.endswith(".toml"):
-        path = Path(addresses.local_text(name))
+        path = Path(addresses.localize(name))
         if not path.is_file():
             raise InputError(f"{path}: no such file; give an existing TOML file or a known name")
         return path

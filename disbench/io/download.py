@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from disbench import __version__
-from disbench.core.errors import InputError, extra_module, one_line
-from disbench.io.files import file_sha256, naming, whole_file
+from disbench.core.errors import InputError, import_extra, one_line
+from disbench.io.files import add_file_name, atomic_write, file_sha256
 
 ATTEMPTS = 5  # failed attempts in a row, without any new data, before a download is given up
 BREAK = 1.0  # seconds before the first retry, doubled with each failure
@@ -142,7 +142,7 @@ class _Part:
         return str(version) if url == self.url else ""
 
     def begin(self, version: str) -> None:
-        with whole_file(self._note) as file:
+        with atomic_write(self._note) as file:
             file.write(json.dumps([self.url, version]).encode())
 
     def forget(self) -> None:
@@ -156,7 +156,7 @@ class _Part:
 
 def _transfer_from_drive(part: _Part, file: str, *, progress: bool) -> None:
     """Download a shared file by its id; gdown keeps an incomplete file and resumes it the next time."""
-    gdown = extra_module("gdown", "drives", part.url)
+    gdown = import_extra("gdown", "drives", part.url)
     part.forget()  # gdown would treat it as complete
     try:
         gdown.download(id=file, output=str(part.path), quiet=not progress, resume=True, use_cookies=False)
@@ -235,7 +235,7 @@ def _answer(part: _Part, held: int, version: str) -> Any:
 
 def _copy(response: Any, part: _Part, held: int, size: int, bar: Any) -> None:
     """Write the response's body, stopping soon after `size` bytes if the size is known."""
-    with naming(part.path), part.path.open("r+b" if held else "wb") as file:
+    with add_file_name(part.path), part.path.open("r+b" if held else "wb") as file:
         file.seek(held)
         while not file.tell() > size > 0:
             try:

@@ -47,7 +47,7 @@ def user_cache() -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write a file atomically.
 
     Yields a binary file under a temporary name beside `path`, whose folder must exist; at the end it is synced to disk
@@ -55,7 +55,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with naming(path):
+        with add_file_name(path):
             with partial.open("wb") as file:
                 yield file
                 file.flush()
@@ -73,14 +73,14 @@ def write_files(contents: Mapping[str, bytes | None], out: Path) -> list[Path]:
         if content is None:
             (out / name).unlink(missing_ok=True)
             continue
-        with whole_file(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(content)
         written.append(out / name)
     return written
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def add_file_name(path: Path) -> Iterator[None]:
     """Add a file name to operating system errors that have none, such as a full disk."""
     try:
         yield
@@ -119,7 +119,7 @@ def open_regular(path: Path, missing: str = MISSING) -> BufferedReader:
     raise InputError(f"{path}: is a {found}, not a file; check the path")
 
 
-def bounded_bytes(path: Path, most: int, fix: str, missing: str = MISSING) -> bytes:
+def read_bounded(path: Path, most: int, fix: str, missing: str = MISSING) -> bytes:
     """Contents of a file; `InputError` as `open_regular`, or (ending with `fix`) if it exceeds `most` bytes."""
     with open_regular(path, missing) as file:
         data = file.read(most + 1)
@@ -134,7 +134,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stays_inside(name: str) -> bool:
+def is_inside_folder(name: str) -> bool:
     """True if an untrusted relative path stays in its folder on every system; links in the folder are followed."""
     return not (_OUTWARD.search(name) or "\0" in name)
 
@@ -144,7 +144,7 @@ def is_utf8(name: str) -> bool:
     return name.isascii() or not _HALF.search(name)
 
 
-def has_control(name: str) -> bool:
+def has_control_character(name: str) -> bool:
     """True if a name has a control character or a lone surrogate, which stands for bytes that are not UTF-8."""
     return bool(_CONTROL.search(name))
 
@@ -161,16 +161,16 @@ def relative_path(name: str) -> str:
     prefix of Label Studio's "/data/local-files/?d=a/b.jpg". Other paths stay unchanged. ValueError if it is longer
     than `MAX_NAME`, has a control character or a lone surrogate, or has a drive without a slash.
     """
-    if len(name) > MAX_NAME or has_control(name):
+    if len(name) > MAX_NAME or has_control_character(name):
         raise ValueError(f"a path has at most {MAX_NAME} characters and no control characters")
     path = name.partition("local-files/?d=")[2] or name
     if address := _ADDRESS.match(path):
         path = path[address.end() :].partition("?")[0]
-    if path != name or "\\" in name or not stays_inside(name):
+    if path != name or "\\" in name or not is_inside_folder(name):
         parts = _DRIVE.sub("", path).replace("\\", "/").split("/")
         inside = parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
         path = "/".join(part for part in inside if part not in ("", "."))
-    if not stays_inside(path):
+    if not is_inside_folder(path):
         raise ValueError("a path cannot begin with a letter and a colon")
     return path
 

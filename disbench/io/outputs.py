@@ -16,7 +16,7 @@ from pathlib import Path
 
 from disbench.core.errors import InputError
 from disbench.io import addresses
-from disbench.io.files import Existing, scratch_folder, whole_file
+from disbench.io.files import Existing, atomic_write, scratch_folder
 
 ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # uploads here appear complete; elsewhere they are renamed
 JOURNAL_PAUSE = 60.0  # minimum seconds between two uploads of a journal
@@ -92,7 +92,7 @@ class Mirror(Output):
         super().__init__(self.own.joinpath(*address.replace("://", "/").split("/")))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._is_atomic = address.partition("://")[0] in ATOMIC
-        self._system, self._root = addresses.connected(address)
+        self._system, self._root = addresses.connect(address)
         # File -> its version at the address, and size and modification time of the same content here.
         self._sent: dict[str, tuple[str, int, int]] = {}
         self._state = self.own / "sent.json"
@@ -104,7 +104,7 @@ class Mirror(Output):
         with contextlib.suppress(OSError, ValueError):  # without it, everything is downloaded again
             self._sent = {name: tuple(sent) for name, sent in json.loads(self._state.read_bytes()).items()}
         self._prove_writable()
-        present = addresses.patiently(self._listed, self.address)
+        present = addresses.with_retries(self._listed, self.address)
         if existing == "fail" and present:
             raise InputError(f"{self.address}: there are results already; use another place or --existing overwrite")
         if existing == "overwrite":
@@ -155,7 +155,7 @@ class Mirror(Output):
                 self._system.makedirs(self._root, exist_ok=True)
             self._system.put_file(str(probe), self._at(f"disbench{_PARTIAL}"))
 
-        addresses.patiently(write, self.address)
+        addresses.with_retries(write, self.address)
         with contextlib.suppress(Exception):  # without permission to delete, a job can still write
             self._system.rm_file(self._at(f"disbench{_PARTIAL}"))
 
@@ -211,7 +211,7 @@ class Mirror(Output):
             return entry
 
         try:
-            entry = addresses.patiently(upload, f"{self.address}/{name}")
+            entry = addresses.with_retries(upload, f"{self.address}/{name}")
         except InputError as error:
             self._failed = True
             raise InputError(f"cannot be uploaded to {error}; finished files are kept on this machine") from error
@@ -239,7 +239,7 @@ class Mirror(Output):
             with contextlib.suppress(FileNotFoundError):
                 self._system.rm_file(self._at(name))
 
-        addresses.patiently(remove, f"{self.address}/{name}")
+        addresses.with_retries(remove, f"{self.address}/{name}")
         self._sent.pop(name, None)
         self._write_state()
 
@@ -248,7 +248,7 @@ class Mirror(Output):
         self._write_state()
 
     def _write_state(self) -> None:
-        with whole_file(self._state) as file:
+        with atomic_write(self._state) as file:
             file.write(json.dumps(self._sent).encode())
 
 

@@ -32,7 +32,7 @@ _FIXED = {3: 1, 7: 8, 13: 16}  # sizes in bytes of other Thrift types: byte, dou
 
 
 @contextmanager
-def complaining(place: object, what: str, fix: str) -> Iterator[None]:
+def as_input_error(place: object, what: str, fix: str) -> Iterator[None]:
     """Turn pyarrow's errors on a damaged file into an `InputError` "place: what (...); fix"."""
     try:
         yield
@@ -47,7 +47,7 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
     """Open a Parquet file with its strings dictionary-encoded, reading only its footer; also returns its row groups.
 
     ValueError for a malformed footer or a row group of more than `MAX_GROUP_VALUES` values; OSError or ArrowException
-    for other damage (`complaining` makes all of these an `InputError`).
+    for other damage (`as_input_error` makes all of these an `InputError`).
     """
     groups = read_footer(source)
     for number, group in enumerate(groups):
@@ -55,7 +55,7 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
             raise ValueError(f"row group {number} claims {group.values} values")
     metadata = pq.read_metadata(_place(source))
     there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
-    texts = [path for field in schema for path in _texts(field) if path in there]
+    texts = [path for field in schema for path in _string_columns(field) if path in there]
     return pq.ParquetFile(_place(source), metadata=metadata, read_dictionary=texts), groups
 
 
@@ -76,32 +76,32 @@ def plain_schema(file: pq.ParquetFile) -> pa.Schema:
     return file.metadata.schema.to_arrow_schema()
 
 
-def written_out(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Decode the dictionary-encoded strings of a table, after checking their size (`weigh`)."""
-    weigh(table)
+def decode_strings(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Decode the dictionary-encoded strings of a table, after checking their size (`check_decoded_size`)."""
+    check_decoded_size(table)
     return table.cast(pa.schema([schema.field(name) for name in table.schema.names], schema.metadata))
 
 
 def read_rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read all rows of an opened file, or of some columns, with decoded strings; errors as for `weigh`.
+    """Read all rows of an opened file, or of some columns, with decoded strings; errors as for `check_decoded_size`.
 
     Reads one row group at a time, because pyarrow cannot read dictionary-encoded lists of strings across several.
     """
     names = schema.names if columns is None else list(columns)
     tables = [file.read_row_group(number, names) for number in range(file.num_row_groups)]
-    weigh(*tables)
+    check_decoded_size(*tables)
     wanted = pa.schema([schema.field(name) for name in names], schema.metadata)
     return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
 
 
-def weigh(*tables: pa.Table) -> None:
+def check_decoded_size(*tables: pa.Table) -> None:
     """Raise ValueError if the decoded strings of all tables together exceed `MAX_TEXT_BYTES` bytes."""
-    total = sum(_weight(chunk) for table in tables for column in table.columns for chunk in column.chunks)
+    total = sum(_decoded_size(chunk) for table in tables for column in table.columns for chunk in column.chunks)
     if total > MAX_TEXT_BYTES:
         raise ValueError(f"its strings take {total} bytes; at most {MAX_TEXT_BYTES} are read at once")
 
 
-def _weight(array: pa.Array) -> int:
+def _decoded_size(array: pa.Array) -> int:
     """Size in bytes of all strings in an array, counting each repetition."""
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -115,22 +115,22 @@ def _weight(array: pa.Array) -> int:
         counts = np.bincount(places, minlength=len(lengths))
         return sum(int(n) * int(size) for n, size in zip(counts[counts > 0], lengths[counts > 0], strict=True))
     if pa.types.is_struct(kind):
-        return sum(map(_weight, array.flatten()))
+        return sum(map(_decoded_size, array.flatten()))
     if (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and not pa.types.is_integer(kind.value_type):
-        return _weight(array.flatten())
+        return _decoded_size(array.flatten())
     return 0
 
 
-def _texts(field: pa.Field, above: str = "") -> Iterator[str]:
+def _string_columns(field: pa.Field, above: str = "") -> Iterator[str]:
     """Parquet paths of the string columns in a field."""
     path, kind = f"{above}{field.name}", field.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         yield path
     elif pa.types.is_struct(kind):
         for inner in kind:
-            yield from _texts(inner, f"{path}.")
+            yield from _string_columns(inner, f"{path}.")
     elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        yield from _texts(kind.value_field.with_name("element"), f"{path}.list.")
+        yield from _string_columns(kind.value_field.with_name("element"), f"{path}.list.")
 
 
 def size_of(source: Path | pa.Buffer) -> int:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from disbench.core.click_policies import Recording
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_NAME, MAX_RECORDED_CLICKS
-from disbench.io.files import has_control, open_regular, whole_file
-from disbench.io.parquet import complaining, open_parquet, weigh
+from disbench.io.files import atomic_write, has_control_character, open_regular
+from disbench.io.parquet import as_input_error, check_decoded_size, open_parquet
 
 FORMAT = 1
 _COLUMNS = {"sample": "string", "click": "int16", "x": "int32", "y": "int32", "positive": "bool", "user": "string"}
@@ -53,9 +53,9 @@ def check_name(name: str, what: str) -> str:
     `InputError` if empty, too long, with a control character or, in a user name, a comma (commas separate options).
     """
     found = name.strip() if what == "user" else name
-    if not found.strip() or len(found) > MAX_NAME or has_control(found) or (what == "user" and "," in found):
+    if not found.strip() or len(found) > MAX_NAME or has_control_character(found) or (what == "user" and "," in found):
         comma = ", without a comma" if what == "user" else ""
-        raise InputError(f"the {what} {shown(name)}: give a name of 1 to {MAX_NAME} printable characters{comma}")
+        raise InputError(f"the {what} {quote(name)}: give a name of 1 to {MAX_NAME} printable characters{comma}")
     return found
 
 
@@ -78,7 +78,7 @@ def add_sequence(path: Path, added: Sequenced) -> None:
     """Add a sequence to a file, creating it if missing; replaces the user's earlier clicks on the sample."""
     there = read_sequences(path) if path.exists() else []
     kept = [one for one in there if one[:2] != added[:2]]
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(as_parquet([*kept, added]))
 
 
@@ -106,7 +106,7 @@ def in_order(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object
     """Sequences from the numbered clicks of each (sample, user); `InputError` unless they are numbered 1, 2, 3, ..."""
     for (sample, user), clicks in found.items():
         if sorted(clicks) != list(range(1, len(clicks) + 1)):
-            whose = f"the {len(clicks)} clicks on the sample {shown(sample)} by the user {shown(user)}"
+            whose = f"the {len(clicks)} clicks on the sample {quote(sample)} by the user {quote(user)}"
             raise InputError(f"{where}: {whose} are not numbered 1, 2, 3, ...; correct them")
     return [Sequenced(*key, tuple(clicks[number] for number in sorted(clicks))) for key, clicks in found.items()]
 
@@ -167,18 +167,18 @@ def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:
 
 def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
     open_regular(path, "there is no such file of recorded clicks; check the path").close()
-    with complaining(path, "not a whole Parquet file of recorded clicks", "check the file"):
+    with as_input_error(path, "not a whole Parquet file of recorded clicks", "check the file"):
         file, groups = open_parquet(path, SCHEMA)
         version = (file.schema_arrow.metadata or {}).get(_VERSION)
         if version not in (None, SCHEMA.metadata[_VERSION]):
-            raise InputError(f"{path}: recorded clicks of format {shown(version)}, not {FORMAT}; update disbench")
+            raise InputError(f"{path}: recorded clicks of format {quote(version)}, not {FORMAT}; update disbench")
         if missing := [name for name in SCHEMA.names if name not in file.schema_arrow.names]:
             raise InputError(f"{path}: no column {', '.join(missing)}; recorded clicks have {', '.join(SCHEMA.names)}")
         if sum(group.rows for group in groups) > MAX_RECORDED_CLICKS:
             raise InputError(f"{path}: more than {MAX_RECORDED_CLICKS:,} clicks; split the file by users")
         for batch in file.iter_batches(columns=SCHEMA.names):
             table = pa.Table.from_batches([batch]).select(SCHEMA.names)
-            weigh(table)
+            check_decoded_size(table)
             yield from zip(*(_values(table[field.name], field, path) for field in SCHEMA), strict=True)
 
 

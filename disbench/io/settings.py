@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from disbench.core.errors import InputError, shown, unknown_name
+from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_COUNT, MAX_NESTING
 
 Settings = TypeVar("Settings")
@@ -34,7 +34,7 @@ class Bounds:
             if item is None or self.low <= item <= self.high:
                 continue
             too = f"large; it ends at {self.high:,}" if item > self.high else f"small; it starts at {self.low:,}"
-            raise InputError(f"{where}: {key} = {shown(item)} is too {too}")
+            raise InputError(f"{where}: {key} = {quote(item)} is too {too}")
 
 
 Count = Annotated[int, Bounds(0, MAX_COUNT)]
@@ -164,13 +164,13 @@ def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "ref
             raise InputError(f"{where}: {key} is larger than any number; make it smaller") from None
     is_wrong = isinstance(value, float) and not math.isfinite(value)  # nan would pass any bounds check
     if is_wrong or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {key} must be {_KINDS[hint]}, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be {_KINDS[hint]}, not {quote(value)}")
     return value
 
 
 def _mapping(key: str, value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {key} must be a table, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be a table, not {quote(value)}")
     return value
 
 
@@ -195,7 +195,7 @@ def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unk
         if len(kinds) == 1:
             raise
         names = " or ".join(_KINDS.get(hint, "a list") for hint in kinds)
-        raise InputError(f"{where}: {key} must be {names}, not {shown(value)}") from None
+        raise InputError(f"{where}: {key} must be {names}, not {quote(value)}") from None
 
 
 def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: Unknown) -> Any:
@@ -206,7 +206,7 @@ def _literal(key: str, value: Any, choices: Sequence[Any], where: str, unknown: 
 
 def _list(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
     if not isinstance(value, list | tuple) or not value:
-        raise InputError(f"{where}: {key} must be a non-empty list, not {shown(value)}")
+        raise InputError(f"{where}: {key} must be a non-empty list, not {quote(value)}")
     names = [f"{key}[{place}]" if dataclasses.is_dataclass(hints[0]) else key for place in range(len(value))]
     return tuple(checked(name, item, hints[0], where, unknown) for name, item in zip(names, value, strict=True))
 
@@ -293,7 +293,7 @@ class Option:
         texts = not isinstance(self.default, list) or all(isinstance(item, str) for item in self.default)
         if self.default is not None and (type(self.default) not in (*_KINDS, list) or not texts):
             raise InputError(
-                f"the default {shown(self.default)} is not true or false, a number, a string or a list of strings"
+                f"the default {quote(self.default)} is not true or false, a number, a string or a list of strings"
             )
         bounded = self.minimum is not None or self.maximum is not None
         if bounded and type(self.default) not in (int, float, type(None)):
@@ -309,7 +309,7 @@ def read_options(options: Mapping[str, Option], given: Sequence[str], where: str
     values = {}
     for name, option in options.items():
         if option.default is None:
-            raise InputError(f"{where}: option {shown(name)} has no default; add it")
+            raise InputError(f"{where}: option {quote(name)} has no default; add it")
         default = list(option.default) if isinstance(option.default, list) else option.default
         values[name] = _allowed(name, default, option, where)
     for override in given:
@@ -317,7 +317,7 @@ def read_options(options: Mapping[str, Option], given: Sequence[str], where: str
         if not equals:
             raise InputError(f"{where}: {override!r} sets no option; write it as option=value")
         if not options:
-            raise InputError(f"{where}: unknown option {shown(name)}; it has no options")
+            raise InputError(f"{where}: unknown option {quote(name)}; it has no options")
         if name not in options:
             raise unknown_name("option", name, options, where)
         kind = type(values[name])

@@ -70,8 +70,8 @@ class SourcePaths:
             InputError: a remote file cannot be copied (`disbench.io.addresses`).
         """
         if self.data is not None and not path.is_absolute() and not path.exists():
-            return addresses.here(self.data / path)
-        return addresses.here(path)
+            return addresses.local_copy(self.data / path)
+        return addresses.local_copy(path)
 
 
 def open_source(recipe: Recipe, paths: SourcePaths) -> SceneSource:
@@ -137,5 +137,5 @@ def _annotation_files(recipe: Recipe, paths: SourcePaths) -> Iterator[Annotation
             found = paths.find(path)
             masks = paths.find(paths.panoptic_masks) if paths.panoptic_masks else None
             if dialect == "panoptic" and masks is None:
-                addresses.here(found.with_suffix(""), optional=True)
+                addresses.local_copy(found.with_suffix(""), optional=True)
             yield open_annotations(found, dialect, bad=recipe.bad_annotations, png_folder=masks)

@@ -13,12 +13,12 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_COUNT, MAX_LIST_BYTES
 from disbench.core.masks import areas, ious
 from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, click_region, set_masks
 from disbench.io import definitions
-from disbench.io.files import bounded_bytes, whole_file
+from disbench.io.files import atomic_write, read_bounded
 from disbench.io.settings import Bounds, Count, parse_json_table, settings_from, table_from
 from disbench.sampling.links import part_key
 from disbench.sampling.recipes import Recipe
@@ -61,7 +61,7 @@ class Draw:
         for text in (self.dataset, self.split):
             if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
                 raise InputError(
-                    f"{shown(text)}: dataset and split must be ASCII letters, digits, dots, hyphens and underscores"
+                    f"{quote(text)}: dataset and split must be ASCII letters, digits, dots, hyphens and underscores"
                 )
         if self.size is not None and None in (self.per_image, self.per_name):
             raise InputError("size requires per_image and per_name")
@@ -169,12 +169,12 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
                 continue
             if key is None:
                 raise InputError(
-                    f"{reader.folder}: image {shown(sampled.scene.image_id)}: object {chosen.center} has no annotation "
+                    f"{reader.folder}: image {quote(sampled.scene.image_id)}: object {chosen.center} has no annotation "
                     "id, which a split needs; sample a dataset whose annotations have ids"
                 )
             if key in found:
                 raise InputError(
-                    f"{reader.folder}: two sets have the key {shown(key)}; image names and annotation ids must be "
+                    f"{reader.folder}: two sets have the key {quote(key)}; image names and annotation ids must be "
                     "unique"
                 )
             name = part_key(sampled.scene.objects[chosen.center].category)
@@ -242,7 +242,7 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, written in ((out, content), (out.with_suffix(".toml"), _toml(table_from(made)))):
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(written)
     return Split(out.stem, made, sets)
 
@@ -257,7 +257,7 @@ def read_split(name: str) -> Split:
     made = settings_from(Made, definitions.load(path), str(path))
     listed = path.with_suffix(".jsonl")
     missing = f"list not found; put it next to {path.name}"
-    content = bounded_bytes(listed, MAX_LIST_BYTES, "give the list of a split", missing)
+    content = read_bounded(listed, MAX_LIST_BYTES, "give the list of a split", missing)
     if _sha256(content) != made.list_sha256:
         raise InputError(f"{listed}: its SHA-256 differs from the one in {path.name}; get both files again")
     sets = []
@@ -283,7 +283,7 @@ def recorded_split(name: str, sha256: str) -> Split:
         if split.made.list_sha256 == sha256:
             return split
     raise InputError(
-        f"split {shown(name)} with list SHA-256 {shown(sha256[:16])} not found; put its two files into the current "
+        f"split {quote(name)} with list SHA-256 {quote(sha256[:16])} not found; put its two files into the current "
         "folder"
     )
 
@@ -310,7 +310,7 @@ def places_of(split: Split, reader: ShardReader) -> list[Place]:
         if here is None or here[0] != one:
             what = "it is not in the shards" if here is None else "its masks differ"
             raise InputError(
-                f"{reader.folder}: set {shown(one.key)} of split {shown(split.name)}: {what}; make the shards as in "
+                f"{reader.folder}: set {quote(one.key)} of split {quote(split.name)}: {what}; make the shards as in "
                 f"{split.name}.toml (likely cause: {split.made.differences(reader.manifest)})"
             )
     return [found[one.key][1] for one in split.sets]
@@ -329,10 +329,10 @@ def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | 
         if listed == here:
             continue
         if listed is None or here is None or listed.key != here.key:
-            names = ["no set" if one is None else shown(one.key) for one in (listed, here)]
+            names = ["no set" if one is None else quote(one.key) for one in (listed, here)]
             return f"set {number} is {names[0]} in the list, {names[1]} in these shards; {why}"
         part = "center" if listed.mask != here.mask else "members"
-        return f"set {number}, {shown(listed.key)}: the pixels of its {part} differ; {why}"
+        return f"set {number}, {quote(listed.key)}: the pixels of its {part} differ; {why}"
     if _keys_sha256(candidates) != split.made.candidates_sha256:
         counts = f"{split.made.candidates:,} when the list was made, {len(candidates):,} here"
         return f"the sets are the same, but the candidates differ ({counts}); {why}"

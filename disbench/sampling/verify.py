@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from disbench.core.errors import shown
+from disbench.core.errors import quote
 from disbench.core.masks import areas, boxes, contained_shares, union
 from disbench.core.scenes import SampledScene, ancestors, click_region
 from disbench.io.settings import settings_from
@@ -195,7 +195,7 @@ def _recipe_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
     made = related(scene, recipe, sampled.parents if declared or scene.source == _OWN_TREE else None)
     centers, wanted = ([chosen.center for chosen in one.sets] for one in (sampled, made))
     if centers != wanted:
-        yield f"its sets have the centers {shown(str(centers))}, but the recipe makes {shown(str(wanted))}"
+        yield f"its sets have the centers {quote(str(centers))}, but the recipe makes {quote(str(wanted))}"
     of_center = {chosen.center: chosen for chosen in made.sets}
     compared = [
         (f"object {number}: its {name}", here, there)
@@ -208,7 +208,7 @@ def _recipe_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
     ]
     for what, here, there in compared:
         if here != there:
-            yield f"{what} are {shown(str(here))}, but the recipe makes {shown(str(there))}"
+            yield f"{what} are {quote(str(here))}, but the recipe makes {quote(str(there))}"
 
 
 def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:

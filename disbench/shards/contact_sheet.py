@@ -21,7 +21,7 @@ from disbench.core.painting import spotlit, tinted
 from disbench.core.scenes import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
 from disbench.datasets.images import RgbImage
-from disbench.io.files import whole_file
+from disbench.io.files import atomic_write
 from disbench.shards.reader import FindImage, ShardReader, finder, read_scene_image
 
 WIDTH = 1600  # maximum width of the sheet in pixels
@@ -87,7 +87,7 @@ def draw_contact_sheet(
     sheet = Sheet(heading, (_LEGEND,), strips, columns, place, dpi=_DPI, letters=7.2, title_lines=3)
     picture = draw_sheet(sheet)["png"]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as file:
+    with atomic_write(out) as file:
         file.write(picture)
     return ContactSheet(
         path=out,

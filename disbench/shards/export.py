@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 
 from disbench.core.arrays import ByteArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
 from disbench.core.painting import png
 from disbench.core.scenes import SampledScene, Scene
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name, is_number
-from disbench.io.files import whole_file
+from disbench.io.files import atomic_write
 from disbench.shards.reader import ShardReader
 
 MASKS_A_LAYER = 255
@@ -52,7 +52,7 @@ def export_ritm(shards: Path, out: Path) -> int:
         if name in images:
             raise InputError(f"{shards}: image {name} occurs twice; sample again")
         if not is_file_name(name) or len(name.encode("utf-8", "replace")) > MAX_FILE_NAME:
-            raise InputError(f"{shards}: the image id {shown(name)} cannot be a file name; rename the image")
+            raise InputError(f"{shards}: the image id {quote(name)} cannot be a file name; rename the image")
         if instances := stuff.count(False):
             layers, places = pack_masks(sampled.scene.rles)
             _dump(
@@ -89,7 +89,7 @@ def export_coco(shards: Path, out: Path) -> int:
     names, categories = _survey(reader)
     numbers = _image_numbers(shards, names)
     ids = {category["name"]: category["id"] for category in categories}
-    with whole_file(out) as file:
+    with atomic_write(out) as file:
         about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
         file.write(b'{"info":' + orjson.dumps(about))
         # Each array is streamed in its own pass over the shards, so none is held in memory.
@@ -153,7 +153,7 @@ class _PortablePickler(pickle.Pickler):
 
 
 def _dump(path: Path, content: object) -> None:
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         _PortablePickler(file, protocol=4).dump(content)
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import orjson
 
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_ROWS
-from disbench.io.files import file_sha256, whole_file
+from disbench.io.files import atomic_write, file_sha256
 from disbench.io.settings import Bounds, Count, parse_json_table, settings_from
 
 MANIFEST = "manifest.json"
@@ -39,7 +39,7 @@ class ShardFile:
         except OSError:  # a name that no file can have
             is_there = False
         if not is_there:
-            return f"{shown(self.name)}: file not found"
+            return f"{quote(self.name)}: file not found"
         if (size := path.stat().st_size) != self.bytes:
             return f"{self.name}: {size} bytes, but the manifest says {self.bytes}"
         if hashed and file_sha256(path) != self.sha256:
@@ -204,6 +204,6 @@ def read_manifest(folder: Path) -> ShardManifest:
 
 def write_manifest(folder: Path, manifest: ShardManifest) -> ShardManifest:
     """Write the manifest, which marks the folder as finished, and return it as read back."""
-    with whole_file(folder / MANIFEST) as file:
+    with atomic_write(folder / MANIFEST) as file:
         file.write(json.dumps(manifest.as_json(), indent=1).encode() + b"\n")
     return read_manifest(folder)

@@ -20,7 +20,7 @@ from disbench.core.scenes import SampledScene, Scene, SetOfObjects, click_region
 from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint, turned
 from disbench.io import addresses
 from disbench.io.files import file_sha256
-from disbench.io.parquet import complaining, has_columns, open_parquet, weigh
+from disbench.io.parquet import as_input_error, check_decoded_size, has_columns, open_parquet
 from disbench.shards.manifest import ShardFile, read_manifest
 from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
 
@@ -150,15 +150,15 @@ class ShardReader:
     def _columns(self, *paths: str) -> Iterator[dict[str, Any]]:
         """Some columns of all rows as Python values."""
         for shard, group in self._groups():
-            with complaining(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
+            with as_input_error(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
                 table = self._parquet(shard).read_row_group(group, columns=list(paths))
-                weigh(table)
+                check_decoded_size(table)
                 rows = table.to_pylist()
             yield from rows
 
     def _rows(self, shard: int, group: int) -> Rows:
         """Read a row group, checked once."""
-        with complaining(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
+        with as_input_error(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
             rows = Rows(self._parquet(shard).read_row_group(group))
             if (shard, group) not in self._sound:
                 rows.check()
@@ -268,7 +268,7 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
     """Existing folders under the data root that may hold a source's images."""
     if data is None:
         return []
-    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if addresses.there(data / name)]
+    return [data / name for name in DEFAULT_IMAGES.get(source, ()) if addresses.exists(data / name)]
 
 
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:

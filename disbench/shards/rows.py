@@ -23,13 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from disbench.core.arrays import BoolArray, IntArray
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_PIXELS
 from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
 from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, SetOfObjects
 from disbench.io.archives import safe_path
-from disbench.io.files import file_sha256, naming
-from disbench.io.parquet import weigh
+from disbench.io.files import add_file_name, file_sha256
+from disbench.io.parquet import check_decoded_size
 from disbench.io.settings import Count, parse_json_table, settings_from
 from disbench.shards.manifest import SCHEMA_VERSION, ShardFile, Tally
 
@@ -120,7 +120,7 @@ class Rows:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        weigh(table)
+        check_decoded_size(table)
         self._rows = {name: _written_out(table[name].combine_chunks()) for name in SCHEMA.names[:5]}
         self._objects, self._sets, self._dropped = (_Lists(table[name].combine_chunks()) for name in SCHEMA.names[5:])
         self._values: list[list[Any]] = [column.to_pylist() for column in self._rows.values()]
@@ -169,7 +169,7 @@ class Rows:
 
         def check(holds: BoolArray, rows: IntArray, what: str) -> None:
             if not holds.all():
-                raise ValueError(f"image {shown(names[int(rows[np.argmin(holds)])])}: {what}")
+                raise ValueError(f"image {quote(names[int(rows[np.argmin(holds)])])}: {what}")
 
         height, width = _numbers(self._rows["height"]), _numbers(self._rows["width"])
         every = np.arange(len(self))
@@ -223,7 +223,7 @@ class Rows:
                 if not areas([from_foreign_rle(rle, *rle["size"])])[0]:
                     raise ValueError("a mask is empty")
             except ValueError as error:
-                raise ValueError(f"image {shown(self._values[0][row])}: {error}") from error
+                raise ValueError(f"image {quote(self._values[0][row])}: {error}") from error
 
 
 class _Lists:
@@ -415,7 +415,7 @@ class ShardWriter:
                 self._write_group()
 
     def _write_group(self) -> None:
-        with naming(self._path):
+        with add_file_name(self._path):
             if self._parquet is None:
                 self._parquet = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd")
             # Concatenated so that the bytes do not depend on chunk boundaries.
@@ -430,7 +430,7 @@ class ShardWriter:
         if self.part:
             facts = replace(facts, sizes=tuple(self._sizes), gaps=tuple(self._gaps))
         path = self._path
-        with naming(path):
+        with add_file_name(path):
             self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts.as_json(), sort_keys=True)})
             self._parquet.close()
             self._parquet = None

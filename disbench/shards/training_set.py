@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from disbench.core.arrays import ByteArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, shown
+from disbench.core.errors import InputError, quote
 from disbench.core.masks import decode
 from disbench.core.scenes import draw_click
 from disbench.datasets.images import ImageFinder
@@ -96,7 +96,7 @@ def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, 
     path = find(file_name)
     if path is None:
         place = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"
-        raise InputError(f"image {image_id}: {shown(file_name)} not found {place}; give the folder that has it")
+        raise InputError(f"image {image_id}: {quote(file_name)} not found {place}; give the folder that has it")
     return read_scene_image(path, image_id, size)
 
 

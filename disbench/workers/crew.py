@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from disbench.core.errors import InputError
-from disbench.io.files import naming
+from disbench.io.files import add_file_name
 from disbench.workers.processes import WorkerProcess, interrupts_held_back
 
 ATTEMPTS = 3  # times a task may lose its worker before the job fails
@@ -310,7 +310,7 @@ class LocalEngine(Engine):
             return work.begin(path) if work.watched else _ProcessWorker(path, self._daemon)
 
         try:
-            with naming(path), path.open("wb") as file:
+            with add_file_name(path), path.open("wb") as file:
                 pickle.dump(work, file)
             yield make
         finally:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, import_extra
 from disbench.io import addresses
 from disbench.workers.crew import Crew, Engine, Make, Work, Worker, WorkerLost, answer
 
@@ -43,7 +43,7 @@ class RayEngine(Engine):
 
     @contextlib.contextmanager
     def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
-        yield partial(self._begun, self._ray.put((pickle.dumps(work), addresses.copied())))
+        yield partial(self._begun, self._ray.put((pickle.dumps(work), addresses.copied_inputs())))
 
     def _places(self) -> int:
         """Number of workers that an idle cluster has room for; a worker needs a single machine."""
@@ -119,7 +119,7 @@ class _Actor:
 
     def __init__(self, stored: tuple[bytes, list[tuple[str, str]]]) -> None:
         pickled, inputs = stored
-        addresses.copy_again(inputs)
+        addresses.restore_copies(inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="disbench-")
         path = Path(self._folder.name) / "work"
         path.write_bytes(pickled)
@@ -137,7 +137,7 @@ class _Actor:
 def _connected(address: str | None, workers: int | None, cores: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray = extra_module("ray", "ray", "--engine ray")
+    ray = import_extra("ray", "ray", "--engine ray")
     if ray.is_initialized():
         return ray
     if address is not None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from disbench.core.errors import shown
+from disbench.core.errors import quote
 from disbench.datasets.images import ImageFinder
-from disbench.io.files import relative_path, stays_inside
+from disbench.io.files import is_inside_folder, relative_path
 from tests.annotations import CATEGORIES, annotation, image
 from tests.fuzz.dataset_files import MIB
 from tests.fuzz.tools import Reader, examples, pytestmark_linux, written
@@ -26,13 +26,13 @@ OUTSIDE = ("../a", "a/../../b", "/etc/passwd", "..", "..\\a", "\\a", "C:\\a", "c
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
-    assert not stays_inside(name)
+    assert not is_inside_folder(name)
     (tmp_path / "inside").mkdir()
     for path in (tmp_path / "a", tmp_path / "b"):
         path.write_bytes(b"outside")
     assert ImageFinder([tmp_path / "inside"])(name) is None
     try:
-        assert stays_inside(relative_path(name))
+        assert is_inside_folder(relative_path(name))
     except ValueError:
         assert name in ("c:a", "a\0b")
 
@@ -45,8 +45,8 @@ def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
 )
 @examples(30)
 def test_what_a_message_shows_is_short_and_plain(value: object) -> None:
-    assert shown(value).isprintable()
-    assert len(shown(value)) < 1100
+    assert quote(value).isprintable()
+    assert len(quote(value)) < 1100
 
 
 def test_lists_are_bounded(read: Reader, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from disbench.harness.store import SCHEMA as CLICKS
 from disbench.harness.store import open_rows
-from disbench.io.parquet import RowGroup, open_parquet, weigh
+from disbench.io.parquet import RowGroup, check_decoded_size, open_parquet
 from tests.fuzz.stored_forms import damaged, in_a_child, parquet_bytes
 from tests.fuzz.tools import examples
 
@@ -111,11 +111,11 @@ def test_ends_that_contradict_themselves(end: pa.Buffer) -> None:
 def test_texts_that_their_dictionary_does_not_have(index: int) -> None:
     whole = pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int32()), pa.array(["a"]))
     broken = pa.DictionaryArray.from_arrays(pa.array([0, index], pa.int32()), pa.array(["a"]), safe=False)
-    weigh(pa.table({"x": whole}))
+    check_decoded_size(pa.table({"x": whole}))
     with pytest.raises(ValueError, match="dictionary index"):
-        weigh(pa.table({"x": broken}))
+        check_decoded_size(pa.table({"x": broken}))
     with pytest.raises(ValueError, match="dictionary index"):
-        weigh(pa.table({"x": pa.ListArray.from_arrays([0, 2], broken)}))
+        check_decoded_size(pa.table({"x": pa.ListArray.from_arrays([0, 2], broken)}))
 
 
 def rows_of(path: Path) -> int:

@@ -24,7 +24,7 @@ from disbench.baselines.classical.seeds import (
     log_likelihood_ratio,
 )
 from disbench.core.arrays import BoolArray, FloatArray, Int32Array
-from disbench.core.errors import InputError, extra_module
+from disbench.core.errors import InputError, import_extra
 from disbench.core.prediction import RgbImage
 from disbench.io.settings import Bounds
 
@@ -66,7 +66,7 @@ class GraphCut(SeededMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.solver == "pymaxflow":
-            extra_module("maxflow", "maxflow", "solver=pymaxflow")
+            import_extra("maxflow", "maxflow", "solver=pymaxflow")
 
     def prepared(self, working: RgbImage) -> Solver:  # noqa: D102
         bins, links = colour_bins(working), neighbour_links(working, self.gamma)
@@ -152,7 +152,7 @@ def _cut_scipy(terminals: Int32Array, links: Links, capacities: Int32Array) -> B
 
 
 def _cut_pymaxflow(terminals: Int32Array, links: Links, capacities: Int32Array) -> BoolArray:
-    maxflow = extra_module("maxflow", "maxflow", "solver=pymaxflow")
+    maxflow = import_extra("maxflow", "maxflow", "solver=pymaxflow")
     flat = terminals.ravel()
     graph = maxflow.GraphInt(flat.size, links.first.size)
     graph.add_nodes(flat.size)

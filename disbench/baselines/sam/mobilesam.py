@@ -32,7 +32,7 @@ from disbench.baselines.sam.session import (
 from disbench.baselines.weights import locate, sha256_of
 from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
-from disbench.core.errors import extra_module
+from disbench.core.errors import import_extra
 from disbench.core.prediction import RgbImage
 from disbench.workers import threads
 
@@ -139,7 +139,7 @@ def _decoder_graph(path: Path) -> bytes:
     As exported, it repeats one image for every prompt, then selects and upsamples one mask. Here each prompt has its
     own encoding, and the nodes after the four masks are removed.
     """
-    onnx, utils = (extra_module(name, "onnx", "mobilesam") for name in ("onnx", "onnx.utils"))
+    onnx, utils = (import_extra(name, "onnx", "mobilesam") for name in ("onnx", "onnx.utils"))
     model = onnx.load(path, load_external_data=False)
     make = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     (expanded,) = (node for node in model.graph.node if node.name == _EXPANDED)
@@ -153,7 +153,7 @@ def _decoder_graph(path: Path) -> bytes:
 
 
 def _session(model: str | bytes) -> Any:
-    onnxruntime = extra_module("onnxruntime", "onnx", "mobilesam")
+    onnxruntime = import_extra("onnxruntime", "onnx", "mobilesam")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.allowed()
     options.inter_op_num_threads = 1

@@ -20,7 +20,7 @@ from disbench.core.arrays import Float32Array
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, one_line, opencv
 from disbench.core.prediction import Prediction, RgbImage
-from disbench.io.files import naming, whole_file
+from disbench.io.files import add_file_name, atomic_write
 
 MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)  # SAM's normalisation: RGB, 8-bit levels
 STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
@@ -91,9 +91,9 @@ def stored(folder: Path, name: str, shape: tuple[int, ...], make: Callable[[], F
             return np.array(found)
     made = make()
     own = path.with_name(f"{name}.{os.getpid()}.npy")
-    with naming(own):
+    with add_file_name(own):
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(own) as file:
+        with atomic_write(own) as file:
             np.save(file, made)
         own.replace(path)
     return made

@@ -32,7 +32,7 @@ from disbench.baselines.sam.session import (
     unpadded,
 )
 from disbench.core.arrays import Float32Array
-from disbench.core.errors import InputError, extra_module, one_line, opencv
+from disbench.core.errors import InputError, import_extra, one_line, opencv
 from disbench.core.prediction import RgbImage
 
 Size = tuple[int, int]
@@ -139,7 +139,7 @@ def load_model(family: Family, model: str, revision: str, device: str) -> Any:
 
     Never downloads: workers would all do so at once, each with a timeout.
     """
-    model_class = getattr(extra_module("transformers", "models", family.name), family.model_class)
+    model_class = getattr(import_extra("transformers", "models", family.name), family.model_class)
     folder = Path(model).expanduser()
     place = str(folder) if folder.is_dir() else model
     source = {"revision": revision, "local_files_only": True}

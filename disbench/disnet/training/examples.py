@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, Sampler
 
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.clicks import Click
-from disbench.core.errors import InputError, opencv, shown
+from disbench.core.errors import InputError, opencv, quote
 from disbench.core.masks import decode, union
 from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
@@ -388,6 +388,6 @@ def refuse_measured(sources: Sequence[Shards]) -> None:
             path = None if found else find(file_name)
             if found or (path is not None and file_sha256(path) in measured[name]):
                 raise InputError(
-                    f"{source.folder}: image {shown(file_name)} is a benchmark or validation image (see "
+                    f"{source.folder}: image {quote(file_name)} is a benchmark or validation image (see "
                     "datasets/measured-images.txt); exclude it from the shards or by `only`, or set allow_measured"
                 )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from disbench.core.errors import InputError
-from disbench.io.files import whole_file
+from disbench.io.files import atomic_write
 
 
 class TrainingLog:
@@ -37,7 +37,7 @@ class TrainingLog:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        with whole_file(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write(text.getvalue().encode())
         if self._board is not None:
             for key, value in numbers.items():

@@ -222,11 +222,11 @@ def resolved(training: Training, root: Path | None) -> Training:
 
 def _found(folder: str, root: Path | None, what: str) -> str:
     if addresses.is_address(folder):
-        return addresses.local_text(folder)
+        return addresses.localize(folder)
     place = Path(folder).expanduser()
     if place.is_dir():
         return str(place)
-    if root is not None and addresses.here(root / folder, optional=True).is_dir():
+    if root is not None and addresses.local_copy(root / folder, optional=True).is_dir():
         return str(root / folder)
     below = f" nor below {root}" if root is not None else ""
     fix = "create them with disbench sample" if what == "shards" else "name the folder, or give --data"

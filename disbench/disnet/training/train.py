@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from disbench.core.errors import InputError, extra_module, one_line, unknown_name
+from disbench.core.errors import InputError, import_extra, one_line, unknown_name
 from disbench.disnet.checkpoints import (
     OLD,
     check_same_training,
@@ -349,7 +349,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
     if not training.start:
         network = build_network(training.network)
     else:
-        path = stored_network() if training.start == "disnet" else Path(addresses.local_text(training.start))
+        path = stored_network() if training.start == "disnet" else Path(addresses.localize(training.start))
         found = load_network(path)
         if training.start_parts:
             network = build_network(training.network)
@@ -396,7 +396,7 @@ def _start_worker(_: int) -> None:
 
 
 def _accelerator(training: Training, device: str) -> Any:
-    accelerate = extra_module("accelerate", "models", "training")
+    accelerate = import_extra("accelerate", "models", "training")
     if device not in ("", "cpu", "cuda"):
         raise unknown_name("device", device, ("cpu", "cuda"))
     try:

@@ -14,7 +14,7 @@ from disbench.core.errors import InputError, unknown_name
 from disbench.core.limits import MAX_COUNT
 from disbench.harness.store import write_json
 from disbench.io import definitions
-from disbench.io.parquet import complaining
+from disbench.io.parquet import as_input_error
 from disbench.io.settings import Bounds, parse_json_table, settings_from
 
 RECORD = "row.json"
@@ -199,7 +199,7 @@ def write_record(folder: Path, record: RowRecord) -> None:
 def read_record(folder: Path) -> RowRecord:
     """Read the record in a folder; `InputError` if missing, damaged or from another version of disbench."""
     path = folder / RECORD
-    with complaining(path, "not the record of an ablation's row", "run the ablation again"):
+    with as_input_error(path, "not the record of an ablation's row", "run the ablation again"):
         return settings_from(RowRecord, parse_json_table(path.read_bytes()), str(path))
 
 

@@ -21,7 +21,7 @@ from disbench.core.limits import MAX_ANSWERS
 from disbench.harness.record import RunRecord, SetRunRecord
 from disbench.harness.set_task import ANSWERS, SETS, StoredAnswers
 from disbench.harness.store import SECONDS
-from disbench.io.parquet import complaining
+from disbench.io.parquet import as_input_error
 from disbench.reports.entries import alike, run_label, told
 from disbench.reports.render import plain
 
@@ -195,7 +195,7 @@ class Numbers:
 
 def fitting(folder: Path) -> AbstractContextManager[None]:
     """Turn errors from inconsistent tables into `InputError`."""
-    return complaining(folder, "its files are inconsistent", "run it again with --existing overwrite")
+    return as_input_error(folder, "its files are inconsistent", "run it again with --existing overwrite")
 
 
 def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:

@@ -82,7 +82,7 @@ def parse_rows(texts: Iterable[str]) -> list[tuple[str, Path]]:
         name, _, folder = map(str.strip, text.partition("="))
         if not (name and folder):
             raise InputError(f"--map {text!r}: write it as ROW=FOLDER, the name of a row and the folder of a run")
-        found.append((name, addresses.here(addresses.path_of(folder))))
+        found.append((name, addresses.local_copy(addresses.path_of(folder))))
     return found
 
 

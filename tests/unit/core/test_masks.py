@@ -21,6 +21,7 @@ from disbench.core.masks import (
     Raster,
     Rle,
     areas,
+    as_integer,
     boxes,
     check_total,
     contained_shares,
@@ -38,7 +39,6 @@ from disbench.core.masks import (
     ious,
     pixel,
     union,
-    whole_number,
 )
 
 Mask = npt.NDArray[np.bool_]
@@ -264,7 +264,7 @@ def test_a_polygon_is_cut_off_as_pycocotools_does(points: list[float]) -> None:
     ],
 )
 def test_whole_numbers_as_tools_write_them(value: object, number: int | None) -> None:
-    assert whole_number(value) == number
+    assert as_integer(value) == number
 
 
 @given(array=masks(most=1))

@@ -19,7 +19,7 @@ from tests.refusals import refuses
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty machine, and an empty memory."""
-    monkeypatch.setattr(addresses, "BREAKS", ())
+    monkeypatch.setattr(addresses, "RETRY_DELAYS", ())
     switch_machine(monkeypatch, tmp_path / "machine-1")
     memory().store.clear()
     yield
@@ -34,7 +34,7 @@ def switch_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 def localised(address: str) -> Path:
     """The copy of an address, as a new process would ask for it."""
     addresses._copied.clear()
-    return addresses.here(addresses.path_of(address))
+    return addresses.local_copy(addresses.path_of(address))
 
 
 def memory() -> Any:
@@ -60,7 +60,7 @@ def test_addresses_and_paths() -> None:
     assert addresses.path_of("a/b") == Path("a/b")
     assert addresses.path_of("file:///folder/x") == localised("file:///folder/x") == Path("/folder/x")
     assert addresses.path_of("s3://b/x/y.json").parts[-4:] == ("s3", "b", "x", "y.json")
-    assert addresses.with_addresses(f"{addresses.path_of('s3://b/x')}/y: bad") == "s3://b/x/y: bad"
+    assert addresses.restore_addresses(f"{addresses.path_of('s3://b/x')}/y: bad") == "s3://b/x/y: bad"
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
     for name in ("SBD/train.txt", "VOC/val.txt", "val2017/a.jpg", "val2017/b.jpg"):
         put(f"data/{name}", name.encode())
     root = addresses.path_of("memory://data")
-    assert addresses.there(root / "VOC") and not addresses.there(root / "COCO")
-    assert addresses.here(root / "SBD" / "train.txt").is_file()
-    assert not addresses.here(root / "none.txt", optional=True).exists()
-    refuses(r"memory://data/none\.txt: no such file", addresses.here, root / "none.txt")
+    assert addresses.exists(root / "VOC") and not addresses.exists(root / "COCO")
+    assert addresses.local_copy(root / "SBD" / "train.txt").is_file()
+    assert not addresses.local_copy(root / "none.txt", optional=True).exists()
+    refuses(r"memory://data/none\.txt: no such file", addresses.local_copy, root / "none.txt")
     find = ImageFinder([root])
     found = find("a.jpg")
     assert found is not None and found.read_bytes() == b"val2017/a.jpg"
@@ -149,12 +149,12 @@ def test_only_what_is_looked_for_below_a_root_is_copied() -> None:
 def test_another_machine_copies_the_same_to_the_same_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put("b/x.json", b"x")
     put("b/set/y", b"y")
-    places = [addresses.here(addresses.path_of(f"memory://b/{name}")) for name in ("x.json", "set")]
-    record = addresses.copied()
+    places = [addresses.local_copy(addresses.path_of(f"memory://b/{name}")) for name in ("x.json", "set")]
+    record = addresses.copied_inputs()
     assert record == [("memory://b/x.json", str(places[0])), ("memory://b/set", str(places[1]))]
     (tmp_path / "machine-1").rename(tmp_path / "gone")
     switch_machine(monkeypatch, tmp_path / "machine-2")
-    addresses.copy_again(record)
+    addresses.restore_copies(record)
     assert places[0].read_bytes() == b"x" and (places[1] / "y").read_bytes() == b"y"
 
 
@@ -219,7 +219,7 @@ def test_overwrite_removes_the_last_file_first(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_cannot_be_sent_is_kept_and_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[str] = []
-    monkeypatch.setattr(addresses, "BREAKS", (0.0, 0.0))
+    monkeypatch.setattr(addresses, "RETRY_DELAYS", (0.0, 0.0))
 
     def broken(self: Any, lpath: str, rpath: str, **_: Any) -> None:
         attempts.append(rpath)
