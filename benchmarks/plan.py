@@ -57,7 +57,7 @@ def measured(name: str, repeats: int) -> Measured:
     source = real_source(recipe)
     counts, times = costs(source, recipe, repeats)
     work = SamplingWork(source, recipe)
-    chunks = [work.do(images) for images in chunks_by_cost(source, range(len(source)))]
+    chunks = [work.run(images) for images in chunks_by_cost(source, range(len(source)))]
     best = float("inf")
     for _ in range(max(3, repeats)):
         with tempfile.TemporaryDirectory() as folder:

@@ -367,10 +367,10 @@ def _outcome(
             tell(f"  {message}")
         outcome: Outcome = message[0]
         lacking |= {key: outcome.sentence for key in keys if key[0] == message[1]}
-        process.ended()
+        process.exit_cause()
         return outcome
     except (EOFError, OSError):
-        why = f"its process ended ({process.ended()}); run the same command again to resume"
+        why = f"its process ended ({process.exit_cause()}); run the same command again to resume"
         return Outcome(job.name, "failed", why)
     finally:
         process.kill()

@@ -239,7 +239,7 @@ def _evaluate(
     ):
         for chunk in evaluated:
             for sentence in chunk.lost:
-                engine.tell(sentence)
+                engine.report_lost(sentence)
             for number, rows in chunk.rows.items():
                 journal.add(ids[number], contents[ids[number]], to_table(work.task.kept(rows), work.task.schema))
             journal.note(chunk.repeated, chunk.versions)

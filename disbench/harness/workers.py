@@ -22,7 +22,7 @@ from disbench.harness.evaluation import check_batch
 from disbench.harness.record import UNREAD
 from disbench.harness.tasks import Began, Clicked, Ended, Event, Reader, Repeated, Row, Task, run_chunk
 from disbench.workers import threads
-from disbench.workers.crew import WorkerLost
+from disbench.workers.pool import WorkerLost
 from disbench.workers.processes import WorkerProcess
 
 _STARTING_TIMEOUT = 600.0  # seconds that a worker may take to create the method (loading weights)
@@ -68,9 +68,9 @@ class EvaluationWork:
     batch: int
     threads: int
     timeout: float | None
-    watched = True
+    own_process = True
 
-    def begin(self, path: Path) -> WatchedWorker:
+    def make_worker(self, path: Path) -> WatchedWorker:
         """Create a worker with its own process."""
         return WatchedWorker(path, self)
 
@@ -102,7 +102,7 @@ class WatchedWorker:
         self._ended = False
         self._begun: Began | None = None
 
-    def do(self, numbers: Sequence[int]) -> Chunk:
+    def run(self, numbers: Sequence[int]) -> Chunk:
         """Evaluate samples; WorkerLost if the process ended outside the method, InputError without a method."""
         chunk = Chunk(tuple(numbers))
         while chunk.left:
@@ -118,7 +118,7 @@ class WatchedWorker:
                 self._lost(chunk, once_more=True)
         return chunk
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Terminate the process immediately."""
         with self._lock:
             self._ended = True
@@ -171,7 +171,7 @@ class WatchedWorker:
     def _lost(self, chunk: Chunk | None, reason: str = "", once_more: bool = False) -> None:
         """The process hung or died: record a failure or retry the samples; WorkerLost if the method was not running."""
         with self._lock:  # without a process, it was ended from outside
-            reason = reason or f"the worker process ended ({self._process.ended() if self._process else 'killed'})"
+            reason = reason or f"the worker process ended ({self._process.exit_cause() if self._process else 'killed'})"
             self._end_process()
         if self._ended:
             raise WorkerLost("the worker was ended")

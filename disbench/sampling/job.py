@@ -50,18 +50,18 @@ class SamplingWork:
 
     source: SceneSource
     recipe: Recipe
-    watched = False
+    own_process = False
 
-    def begin(self, path: Path) -> SamplingWork:
+    def make_worker(self, path: Path) -> SamplingWork:
         """Return the work itself, which is stateless."""
         return self
 
-    def do(self, images: Sequence[int]) -> Chunk:
+    def run(self, images: Sequence[int]) -> Chunk:
         """Sample the scenes of some images; `InputError` for an invalid record."""
         with _no_collector():
             return _sample_chunk(self.source, self.recipe, images)
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Do nothing."""
 
     def describe(self, images: Sequence[int]) -> str:

@@ -122,12 +122,12 @@ class _ShardChecks:
     folder: Path
     recipe: Recipe | None
     quick: bool
-    watched = False
+    own_process = False
 
-    def begin(self, path: Path) -> _ShardChecks:
+    def make_worker(self, path: Path) -> _ShardChecks:
         return self
 
-    def do(self, file: ShardFile) -> _Found:
+    def run(self, file: ShardFile) -> _Found:
         found = _Found()
         if problem := shard_problem(self.folder, file):
             found.tell([problem])
@@ -148,7 +148,7 @@ class _ShardChecks:
                         found.sets += len(sampled.sets)
         return found
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         pass
 
     def describe(self, file: ShardFile) -> str:

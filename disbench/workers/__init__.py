@@ -6,7 +6,7 @@ import os
 
 from disbench.core.choices import EngineName
 from disbench.core.errors import InputError
-from disbench.workers.crew import Engine, LocalEngine, Work, Worker, WorkerLost
+from disbench.workers.pool import Engine, LocalEngine, Work, Worker, WorkerLost
 
 __all__ = ["Engine", "EngineName", "LocalEngine", "Work", "Worker", "WorkerLost", "open_engine"]
 

@@ -26,11 +26,11 @@ class WorkerProcess:
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any, daemon: bool = True) -> None:
-        self.connection, theirs = CONTEXT.Pipe()
-        with interrupts_held_back():
-            self._process = CONTEXT.Process(target=_run, args=(target, *arguments, theirs), daemon=daemon)
+        self.connection, child_end = CONTEXT.Pipe()
+        with delay_interrupts():
+            self._process = CONTEXT.Process(target=_run, args=(target, *arguments, child_end), daemon=daemon)
             self._process.start()
-        theirs.close()  # the process holds the only copy
+        child_end.close()  # the process holds the only copy
 
     def receive(self, deadline: float) -> Any:
         """The next message; TimeoutError at the deadline (`time.monotonic()`), EOFError or OSError if it has ended."""
@@ -41,11 +41,11 @@ class WorkerProcess:
             wait([self.connection], min(left, 3600.0))
         return self.connection.recv()
 
-    def ended(self) -> str:
+    def exit_cause(self) -> str:
         """How the process ended, once its pipe is closed: "killed by SIGKILL", "exit code 1"."""
         self._process.join(10.0)
         self.kill()  # it may only have closed the pipe
-        return exit_words(self._process.exitcode)
+        return describe_exit(self._process.exitcode)
 
     def kill(self) -> None:
         """Kill the process; a pending `receive` raises. May be called twice."""
@@ -60,7 +60,7 @@ def _run(target: Callable[..., None], *arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def delay_interrupts() -> Iterator[None]:
     """Delay Ctrl-C until the end of the block; processes started in it never receive it.
 
     A terminal sends Ctrl-C to all processes, and each would print a traceback.
@@ -77,17 +77,16 @@ def interrupts_held_back() -> Iterator[None]:
 
 def die_with_parent() -> None:
     """End this process when its parent ends for any reason."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+    def wait_and_exit() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
-def _wait_for_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def exit_words(exitcode: int | None) -> str:
+def describe_exit(exitcode: int | None) -> str:
     """How a process ended: "killed by SIGKILL", "exit code 1"."""
     if exitcode is not None and exitcode < 0:
         with contextlib.suppress(ValueError):

@@ -15,9 +15,9 @@ from typing import Any
 
 from disbench.core.errors import InputError, import_extra
 from disbench.io import addresses
-from disbench.workers.crew import Crew, Engine, Make, Work, Worker, WorkerLost, answer
+from disbench.workers.pool import Engine, MakeWorker, Work, Worker, WorkerLost, WorkerPool, run_task
 
-PATIENCE = 300.0  # seconds to wait for room for the first worker
+ROOM_TIMEOUT = 300.0  # seconds to wait for room for the first worker
 
 
 class RayEngine(Engine):
@@ -37,81 +37,81 @@ class RayEngine(Engine):
     name = "ray"
 
     def __init__(self, workers: int | None, address: str | None, cores: int, gpus: float) -> None:
-        self._ray = _connected(address, workers, cores)
+        self._ray = _connect(address, workers, cores)
         self._room = {"num_cpus": cores, "num_gpus": gpus}
-        super().__init__(workers or self._places())
+        super().__init__(workers or self._capacity())
 
     @contextlib.contextmanager
-    def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
-        yield partial(self._begun, self._ray.put((pickle.dumps(work), addresses.copied_inputs())))
+    def _worker_factory(self, work: Work[Any, Any], folder: Path) -> Iterator[MakeWorker]:
+        yield partial(self._start_worker, self._ray.put((pickle.dumps(work), addresses.copied_inputs())))
 
-    def _places(self) -> int:
+    def _capacity(self) -> int:
         """Number of workers that an idle cluster has room for; a worker needs a single machine."""
-        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         needs = {"CPU": self._room["num_cpus"], "GPU": self._room["num_gpus"]}
-        places = sum(min(int(own.get(kind, 0) / need) for kind, need in needs.items() if need) for own in there)
+        places = sum(min(int(own.get(kind, 0) / need) for kind, need in needs.items() if need) for own in nodes)
         if places < 1:
-            raise self._no_room()
+            raise self._no_room_error()
         return places
 
-    def _begun(self, stored: Any, crew: Crew[Any, Any]) -> Worker[Any, Any]:
+    def _start_worker(self, stored: Any, pool: WorkerPool[Any, Any]) -> Worker[Any, Any]:
         """Wait for room in the cluster and create a worker; waits without limit while there are other workers."""
-        worker = _Remote(self._ray, stored, self._room)
+        worker = _ActorWorker(self._ray, stored, self._room)
         alone_since = time.monotonic()
         while not worker.ready():
-            if crew.over():
-                worker.end()
+            if pool.terminated:
+                worker.terminate()
                 raise WorkerLost("it is no longer needed")
-            if crew.others():
+            if pool.workers:
                 alone_since = time.monotonic()
-            elif time.monotonic() - alone_since > PATIENCE:
-                worker.end()
-                raise self._no_room()
+            elif time.monotonic() - alone_since > ROOM_TIMEOUT:
+                worker.terminate()
+                raise self._no_room_error()
         return worker
 
-    def _no_room(self) -> InputError:
+    def _no_room_error(self) -> InputError:
         found = self._ray.cluster_resources()
         has = f"{found.get('CPU', 0):g} cores and {found.get('GPU', 0):g} GPUs"
         needs = f"{self._room['num_cpus']:g} cores and {self._room['num_gpus']:g} GPUs"
-        said = f"no room for a worker, which needs {needs} on one machine (the cluster has {has} in all)"
-        return InputError(f"the Ray cluster has {said}; wait for others to end, add a machine, or ask for less")
+        reason = f"no room for a worker, which needs {needs} on one machine (the cluster has {has} in all)"
+        return InputError(f"the Ray cluster has {reason}; wait for others to end, add a machine, or ask for less")
 
 
-class _Remote:
+class _ActorWorker:
     """A worker in a Ray actor."""
 
     def __init__(self, ray: Any, stored: Any, room: dict[str, float]) -> None:
         self._ray = ray
         self._actor = ray.remote(_Actor).options(max_restarts=0, max_task_retries=0, **room).remote(stored)
-        self._asked = self._actor.ready.remote()
+        self._started = self._actor.ready.remote()
 
     def ready(self) -> bool:
         """Wait up to a second for the actor; True if it has started."""
-        done, _ = self._ray.wait([self._asked], timeout=1.0)
+        done, _ = self._ray.wait([self._started], timeout=1.0)
         if done:
-            self._result(self._asked)
+            self._result(self._started)
         return bool(done)
 
-    def do(self, task: object) -> Any:
-        answered = self._result(self._actor.do.remote(task))
-        if isinstance(answered, Exception):
-            raise answered
-        return answered
+    def run(self, task: object) -> Any:
+        result = self._result(self._actor.run.remote(task))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         with contextlib.suppress(Exception):  # the actor, its machine, or the cluster is gone
             self._ray.kill(self._actor)
 
-    def _result(self, asked: Any) -> Any:
+    def _result(self, reference: Any) -> Any:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(asked)
+            return self._ray.get(reference)
         except errors.RayTaskError as error:  # raised by our code around the job: would recur on another worker
             raise error.as_instanceof_cause() from None
         except errors.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-            said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # the event, and the innermost error
-            raise WorkerLost(f"a worker of the Ray cluster was lost ({type(error).__name__}: {said})") from None
+            reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))  # the event, and the innermost error
+            raise WorkerLost(f"a worker of the Ray cluster was lost ({type(error).__name__}: {reason})") from None
 
 
 class _Actor:
@@ -124,24 +124,24 @@ class _Actor:
         path = Path(self._folder.name) / "work"
         path.write_bytes(pickled)
         work: Work[Any, Any] = pickle.loads(pickled)
-        self._worker = work.begin(path)
+        self._worker = work.make_worker(path)
 
     def ready(self) -> None:
         """Return once the worker is created."""
 
-    def do(self, task: object) -> object:
+    def run(self, task: object) -> object:
         """Result of a task, or its error as a value."""
-        return answer(self._worker, task)
+        return run_task(self._worker, task)
 
 
-def _connected(address: str | None, workers: int | None, cores: int) -> Any:
+def _connect(address: str | None, workers: int | None, cores: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = import_extra("ray", "ray", "--engine ray")
     if ray.is_initialized():
         return ray
     if address is not None:
-        _check_somebody_listens(address)
+        _check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is None:
@@ -150,11 +150,11 @@ def _connected(address: str | None, workers: int | None, cores: int) -> Any:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise _no_cluster(address or "on this machine", error) from None
+        raise _unreachable_error(address or "on this machine", error) from None
     return ray
 
 
-def _check_somebody_listens(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Connect to the address before Ray does, which would retry for ten minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:  # `auto` and `local` fail at once
@@ -162,10 +162,10 @@ def _check_somebody_listens(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10.0).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise _no_cluster(address, error) from None
+        raise _unreachable_error(address, error) from None
 
 
-def _no_cluster(place: str, error: Exception) -> InputError:
-    said = " ".join(str(error).split())
+def _unreachable_error(place: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
     fix = "start one with `ray start --head`, give this machine its token (~/.ray/auth_token), or leave --address out"
-    return InputError(f"--address {place}: no Ray cluster answers there ({said}); {fix}")
+    return InputError(f"--address {place}: no Ray cluster answers there ({reason}); {fix}")

@@ -63,7 +63,7 @@ class Reader:
         try:
             answer = connection.recv()
         except (EOFError, OSError):
-            how, self._process = self._process.ended(), None
+            how, self._process = self._process.exit_cause(), None
             raise AssertionError(f"the process that read {path} as {name} died ({how})") from None
         assert answer["fault"] is None, answer["fault"]
         assert answer["seen"] == [], answer["seen"]

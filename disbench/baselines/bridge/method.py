@@ -30,7 +30,7 @@ from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import MethodError, Prediction, RgbImage
 from disbench.io.files import file_sha256
 from disbench.io.settings import Bounds, Option
-from disbench.workers.processes import exit_words, interrupts_held_back
+from disbench.workers.processes import delay_interrupts, describe_exit
 
 CHILD = Path(__file__).with_name("child.py")  # the program that runs adapters
 SHIMS = Path(__file__).with_name("shims")
@@ -263,7 +263,7 @@ class Child:
         environment = {name: text for name, text in os.environ.items() if name != "PYTHONHOME"}
         environment["PYTHONPATH"] = str(SHIMS)
         try:
-            with interrupts_held_back():
+            with delay_interrupts():
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -362,7 +362,7 @@ class Child:
             self._wait_for_end(_PARTING_SECONDS)
             happened = "closed its standard output"
             if (code := self._process.poll()) is not None:
-                happened = f"{'was' if code < 0 else 'ended with'} {exit_words(code)}"
+                happened = f"{'was' if code < 0 else 'ended with'} {describe_exit(code)}"
         wrote = self._garbage()
         return f"wrote {wrote}, and {happened}" if wrote else happened
 

@@ -228,16 +228,16 @@ class _Work:
 
     options: AblationOptions
     train: Train
-    watched = False
+    own_process = False
 
-    def begin(self, path: Path) -> _Work:
+    def make_worker(self, path: Path) -> _Work:
         threads.limit(self.options.threads)
         return self
 
     def describe(self, job: Job) -> str:
         return job.trained.name
 
-    def do(self, job: Job) -> list[str]:
+    def run(self, job: Job) -> list[str]:
         """Train a job's network unless it exists, and measure its rows."""
         try:
             return list(self._lines(job))
@@ -255,7 +255,7 @@ class _Work:
             for dataset in job.datasets:
                 yield f"{cell.name}, {_measure(cell, job, dataset, self.options)}"
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Do nothing."""
 
 

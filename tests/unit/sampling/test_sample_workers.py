@@ -20,8 +20,8 @@ from disbench.sampling.job import SamplingWork, chunks_by_cost
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.rows import Chunk
 from disbench.workers import LocalEngine
-from disbench.workers.crew import TASKS_AHEAD as CHUNKS_AHEAD
-from disbench.workers.crew import portable as _portable
+from disbench.workers.pool import TASKS_AHEAD as CHUNKS_AHEAD
+from disbench.workers.pool import picklable_error as _portable
 from tests.refusals import refuses
 from tests.synthetic import write_lvis
 from tests.troubled_scenes import TroubledScenes, UnportableError

@@ -17,7 +17,7 @@ from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
 from disbench.sampling.job import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
 from disbench.workers import LocalEngine, WorkerLost, open_engine
-from disbench.workers.crew import ATTEMPTS, TASKS_AHEAD, Crew
+from disbench.workers.pool import ATTEMPTS, TASKS_AHEAD, WorkerPool
 from tests.refusals import refuses
 from tests.synthetic import write_lvis
 
@@ -84,7 +84,7 @@ class Fake:
     def __init__(self) -> None:
         self.ended = 0
 
-    def do(self, task: int) -> int:
+    def run(self, task: int) -> int:
         time.sleep(0.001 * (task % 3))
         if task == 13 or self.ended:
             raise WorkerLost("it was number 13")
@@ -92,28 +92,28 @@ class Fake:
             raise ValueError("no sevens")
         return 2 * task
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         self.ended += 1
 
 
 @pytest.fixture
-def crew() -> Iterator[Crew[int, int]]:
-    told: list[str] = []
-    crew: Crew[int, int] = Crew(3, lambda hiring: Fake(), "task {}".format, told.append)
-    crew.told = told  # type: ignore[attr-defined]
-    yield crew
-    crew.end()
-    assert all(worker.ended for worker in crew._workers)  # type: ignore[attr-defined]
+def pool() -> Iterator[WorkerPool[int, int]]:
+    messages: list[str] = []
+    pool: WorkerPool[int, int] = WorkerPool(3, lambda pool: Fake(), "task {}".format, messages.append)
+    pool.messages = messages  # type: ignore[attr-defined]
+    yield pool
+    pool.terminate()
+    assert all(worker.ended for worker in pool.workers)  # type: ignore[attr-defined]
 
 
-def test_results_in_order_and_as_finished(crew: Crew[int, int]) -> None:
+def test_results_in_order_and_as_finished(pool: WorkerPool[int, int]) -> None:
     tasks = [i for i in range(100) if i not in (7, 13)]
-    assert list(crew.in_order(tasks)) == [2 * i for i in tasks]
-    assert sorted(crew.as_finished(tasks)) == [2 * i for i in tasks]
+    assert list(pool.in_order(tasks)) == [2 * i for i in tasks]
+    assert sorted(pool.as_finished(tasks)) == [2 * i for i in tasks]
 
 
 @pytest.mark.parametrize("mode", ["in_order", "as_finished"])
-def test_tasks_are_taken_as_workers_become_free(mode: str, crew: Crew[int, int]) -> None:
+def test_tasks_are_taken_as_workers_become_free(mode: str, pool: WorkerPool[int, int]) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -121,25 +121,25 @@ def test_tasks_are_taken_as_workers_become_free(mode: str, crew: Crew[int, int])
             taken.append(number)
             yield number
 
-    results = getattr(crew, mode)(tasks())
+    results = getattr(pool, mode)(tasks())
     for got in range(1, 50):
         next(results)
         assert len(taken) <= got + 3 * TASKS_AHEAD
     results.close()
 
 
-def test_a_task_that_ends_its_worker_each_time(crew: Crew[int, int]) -> None:
+def test_a_task_that_ends_its_worker_each_time(pool: WorkerPool[int, int]) -> None:
     with pytest.raises(InputError, match=rf"task 13: {ATTEMPTS} times, it was number 13 .*run the same command again"):
-        list(crew.in_order([1, 2, 13, 4]))
-    told = crew.told  # type: ignore[attr-defined]
-    assert told == [
+        list(pool.in_order([1, 2, 13, 4]))
+    messages = pool.messages  # type: ignore[attr-defined]
+    assert messages == [
         *["task 13: it was number 13; another worker does it again"] * (ATTEMPTS - 1),
         "task 13: it was number 13",
     ]
 
 
-def test_an_error_is_raised_in_its_turn(crew: Crew[int, int]) -> None:
-    results = crew.in_order([5, 6, 7, 8])
+def test_an_error_is_raised_in_its_turn(pool: WorkerPool[int, int]) -> None:
+    results = pool.in_order([5, 6, 7, 8])
     assert [next(results), next(results)] == [10, 12]
     with pytest.raises(ValueError, match="no sevens"):
         next(results)
@@ -150,23 +150,23 @@ def test_no_room_for_more_workers() -> None:
     made: list[Fake] = []
     lock = threading.Lock()
 
-    def make(hiring: Crew[int, int]) -> Fake:
+    def make(pool: WorkerPool[int, int]) -> Fake:
         with lock:
             if not made:
                 made.append(Fake())
                 return made[0]
-        while not hiring.over():
+        while not pool.terminated:
             time.sleep(0.01)
-        assert hiring.others()
+        assert pool.workers
         raise WorkerLost("there never was room")
 
-    told: list[str] = []
-    crew: Crew[int, int] = Crew(3, make, str, told.append)
+    messages: list[str] = []
+    pool: WorkerPool[int, int] = WorkerPool(3, make, str, messages.append)
     tasks = [i for i in range(60) if i not in (7, 13)]
-    assert list(crew.in_order(tasks)) == [2 * i for i in tasks]
-    crew.end()
+    assert list(pool.in_order(tasks)) == [2 * i for i in tasks]
+    pool.terminate()
     assert made[0].ended == 1
-    assert told == []
+    assert messages == []
 
 
 def test_engines_by_name() -> None:

@@ -136,7 +136,7 @@ def test_a_node_is_lost(cluster: Any, source: AnnotatedImages, tmp_path: Path, m
             if engine.lost:
                 scenes.hurry()
     undisturbed = SamplingWork(source, recipe)
-    assert found == [undisturbed.do(task).batch for task in tasks]
+    assert found == [undisturbed.run(task).batch for task in tasks]
     assert engine.lost
     assert all("worker of the Ray cluster was lost" in sentence for sentence in engine.lost)
     wait_for_cores(2)

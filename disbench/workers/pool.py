@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from disbench.core.errors import InputError
 from disbench.io.files import add_file_name
-from disbench.workers.processes import WorkerProcess, interrupts_held_back
+from disbench.workers.processes import WorkerProcess, delay_interrupts
 
 ATTEMPTS = 3  # times a task may lose its worker before the job fails
 TASKS_AHEAD = 4  # unfinished tasks per worker, which bounds memory
@@ -44,29 +44,29 @@ class WorkerLost(Exception):  # noqa: N818 - an event, like StopIteration
 class Worker(Protocol[Task_contra, Result_co]):
     """Executes one task at a time."""
 
-    def do(self, task: Task_contra, /) -> Result_co:
+    def run(self, task: Task_contra, /) -> Result_co:
         """Execute a task; raises `WorkerLost` if the worker died; any other error would recur on another worker."""
 
-    def end(self) -> None:
-        """Terminate immediately; a pending `do` raises `WorkerLost`. May be called twice."""
+    def terminate(self) -> None:
+        """Terminate immediately; a pending `run` raises `WorkerLost`. May be called twice."""
 
 
 class Work(Protocol[Task_contra, Result_co]):
     """A job, from which every worker is created; it, its tasks and its results are picklable.
 
-    `watched`: each of its workers supervises its own process, so the engine starts none.
+    `own_process`: each of its workers supervises its own process, so the engine starts none.
     """
 
-    watched: bool
+    own_process: bool
 
-    def begin(self, path: Path) -> Worker[Task_contra, Result_co]:
+    def make_worker(self, path: Path) -> Worker[Task_contra, Result_co]:
         """Create a worker, where it will run; `path` is this object pickled, for processes that the worker starts."""
 
     def describe(self, task: Task_contra) -> str:
         """Describe a task, for messages."""
 
 
-def portable(error: Exception) -> Exception:
+def picklable_error(error: Exception) -> Exception:
     """The error with its traceback as a note, or a `RuntimeError` with the traceback if it cannot be pickled."""
     where = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError):
@@ -79,44 +79,39 @@ def portable(error: Exception) -> Exception:
     return error
 
 
-def answer(worker: Worker[Any, Any], task: object) -> object:
+def run_task(worker: Worker[Any, Any], task: object) -> object:
     """A worker's result for a task, or its error as a picklable value; raises only `WorkerLost`."""
     try:
-        return worker.do(task)
+        return worker.run(task)
     except WorkerLost:
         raise
     except Exception as error:
-        return portable(error)
+        return picklable_error(error)
 
 
 # Creates a worker; may block; raises `WorkerLost` if the worker dies at once.
-Make = Callable[["Crew[Any, Any]"], Worker[Any, Any]]
+MakeWorker = Callable[["WorkerPool[Any, Any]"], Worker[Any, Any]]
 
 
-class Crew(Generic[Task, Result]):
+class WorkerPool(Generic[Task, Result]):
     """Up to `count` workers, started on demand, and the threads that wait for them.
 
     Threads collect results while the caller handles earlier ones, so no worker waits for the caller. Workers are
     started by separate threads, so the existing ones keep working while there is no room for another. `describe`
-    describes a task; `tell` is called with a sentence for every lost worker.
+    describes a task; `report_lost` is called with a sentence for every lost worker. `workers` have
+    started; `terminated` is True once no more are needed.
     """
 
-    def __init__(self, count: int, make: Make, describe: Callable[[Any], str], tell: Callable[[str], None]) -> None:
-        self._count, self._make, self._describe, self._tell = count, make, describe, tell
+    def __init__(
+        self, count: int, make: MakeWorker, describe: Callable[[Any], str], report_lost: Callable[[str], None]
+    ) -> None:
+        self._count, self._make, self._describe, self._report_lost = count, make, describe, report_lost
         self._threads = ThreadPoolExecutor(count)
         self._lock = threading.Lock()
-        self._ending = False
-        self._workers: list[Worker[Any, Any]] = []
-        self._hirings: list[threading.Thread] = []
+        self.terminated = False
+        self.workers: list[Worker[Any, Any]] = []
+        self._starting: list[threading.Thread] = []
         self._idle: SimpleQueue[Worker[Any, Any] | Exception] = SimpleQueue()
-
-    def others(self) -> bool:
-        """True if there are workers."""
-        return bool(self._workers)
-
-    def over(self) -> bool:
-        """True if no more workers are needed."""
-        return self._ending
 
     def in_order(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Yield results in the order of the tasks."""
@@ -137,26 +132,26 @@ class Crew(Generic[Task, Result]):
                 yield from (future.result() for future in finished)
         yield from (future.result() for future in as_completed(waiting))
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Stop all workers immediately."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            self._ending = True
-            workers = list(self._workers)
+            self.terminated = True
+            workers = list(self.workers)
         self._idle.put(InputError("the job was ended"))  # wakes waiting threads; the caller has left
         for worker in workers:
-            worker.end()
+            worker.terminate()
         self._threads.shutdown()
-        for hiring in self._hirings:
-            hiring.join()
+        for thread in self._starting:
+            thread.join()
 
     def _submit(self, task: Task) -> Future[Result]:
-        with interrupts_held_back():  # it may start threads
-            if len(self._hirings) < self._count:
-                self._hire()
-            return self._threads.submit(self._do, task)
+        with delay_interrupts():  # it may start threads
+            if len(self._starting) < self._count:
+                self._start_worker()
+            return self._threads.submit(self._run, task)
 
-    def _do(self, task: Task) -> Result:
+    def _run(self, task: Task) -> Result:
         reasons: list[str] = []
         while len(reasons) < ATTEMPTS:
             worker = self._idle.get()
@@ -164,7 +159,7 @@ class Crew(Generic[Task, Result]):
                 self._idle.put(worker)  # for the other waiting threads
                 raise worker
             try:
-                result: Result = worker.do(task)
+                result: Result = worker.run(task)
             except WorkerLost as lost:
                 reasons.append(str(lost))
                 more = "; another worker does it again" if len(reasons) < ATTEMPTS else ""
@@ -175,36 +170,36 @@ class Crew(Generic[Task, Result]):
             else:
                 self._idle.put(worker)
                 return result
-        raise _lost_each_time(self._describe(task), reasons[-1])
+        raise _lost_error(self._describe(task), reasons[-1])
 
     def _replace(self, worker: Worker[Any, Any], sentence: str) -> None:
         with self._lock:
-            if self._ending:
+            if self.terminated:
                 return
-            self._workers.remove(worker)
-            self._tell(sentence)
-        worker.end()
-        self._hire()
+            self.workers.remove(worker)
+            self._report_lost(sentence)
+        worker.terminate()
+        self._start_worker()
 
-    def _hire(self) -> None:
-        hiring = threading.Thread(target=self._make_one)
-        self._hirings.append(hiring)
-        hiring.start()
+    def _start_worker(self) -> None:
+        thread = threading.Thread(target=self._add_worker)
+        self._starting.append(thread)
+        thread.start()
 
-    def _make_one(self) -> None:
+    def _add_worker(self) -> None:
         try:
-            worker = self._made()
+            worker = self._make_with_retries()
         except Exception as error:
             self._idle.put(error)
             return
         with self._lock:
-            if not self._ending:
-                self._workers.append(worker)
+            if not self.terminated:
+                self.workers.append(worker)
                 self._idle.put(worker)
                 return
-        worker.end()
+        worker.terminate()
 
-    def _made(self) -> Worker[Any, Any]:
+    def _make_with_retries(self) -> Worker[Any, Any]:
         reason = ""
         for _ in range(ATTEMPTS):
             try:
@@ -212,15 +207,15 @@ class Crew(Generic[Task, Result]):
             except WorkerLost as lost:
                 reason = str(lost)
                 with self._lock:
-                    if self._ending:
+                    if self.terminated:
                         raise
-                    self._tell(reason)
-        raise _lost_each_time("starting a worker", reason)
+                    self._report_lost(reason)
+        raise _lost_error("starting a worker", reason)
 
 
-def _lost_each_time(what: str, reason: str) -> InputError:
+def _lost_error(description: str, reason: str) -> InputError:
     fix = "run the same command again to resume, with fewer workers; a script must guard its call (`__main__`)"
-    return InputError(f"{what}: {ATTEMPTS} times, {reason} (out of memory?); {fix}")
+    return InputError(f"{description}: {ATTEMPTS} times, {reason} (out of memory?); {fix}")
 
 
 class Engine(ABC):
@@ -236,7 +231,7 @@ class Engine(ABC):
         self.workers = workers
         self.lost: list[str] = []
 
-    def tell(self, sentence: str) -> None:
+    def report_lost(self, sentence: str) -> None:
         """Record a lost worker, and log a warning to `disbench.workers` (standard error)."""
         self.lost.append(sentence)
         _logger.warning("%s", sentence)
@@ -251,27 +246,27 @@ class Engine(ABC):
 
         Raises `InputError` if a task lost its worker three times or there is no room for a worker, and errors of tasks.
         """
-        with self._crew(work, folder) as crew:
-            yield from crew.in_order(tasks)
+        with self._pool(work, folder) as pool:
+            yield from pool.in_order(tasks)
 
     def as_finished(
         self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path
     ) -> Generator[Result, None, None]:
         """Yield results in the order in which they finish; otherwise like `in_order`."""
-        with self._crew(work, folder) as crew:
-            yield from crew.as_finished(tasks)
+        with self._pool(work, folder) as pool:
+            yield from pool.as_finished(tasks)
 
     @contextmanager
-    def _crew(self, work: Work[Task, Result], folder: Path) -> Iterator[Crew[Task, Result]]:
-        with self._making(work, folder) as make:
-            crew: Crew[Task, Result] = Crew(self.workers, make, work.describe, self.tell)
+    def _pool(self, work: Work[Task, Result], folder: Path) -> Iterator[WorkerPool[Task, Result]]:
+        with self._worker_factory(work, folder) as make:
+            pool: WorkerPool[Task, Result] = WorkerPool(self.workers, make, work.describe, self.report_lost)
             try:
-                yield crew
+                yield pool
             finally:
-                crew.end()
+                pool.terminate()
 
     @abstractmethod
-    def _making(self, work: Work[Any, Any], folder: Path) -> AbstractContextManager[Make]:
+    def _worker_factory(self, work: Work[Any, Any], folder: Path) -> AbstractContextManager[MakeWorker]:
         """Context with a function that creates workers, for the duration of a job."""
 
 
@@ -279,7 +274,7 @@ JOB = "workers.partial"  # the pickled job, in the results' folder
 
 
 class LocalEngine(Engine):
-    """Processes on this machine, started by "spawn"; a single worker runs in this process, unless the job is `watched`.
+    """Processes on this machine, started by "spawn"; a single one runs in this process unless `own_process`.
 
     `daemon=False` is for jobs that start processes themselves.
     """
@@ -292,22 +287,22 @@ class LocalEngine(Engine):
 
     def in_order(self, work: Work[Task, Result], tasks: Iterable[Task], folder: Path) -> Generator[Result, None, None]:
         """Yield results in the order of the tasks (`Engine.in_order`)."""
-        going = iter(tasks)
-        first = list(islice(going, 2))
-        if work.watched or (self.workers > 1 and len(first) > 1):
-            yield from super().in_order(work, chain(first, going), folder)
+        remaining = iter(tasks)
+        first = list(islice(remaining, 2))
+        if work.own_process or (self.workers > 1 and len(first) > 1):
+            yield from super().in_order(work, chain(first, remaining), folder)
             return
-        worker = work.begin(folder / JOB)
-        for task in chain(first, going):
-            yield worker.do(task)
+        worker = work.make_worker(folder / JOB)
+        for task in chain(first, remaining):
+            yield worker.run(task)
 
     @contextlib.contextmanager
-    def _making(self, work: Work[Any, Any], folder: Path) -> Iterator[Make]:
+    def _worker_factory(self, work: Work[Any, Any], folder: Path) -> Iterator[MakeWorker]:
         # The job is passed as a file: writing to the pipe of a worker that dies at its start would block.
         path = folder / JOB
 
-        def make(crew: Crew[Any, Any]) -> Worker[Any, Any]:
-            return work.begin(path) if work.watched else _ProcessWorker(path, self._daemon)
+        def make(pool: WorkerPool[Any, Any]) -> Worker[Any, Any]:
+            return work.make_worker(path) if work.own_process else _ProcessWorker(path, self._daemon)
 
         try:
             with add_file_name(path), path.open("wb") as file:
@@ -321,27 +316,27 @@ class _ProcessWorker:
     """A worker in a separate process."""
 
     def __init__(self, path: Path, daemon: bool) -> None:
-        self._process = WorkerProcess(_live, path, daemon=daemon)
+        self._process = WorkerProcess(_worker_main, path, daemon=daemon)
 
-    def do(self, task: object) -> Any:
+    def run(self, task: object) -> Any:
         try:
             self._process.connection.send(task)
-            answered = self._process.connection.recv()
+            result = self._process.connection.recv()
         except (EOFError, OSError):
-            raise WorkerLost(f"a worker process ended before its work ({self._process.ended()})") from None
-        if isinstance(answered, Exception):
-            raise answered
-        return answered
+            raise WorkerLost(f"a worker process ended before its work ({self._process.exit_cause()})") from None
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         self._process.kill()
 
 
-def _live(path: Path, connection: Connection) -> None:
+def _worker_main(path: Path, connection: Connection) -> None:
     """Main loop of a worker process: execute tasks until the parent is gone."""
     with path.open("rb") as file:
         work: Work[Any, Any] = pickle.load(file)
-    worker = work.begin(path)
+    worker = work.make_worker(path)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            connection.send(answer(worker, connection.recv()))
+            connection.send(run_task(worker, connection.recv()))
