@@ -27,7 +27,7 @@ from inputs import annotations_and_rounds
 from disbench.core import masks
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.datasets.instances import AnnotationFile
-from disbench.sampling.hierarchy import BOX_SHARE, MASK_SHARE, containment_matrix, grow_forest
+from disbench.sampling.hierarchy import BOX_SHARE, MASK_SHARE, build_forest, containment_matrix
 
 Polygons = list[list[float]]
 Image = tuple[int, int, list[Polygons]]
@@ -46,7 +46,7 @@ def images_of(file: AnnotationFile) -> list[Image]:
 def ours(image: Image) -> Parents:
     height, width, objects = image
     rles = [masks.from_polygons(rings, height, width) for rings in objects]
-    return grow_forest(containment_matrix(rles), masks.areas(rles)).parents
+    return build_forest(containment_matrix(rles), masks.areas(rles)).parents
 
 
 def full_frames(image: Image, *, product: bool) -> Parents:
@@ -64,7 +64,7 @@ def full_frames(image: Image, *, product: bool) -> Parents:
         (area[:, None] >= area[None]) & (frame_box_shares(frames) >= BOX_SHARE) & (shared / area[None] > MASK_SHARE)
     )
     np.fill_diagonal(contains, val=False)
-    return grow_forest(contains, area).parents
+    return build_forest(contains, area).parents
 
 
 def frame_box_shares(frames: BoolArray) -> FloatArray:

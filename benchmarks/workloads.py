@@ -43,7 +43,7 @@ from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.manifest import Tally
 from disbench.shards.reader import ShardReader
-from disbench.shards.rows import ROWS_A_GROUP, Chunk, ShardWriter, row_bytes, to_batch
+from disbench.shards.rows import ROWS_PER_GROUP, Chunk, ShardWriter, row_bytes, to_batch
 
 SCENES = 64
 """Scenes that are sampled, written and read."""
@@ -261,7 +261,7 @@ def shard_writing(work: Workload, name: str) -> Pair:
     return Pair(
         name,
         partial(_write, work),
-        lambda: pq.write_table(work.table, path, compression="zstd", row_group_size=ROWS_A_GROUP),
+        lambda: pq.write_table(work.table, path, compression="zstd", row_group_size=ROWS_PER_GROUP),
         "pyarrow writing the same Arrow table",
         len(work.sampled),
         "scene",

@@ -90,15 +90,15 @@ def verify(
     addresses.local_copy(place)
     if not is_run(place) and (place / MANIFEST).is_file():
         found = verify_shards(place, quick=quick, workers=workers, progress=True)
-        lines, holds = found.lines(), found.holds
+        lines, ok = found.lines(), found.ok
     else:
         found_here = None if recording is None else addresses.local_copy(recording)
         run = verify_run(
             place, data, dataset=dataset, images=common.images_at(images), recording=found_here, progress=True
         )
-        lines, holds = run.lines(), run.holds
-    say_all(lines, err=not holds)
-    if not holds:
+        lines, ok = run.lines(), run.holds
+    say_all(lines, err=not ok)
+    if not ok:
         raise typer.Exit(common.BAD_INPUT)
 
 

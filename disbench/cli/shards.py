@@ -214,9 +214,11 @@ def split_make(
     from disbench.sampling.splits import make_split, standard_draw
 
     draw = standard_draw(dataset, split, images, size)
-    made = make_split(addresses.local_copy(shards), out, draw, common.command_line(), progress=True)
-    few = f", fewer than {size}: more would exceed the shares" if size and len(made.sets) < size else ""
-    say(f"{out}: {len(made.sets)} sets of {made.made.candidates:,} candidates{few}; list {made.made.list_sha256}")
+    drawn = make_split(addresses.local_copy(shards), out, draw, common.command_line(), progress=True)
+    few = f", fewer than {size}: more would exceed the shares" if size and len(drawn.sets) < size else ""
+    say(
+        f"{out}: {len(drawn.sets)} sets of {drawn.record.candidates:,} candidates{few}; list {drawn.record.list_sha256}"
+    )
 
 
 @split_app.command("check")
@@ -229,4 +231,4 @@ def split_check(split: Annotated[str, arg("Name of a split, or your own NAME.jso
     if problem:
         say(f"{shards}: not split {found.name}: {problem}", err=True)
         raise typer.Exit(common.BAD_INPUT)
-    say(f"{shards}: split {found.name} holds: {len(found.sets)} sets of {found.made.candidates:,} candidates")
+    say(f"{shards}: split {found.name} holds: {len(found.sets)} sets of {found.record.candidates:,} candidates")

@@ -25,7 +25,7 @@ from disbench.datasets.photos import photo_path
 from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
-from disbench.sampling.splits import Place, Split, places_of, recorded_split
+from disbench.sampling.splits import SetLocation, Split, find_split, locate_sets
 from disbench.shards.reader import FindImage, ShardReader, lookup, read_scene_image
 
 EMBEDDED = "embedded"  # value of `images` for the embedded photos
@@ -50,13 +50,13 @@ class SetSource:
         self.reader = ShardReader(self.folder)
         self._names = self.reader.names()
         if self.split is None and self.choice.split is not None:
-            self.split = recorded_split(self.choice.split.name, self.choice.split.list_sha256)
+            self.split = find_split(self.choice.split.name, self.choice.split.list_sha256)
         if self.split is None:
             self.chosen = self._drawn()
         else:
-            facts = SplitFacts(self.split.name, self.split.made.list_sha256)
+            facts = SplitFacts(self.split.name, self.split.record.list_sha256)
             self.choice = dataclasses.replace(self.choice, split=facts)
-            self.chosen = places_of(self.split, self.reader)
+            self.chosen = locate_sets(self.split, self.reader)
         self.ids: Sequence[str] = [f"{self._names[0][one.scene]}/{one.center}" for one in self.chosen]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class SetSource:
         return file_sha256(self._path(name))
 
     def _content(self, digest: Callable[[str], str | None]) -> Content:
-        shards = self.reader.manifest.content_hash if self.split is None else self.split.made.list_sha256
+        shards = self.reader.manifest.content_hash if self.split is None else self.split.record.list_sha256
         names = [self._names[1][one.scene] for one in self.chosen]
         images = {name: f"\n{name} {digest(name)}" for name in dict.fromkeys(names)}
         return Content(
@@ -121,7 +121,7 @@ class SetSource:
         manifest, split = self.reader.manifest, self.choice.split
         title = f"Diverse sets, recipe {manifest.recipe_name or 'unknown'}, of {manifest.source or 'shards'}"
         choice = {key: value for key, value in dataclasses.asdict(self.choice).items() if key != "split" or split}
-        sets = int(self.reader.sets_a_scene().sum())
+        sets = int(self.reader.sets_per_scene().sum())
         return {
             "title": title if split is None else f"{title}: frozen split {split}",
             "shards": {"content_hash": manifest.content_hash, "recipe": manifest.recipe, "sets": sets},
@@ -152,11 +152,11 @@ class SetSource:
             "contained": [*within, 1.0],
         }
 
-    def _drawn(self) -> list[Place]:
+    def _drawn(self) -> list[SetLocation]:
         """The sets selected by `choice`, in the shards' order."""
         choice = self.choice
         sets = [
-            Place(scene, number, center, size)
+            SetLocation(scene, number, center, size)
             for scene, row in enumerate(self.reader.centers_and_sizes())
             for number, (center, size) in enumerate(row)
             if size >= choice.min_members

@@ -20,8 +20,7 @@ from disbench.sampling.hierarchy import Forest
 
 Nest = Literal["annotated", "union"]
 
-MAX_LOOKED_AT = 1 << 16
-"""Maximum number of combinations tried per center; nested neighbours could give 2**60 equal unions."""
+MAX_COMBINATIONS = 1 << 16  # tried per center; nested neighbours could give 2**60 equal unions
 
 
 def hierarchy_sets(
@@ -40,7 +39,7 @@ def hierarchy_sets(
         paths[node] = (node, *paths[parent]) if parent >= 0 else (node,)
     sets = []
     for center, (path, children) in enumerate(zip(paths, forest.children, strict=True)):
-        if children and not _pixels_left(center, children, rles, pixels):
+        if children and not _has_uncovered_pixels(center, children, rles, pixels):
             continue
         starts = range(len(path)) if nest == "annotated" else [0] * len(path)
         members = tuple([path[start : end + 1] for end, start in enumerate(starts)])
@@ -73,88 +72,93 @@ def containment_sets(contains: BoolArray, area: IntArray) -> list[SetOfObjects]:
 
 def random_merge_sets(
     rles: Sequence[Rle],
-    like: Sequence[SetOfObjects],
+    templates: Sequence[SetOfObjects],
     centers: Sequence[int],
     largest_merge: int,
     generator: np.random.Generator,
 ) -> list[SetOfObjects]:
     """Random merging as a control: the union of the center with 1 to `largest_merge` other objects in `centers`.
 
-    Each proximity set in `like` gets a counterpart with the same center and, if the image has enough distinct unions,
-    the same number of masks.
+    Each proximity set in `templates` gets a counterpart with the same center and, if the image has enough distinct
+    unions, the same number of masks.
     """
-    return [_random_merge_set(rles, model, centers, largest_merge, generator) for model in like]
+    return [_random_merge_set(rles, template, centers, largest_merge, generator) for template in templates]
 
 
 def _proximity_set(rles: Sequence[Rle], center: int, neighbours: Sequence[int], cap: int) -> SetOfObjects:
-    effective = _effective_neighbours(rles, center, neighbours)
-    kept: list[Combination] = []
+    extending = _extending_neighbours(rles, center, neighbours)
+    distinct: list[Combination] = []
     seen: set[bytes] = set()
-    looked = 0
-    for members, merged in _ordered_unions(rles, center, effective):
-        if len(kept) == cap or looked == MAX_LOOKED_AT:
+    tried = 0
+    for combination, merged in _ordered_unions(rles, center, extending):
+        if len(distinct) == cap or tried == MAX_COMBINATIONS:
             break
-        looked += 1
+        tried += 1
         if merged["counts"] not in seen:
             seen.add(merged["counts"])
-            kept.append(members)
-    left_out = 2 ** len(effective) - looked
-    return SetOfObjects(center, tuple(kept), left_out=left_out, repeated=2 ** len(neighbours) - left_out - len(kept))
+            distinct.append(combination)
+    left_out = 2 ** len(extending) - tried
+    repeated = 2 ** len(neighbours) - left_out - len(distinct)
+    return SetOfObjects(center, tuple(distinct), left_out=left_out, repeated=repeated)
 
 
-def _effective_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> list[int]:
+def _extending_neighbours(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> list[int]:
     """Neighbours whose union with the center is new; others only repeat smaller unions."""
-    effective, seen = [], {rles[center]["counts"]}
+    extending, seen = [], {rles[center]["counts"]}
     for neighbour in neighbours:
         counts = union([rles[center], rles[neighbour]])["counts"]
         if counts not in seen:
             seen.add(counts)
-            effective.append(neighbour)
-    return effective
+            extending.append(neighbour)
+    return extending
 
 
 def _ordered_unions(rles: Sequence[Rle], center: int, neighbours: Sequence[int]) -> Iterator[tuple[Combination, Rle]]:
     """Combinations and their unions in the order of `proximity_sets`, holding one size at a time.
 
-    Each size is cut to its first `MAX_LOOKED_AT` combinations before sorting.
+    Each size is cut to its first `MAX_COMBINATIONS` combinations before sorting.
     """
     for size in range(len(neighbours) + 1):
         batch = []
         for chosen in combinations(neighbours, size):
             members = (center, *chosen)
             batch.append((members, union([rles[i] for i in members])))
-            if len(batch) == MAX_LOOKED_AT:
+            if len(batch) == MAX_COMBINATIONS:
                 break
         area = areas([merged for _, merged in batch])
-        for place in np.argsort(area, kind="stable"):
-            yield batch[place]
+        for index in np.argsort(area, kind="stable"):
+            yield batch[index]
 
 
 def _random_merge_set(
-    rles: Sequence[Rle], model: SetOfObjects, centers: Sequence[int], largest_merge: int, generator: np.random.Generator
+    rles: Sequence[Rle],
+    template: SetOfObjects,
+    centers: Sequence[int],
+    largest_merge: int,
+    generator: np.random.Generator,
 ) -> SetOfObjects:
-    center, wanted = model.center, len(model.members)
+    center, size = template.center, len(template.members)
     others = [index for index in centers if index != center]
     drawn: list[tuple[int, int, Combination]] = []
     seen = {rles[center]["counts"]}
     tried: set[Combination] = set()
-    for _ in range(20 * wanted):  # few objects may not have `wanted` distinct unions
-        if not others or len(drawn) + 1 >= wanted:
+    for _ in range(20 * size):  # few objects may not have `size` distinct unions
+        if not others or len(drawn) + 1 >= size:
             break
-        size = int(generator.integers(1, min(largest_merge, len(others)) + 1))
-        chosen = tuple(sorted(int(i) for i in generator.choice(others, size=size, replace=False)))
+        count = int(generator.integers(1, min(largest_merge, len(others)) + 1))
+        chosen = tuple(sorted(int(i) for i in generator.choice(others, size=count, replace=False)))
         if chosen in tried:
             continue
         tried.add(chosen)
         merged = union([rles[i] for i in (center, *chosen)])
         if merged["counts"] not in seen:
             seen.add(merged["counts"])
-            drawn.append((size, int(areas([merged])[0]), (center, *chosen)))
+            drawn.append((count, int(areas([merged])[0]), (center, *chosen)))
     members = ((center,), *(members for *_, members in sorted(drawn)))
-    return SetOfObjects(center, members, left_out=wanted - len(members))
+    return SetOfObjects(center, members, left_out=size - len(members))
 
 
-def _pixels_left(center: int, children: Sequence[int], rles: Sequence[Rle], area: Sequence[int]) -> bool:
+def _has_uncovered_pixels(center: int, children: Sequence[int], rles: Sequence[Rle], area: Sequence[int]) -> bool:
     """True if the center has a pixel not covered by its children."""
     if sum(area[child] for child in children) < area[center]:
         return True

@@ -34,7 +34,7 @@ def build_hierarchy(rles: Sequence[Rle]) -> nx.DiGraph:
     Nodes 0..n-1 in input order with attribute `level` (0 for roots); edges from parent to child, in order of
     attachment. ValueError for an empty mask or masks of different sizes.
     """
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     graph = nx.DiGraph()
     graph.add_nodes_from((node, {"level": level}) for node, level in enumerate(forest.levels))
     graph.add_edges_from((parent, child) for parent, row in enumerate(forest.children) for child in row)
@@ -45,8 +45,8 @@ def containment_matrix(
     rles: Sequence[Rle],
     box_share: float = BOX_SHARE,
     mask_share: float = MASK_SHARE,
-    measured: tuple[IntArray, IntArray] | None = None,
-    wanted: BoolArray | None = None,
+    precomputed: tuple[IntArray, IntArray] | None = None,
+    considered: BoolArray | None = None,
 ) -> BoolArray:
     """Pairwise containment: bool (n, n), [i, j] is True if mask i contains mask j; the diagonal is False.
 
@@ -57,22 +57,22 @@ def containment_matrix(
         rles: non-empty masks of one size; ValueError otherwise.
         box_share: in [0, 1].
         mask_share: in [0, 1].
-        measured: precomputed `areas` and `boxes` of the masks; skips their validation.
-        wanted: symmetric bool (n, n), the pairs to consider; None for all.
+        precomputed: `areas` and `boxes` of the masks; skips their validation.
+        considered: symmetric bool (n, n), the pairs to consider; None for all.
     """
-    if measured is None:
+    if precomputed is None:
         check_masks(rles)
-        measured = areas(rles), boxes(rles)
-    area, box = measured
-    possible = (area[:, None] >= area) & (_box_shares(box) >= box_share)
-    np.fill_diagonal(possible, val=False)
-    if wanted is not None:
-        possible &= wanted
-    contains: BoolArray = mask_share < overlaps_where(possible.T, rles, rles, "contained").T
+        precomputed = areas(rles), boxes(rles)
+    area, box = precomputed
+    candidates = (area[:, None] >= area) & (_box_shares(box) >= box_share)
+    np.fill_diagonal(candidates, val=False)
+    if considered is not None:
+        candidates &= considered
+    contains: BoolArray = mask_share < overlaps_where(candidates.T, rles, rles, "contained").T
     return contains
 
 
-def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
+def build_forest(contains: BoolArray, area: IntArray) -> Forest:
     """Attach each mask to the innermost mask that contains it (docs/hierarchy.md, 3).
 
     Masks are visited by descending area (later mask first on ties). Each mask i adopts every later mask j that it
@@ -86,11 +86,11 @@ def grow_forest(contains: BoolArray, area: IntArray) -> Forest:
     if pairs:
         sizes = area.tolist()
         order = np.argsort(area, kind="stable")[::-1].tolist()
-        rank = {node: place for place, node in enumerate(order)}
+        rank = {node: position for position, node in enumerate(order)}
         for root, child in sorted(pairs, key=lambda pair: (rank[pair[0]], rank[pair[1]])):
             if parents[child] >= 0 or rank[child] < rank[root]:
                 continue
-            parent = _descend(root, child, pairs, sizes, children)
+            parent = _innermost_container(root, child, pairs, sizes, children)
             if parent is not None:
                 parents[child], levels[child] = parent, levels[parent] + 1
                 children[parent].append(child)
@@ -108,12 +108,11 @@ def check_masks(rles: Sequence[Rle]) -> None:
     sizes = {tuple(rle["size"]) for rle in rles}
     if len(sizes) > 1:
         raise ValueError(f"masks of different sizes in one image: {sorted(sizes)}")
-    hollow = np.flatnonzero(areas(rles) == 0)
-    if hollow.size:
-        raise ValueError(f"mask {int(hollow[0])} is empty; leave empty masks out")
+    if (empty := np.flatnonzero(areas(rles) == 0)).size:
+        raise ValueError(f"mask {int(empty[0])} is empty; leave empty masks out")
 
 
-def _descend(
+def _innermost_container(
     node: int, child: int, pairs: set[tuple[int, int]], area: Sequence[int], children: Sequence[Sequence[int]]
 ) -> int | None:
     """The innermost mask containing `child` at or below `node`, by depth-first search, or None.
@@ -122,10 +121,10 @@ def _descend(
     """
     stack = [(node, iter(children[node]))]
     while stack:
-        current, branches = stack[-1]
-        following = next((b for b in branches if area[b] >= area[child]), None)
-        if following is not None:
-            stack.append((following, iter(children[following])))
+        current, remaining = stack[-1]
+        branch = next((b for b in remaining if area[b] >= area[child]), None)
+        if branch is not None:
+            stack.append((branch, iter(children[branch])))
         elif (current, child) in pairs:
             return current
         else:

@@ -28,15 +28,14 @@ from disbench.io.files import Existing
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.manifest import MANIFEST, Job, Part, ShardManifest, Tally, read_manifest, write_manifest
-from disbench.shards.rows import Chunk, ShardWriter, other_job, row_bytes, to_batch
+from disbench.shards.rows import Chunk, ShardWriter, job_mismatch, row_bytes, to_batch
 from disbench.workers import Engine, LocalEngine
 
-SCENES_A_CHUNK, FEW_SCENES = 256, 16
-"""Maximum number of scenes per chunk in a long and in a short job; passing a chunk costs milliseconds."""
-CHUNKS_A_WORKER = 32
-"""Jobs with fewer large chunks per worker use smaller chunks, so that all workers stay busy to the end."""
-COST_A_SCENE = 16
-"""Maximum cost of a chunk (`scene_cost`) per scene it may hold; a single scene may exceed it."""
+MAX_SCENES_PER_CHUNK, MIN_SCENES_PER_CHUNK = 256, 16  # of a long and of a short job; passing a chunk costs milliseconds
+CHUNKS_PER_WORKER = 32  # jobs with fewer large chunks use smaller ones, so that all workers stay busy to the end
+COST_PER_SCENE = 16  # maximum cost of a chunk (`scene_cost`) per scene it may hold; a single scene may exceed it
+JOB_FILES = ("shard-*.parquet", MANIFEST)  # glob patterns of a job's files, finished or not
+_LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")
 
 
 def scene_cost(objects: int) -> int:
@@ -58,8 +57,22 @@ class SamplingWork:
 
     def run(self, images: Sequence[int]) -> Chunk:
         """Sample the scenes of some images; `InputError` for an invalid record."""
-        with _no_collector():
-            return _sample_chunk(self.source, self.recipe, images)
+        scenes: list[SampledScene] = []
+        rows: list[int] = []
+        tallies: list[Tally] = []
+        with _gc_paused():
+            for scene in self.source.read(images):
+                sampled = sample_scene(scene, self.recipe)
+                tally = Tally(images=1, dropped=sampled.scene.dropped.copy())
+                if sampled.scene.objects:
+                    rows.append(len(scenes))
+                    scenes.append(sampled)
+                    tally.scenes, tally.objects, tally.sets = 1, len(sampled.scene.objects), len(sampled.sets)
+                else:
+                    rows.append(-1)
+                    tally.drop({"image without a mask": 1})
+                tallies.append(tally)
+            return Chunk(images, rows, tallies, list(map(row_bytes, scenes)), to_batch(scenes))
 
     def terminate(self) -> None:
         """Do nothing."""
@@ -69,9 +82,9 @@ class SamplingWork:
         return f"images {images[0]} to {images[-1]} of {self.source.name}"
 
 
-def chunk_scenes(images: int, workers: int) -> int:
-    """Maximum scenes per chunk, from `FEW_SCENES` to `SCENES_A_CHUNK`, so that each worker gets several chunks."""
-    return min(SCENES_A_CHUNK, max(FEW_SCENES, images // (CHUNKS_A_WORKER * max(1, workers))))
+def scenes_per_chunk(images: int, workers: int) -> int:
+    """Maximum number of scenes per chunk, such that each worker gets several chunks."""
+    return min(MAX_SCENES_PER_CHUNK, max(MIN_SCENES_PER_CHUNK, images // (CHUNKS_PER_WORKER * max(1, workers))))
 
 
 def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iterator[range]:
@@ -79,23 +92,23 @@ def chunks_by_cost(source: SceneSource, images: range, workers: int = 1) -> Iter
 
     Uses the source's optional `object_counts(images)`, objects per image. Chunking does not affect the result.
     """
-    count = getattr(source, "object_counts", None)
-    scenes = chunk_scenes(len(images), workers)
-    begin, spent = images.start, 0
+    object_counts = getattr(source, "object_counts", None)
+    scenes = scenes_per_chunk(len(images), workers)
+    start, cost_so_far = images.start, 0
     for first in range(images.start, images.stop, 4096):
         block = range(first, min(first + 4096, images.stop))
-        for image, objects in zip(block, count(block) if count else [1] * len(block), strict=True):
+        for image, objects in zip(block, object_counts(block) if object_counts else [1] * len(block), strict=True):
             cost = scene_cost(objects)
-            if image > begin and (image - begin == scenes or spent + cost > COST_A_SCENE * scenes):
-                yield range(begin, image)
-                begin, spent = image, 0
-            spent += cost
-    if begin < images.stop:
-        yield range(begin, images.stop)
+            if image > start and (image - start == scenes or cost_so_far + cost > COST_PER_SCENE * scenes):
+                yield range(start, image)
+                start, cost_so_far = image, 0
+            cost_so_far += cost
+    if start < images.stop:
+        yield range(start, images.stop)
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def _gc_paused() -> Iterator[None]:
     """Pause the garbage collector, which finds nothing within a chunk and takes a tenth of the time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -104,29 +117,6 @@ def _no_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _sample_chunk(source: SceneSource, recipe: Recipe, images: Sequence[int]) -> Chunk:
-    sampled: list[SampledScene] = []
-    rows: list[int] = []
-    tallies: list[Tally] = []
-    for scene in source.read(images):
-        result = sample_scene(scene, recipe)
-        tally = Tally(images=1, dropped=result.scene.dropped.copy())
-        if result.scene.objects:
-            rows.append(len(sampled))
-            sampled.append(result)
-            tally.scenes, tally.objects, tally.sets = 1, len(result.scene.objects), len(result.sets)
-        else:
-            rows.append(-1)
-            tally.drop({"image without a mask": 1})
-        tallies.append(tally)
-    return Chunk(images, rows, tallies, [row_bytes(item) for item in sampled], to_batch(sampled))
-
-
-JOB_FILES = ("shard-*.parquet", MANIFEST)
-"""Glob patterns of a job's files, finished or not."""
-_LIBRARIES = ("networkx", "numpy", "pyarrow", "pycocotools", "rlemasklib")
 
 
 def make_shards(
@@ -164,7 +154,7 @@ def make_shards(
     """
     folder = Path(out)
     count = len(source) if limit is None else min(limit, len(source))
-    images = range(count) if part is None else slice_of(count, part)
+    images = range(count) if part is None else part_range(count, part)
     job = Job(
         recipe=recipe.as_dict(),
         seed=recipe.seed,
@@ -174,41 +164,41 @@ def make_shards(
         versions=versions(),
         part=part and Part(*part, images.start, images.stop, count),
     )
-    done = prepare_folder(folder, job, existing)
-    if done is not None:
-        return done
+    existing_manifest = prepare_folder(folder, job, existing)
+    if existing_manifest is not None:
+        return existing_manifest
     writer = ShardWriter(
-        folder, recipe.shard_bytes, job.job_hash(), begin=images.start, part=part is not None, finished=finished
+        folder, recipe.shard_bytes, job.job_hash(), start=images.start, part=part is not None, finished=finished
     )
-    rest = range(writer.resume(), images.stop)
+    remaining = range(writer.resume(), images.stop)
     engine = engine or LocalEngine(workers)
-    tasks = chunks_by_cost(source, rest, engine.workers)
+    tasks = chunks_by_cost(source, remaining, engine.workers)
     with contextlib.closing(engine.in_order(SamplingWork(source, recipe), tasks, folder)) as chunks:
-        bar = progress_bar(recipe.name, len(images), len(images) - len(rest), shown=progress)
-        write_chunks(writer, _from_unchanged(source, chunks, job, folder), bar)
+        bar = progress_bar(recipe.name, len(images), len(images) - len(remaining), shown=progress)
+        write_chunks(writer, _checked_chunks(source, chunks, job, folder), bar)
     dropped = dict(getattr(source, "dropped", {}))
     if part is not None:  # every part would count these again, so merging adds them once
-        return write_manifest(folder, manifest_of(job, writer, trailing=writer.pending, source_dropped=dropped))
+        return write_manifest(folder, make_manifest(job, writer, trailing=writer.pending, source_dropped=dropped))
     writer.total.drop(dropped)
-    return write_manifest(folder, manifest_of(job, writer))
+    return write_manifest(folder, make_manifest(job, writer))
 
 
-def manifest_of(job: Job, writer: ShardWriter, **of_part: Any) -> ShardManifest:
+def make_manifest(job: Job, writer: ShardWriter, **part_fields: Any) -> ShardManifest:
     """The manifest of a job whose shards have been written."""
-    facts = {item.name: getattr(job, item.name) for item in dataclasses.fields(job)}
+    job_fields = {item.name: getattr(job, item.name) for item in dataclasses.fields(job)}
     total = writer.total.as_dict()
-    return ShardManifest(**facts, **total, **of_part, fingerprint=job.job_hash(), files=tuple(writer.files))
+    return ShardManifest(**job_fields, **total, **part_fields, fingerprint=job.job_hash(), files=tuple(writer.files))
 
 
-def _from_unchanged(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
+def _checked_chunks(source: SceneSource, chunks: Iterable[Chunk], job: Job, folder: Path) -> Iterator[Chunk]:
     """Yield each chunk after checking that the input files are unchanged; report changed files before other errors."""
-    check = getattr(source, "check_unchanged", lambda: None)
+    check_unchanged = getattr(source, "check_unchanged", lambda: None)
     try:
         for chunk in chunks:
-            check()
+            check_unchanged()
             yield chunk
     except InputError:
-        check()
+        check_unchanged()
         raise
     if source.fingerprint() != job.sources:
         raise InputError(
@@ -263,16 +253,16 @@ def prepare_folder(folder: Path, job: Job, existing: Existing) -> ShardManifest 
         path.unlink()
     if existing == "overwrite" or not manifest.exists():
         return None
-    done = read_manifest(folder)
-    if done.fingerprint != job.job_hash():
-        raise other_job(folder, done.differences(job))
-    for file in done.files:
+    existing_manifest = read_manifest(folder)
+    if existing_manifest.fingerprint != job.job_hash():
+        raise job_mismatch(folder, existing_manifest.differences(job))
+    for file in existing_manifest.files:
         if problem := file.problem(folder):
             raise InputError(f"{folder}: {problem}; use --existing overwrite to make it again")
-    return done
+    return existing_manifest
 
 
-def slice_of(images: int, part: tuple[int, int]) -> range:
+def part_range(images: int, part: tuple[int, int]) -> range:
     """The images of part (i, n), the i-th of n slices of nearly equal size; `InputError` unless 1 <= i <= n."""
     number, parts = part
     if not 1 <= number <= parts:
@@ -282,9 +272,9 @@ def slice_of(images: int, part: tuple[int, int]) -> range:
 
 def parse_part(text: str) -> tuple[int, int]:
     """Parse a part written as i/n; `InputError` unless i is an integer from 1 to n."""
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-    if not found:
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if not match:
         raise InputError(f"part {text!r}: not i/n; give integers with i from 1 to n, such as 3/16")
-    part = int(found[1]), int(found[2])
-    slice_of(0, part)
+    part = int(match[1]), int(match[2])
+    part_range(0, part)
     return part

@@ -1,8 +1,8 @@
 """Merge the parts of a dataset into the same bytes as an undivided job.
 
 Shard boundaries depend only on the scenes, so the parts' rows pass through the same writer again, in order. Row sizes
-and images without a scene come from `shard_facts`, or the manifest after the last row. Scenes are not decoded, and only
-a few row groups are in memory.
+and images without a scene come from the shards' metadata, or the manifest after the last row. Scenes are not decoded,
+and only a few row groups are in memory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import pyarrow.parquet as pq
 
 from disbench.core.errors import InputError
 from disbench.io.files import Existing
-from disbench.sampling.job import manifest_of, prepare_folder, progress_bar, slice_of, versions, write_chunks
+from disbench.sampling.job import make_manifest, part_range, prepare_folder, progress_bar, versions, write_chunks
 from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Tally, read_manifest, write_manifest
 from disbench.shards.reader import shard_problem
-from disbench.shards.rows import SCHEMA, Chunk, ShardFacts, ShardWriter, shard_facts, to_batch
+from disbench.shards.rows import SCHEMA, Chunk, ShardMetadata, ShardWriter, read_shard_metadata, to_batch
 
-_WRITERS = ("disbench", "pyarrow")
-"""Packages that affect the bytes of a merge; the others only affect sampling."""
-_NAMED = 20
-"""Maximum number of missing parts listed."""
+_WRITING_PACKAGES = ("disbench", "pyarrow")  # affect the bytes of a merge; the others only affect sampling
+_MAX_LISTED = 20  # missing parts in a message
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class _Part:
         """Source indices of its images."""
         return range(self.slice.first, self.slice.next)
 
-    def fix(self) -> str:
+    def rerun_hint(self) -> str:
         """How to remake the part."""
         number, of = self.slice.number, self.slice.of
         return f"make it again: its sample command with --shard-of {number}/{of} --existing overwrite"
@@ -68,7 +66,7 @@ def merge_parts(
         OSError: the folder cannot be written or the disk is full. Finished shards stay; the next merge resumes.
     """
     folder = Path(out)
-    chosen = _all_parts([_read_part(Path(part)) for part in parts])
+    chosen = _ordered_parts([_read_part(Path(part)) for part in parts])
     if folder.resolve() in {part.folder.resolve() for part in chosen}:
         raise InputError(f"{folder}: is one of the parts; use another folder for the merged shards")
     job, total = chosen[0].job, chosen[0].slice.of_images
@@ -80,7 +78,7 @@ def merge_parts(
     with contextlib.closing(_chunks(chosen, start)) as chunks:
         write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))
     writer.total.drop(chosen[0].manifest.source_dropped or {})
-    return write_manifest(folder, manifest_of(job, writer))
+    return write_manifest(folder, make_manifest(job, writer))
 
 
 def _read_part(folder: Path) -> _Part:
@@ -89,46 +87,48 @@ def _read_part(folder: Path) -> _Part:
     if part is None or trailing is None:
         raise InputError(f"{folder}: not a part; give folders made by sample --shard-of")
     read = _Part(folder, manifest, manifest.undivided(), part, trailing)
-    if manifest.job_hash() != manifest.fingerprint or read.images != slice_of(part.of_images, (part.number, part.of)):
+    if manifest.job_hash() != manifest.fingerprint or read.images != part_range(part.of_images, (part.number, part.of)):
         raise InputError(f"{folder}: its manifest was changed; make this part again with --existing overwrite")
     return read
 
 
-def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
+def _ordered_parts(parts: Sequence[_Part]) -> list[_Part]:
     """The parts in order, after checking that they are complete, distinct and from one job with these versions."""
     if not parts:
         raise InputError("no parts to merge; give the folders made by sample --shard-of")
     first = parts[0]
     found: dict[int, _Part] = {}
     for part in parts:
-        here, there = part.slice, first.slice
+        own, expected = part.slice, first.slice
         if part.job != first.job:
             raise InputError(
                 f"{part.folder}: from a different job than {first.folder} ({part.job.differences(first.job)}); give "
                 "parts made by the same command with the same versions"
             )
-        if (here.of, here.of_images) != (there.of, there.of_images):
+        if (own.of, own.of_images) != (expected.of, expected.of_images):
             raise InputError(
-                f"{part.folder}: one of {here.of} parts of {here.of_images} images, but {first.folder} is one of "
-                f"{there.of} parts of {there.of_images}; give parts of the same division"
+                f"{part.folder}: one of {own.of} parts of {own.of_images} images, but {first.folder} is one of "
+                f"{expected.of} parts of {expected.of_images}; give parts of the same division"
             )
-        if found.setdefault(here.number, part) is not part:
-            other = found[here.number].folder
-            raise InputError(f"{part.folder}: part {here.number} of {here.of}, like {other}; give each part once")
-    missing = [number for number in range(1, first.slice.of + 1) if number not in found][: _NAMED + 1]
+        if found.setdefault(own.number, part) is not part:
+            other = found[own.number].folder
+            raise InputError(f"{part.folder}: part {own.number} of {own.of}, like {other}; give each part once")
+    missing = [number for number in range(1, first.slice.of + 1) if number not in found][: _MAX_LISTED + 1]
     if missing:
-        numbers = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+        numbers = ", ".join(map(str, missing[:_MAX_LISTED])) + (", ..." if len(missing) > _MAX_LISTED else "")
         raise InputError(
             f"{first.folder}: one of {first.slice.of} parts, but part {numbers} is missing; give its folder too, or "
             f"make it with --shard-of {missing[0]}/{first.slice.of}"
         )
-    mine, made = versions(), first.job.versions
-    other_versions = [
-        f"{name} {made.get(name)}, here {mine[name]}" for name in _WRITERS if made.get(name) != mine[name]
+    current, recorded = versions(), first.job.versions
+    changed = [
+        f"{name} {recorded.get(name)}, here {current[name]}"
+        for name in _WRITING_PACKAGES
+        if recorded.get(name) != current[name]
     ]
-    if other_versions:
+    if changed:
         raise InputError(
-            f"{first.folder}: made by {', '.join(other_versions)}; merge with the versions that made the parts, or the "
+            f"{first.folder}: made by {', '.join(changed)}; merge with the versions that made the parts, or the "
             "bytes would differ from an undivided job"
         )
     return [found[number] for number in sorted(found)]
@@ -137,37 +137,37 @@ def _all_parts(parts: Sequence[_Part]) -> list[_Part]:
 def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
     """The chunks an undivided job would write, from image `start`, which follows a row."""
     for part in parts:
-        following = part.images.start
+        next_image = part.images.start
         for file in part.manifest.files:
-            facts = _checked_facts(part, file, following)
-            following = facts.next
-            if following > start:
-                yield from _shard_chunks(part, part.folder / file.name, facts, start)
-        if following + part.trailing.images != part.images.stop:
-            raise InputError(f"{part.folder}: its shards do not cover all its images; {part.fix()}")
-        if part.trailing.images and following >= start:
+            metadata = _checked_metadata(part, file, next_image)
+            next_image = metadata.next
+            if next_image > start:
+                yield from _shard_chunks(part, part.folder / file.name, metadata, start)
+        if next_image + part.trailing.images != part.images.stop:
+            raise InputError(f"{part.folder}: its shards do not cover all its images; {part.rerun_hint()}")
+        if part.trailing.images and next_image >= start:
             yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
 
 
-def _checked_facts(part: _Part, file: ShardFile, first: int) -> ShardFacts:
+def _checked_metadata(part: _Part, file: ShardFile, first: int) -> ShardMetadata:
     """A shard's metadata, after checking the shard against the manifest."""
     if problem := shard_problem(part.folder, file):
-        raise InputError(f"{part.folder}: {problem}; {part.fix()}")
-    facts = shard_facts(part.folder / file.name)
-    if (facts.fingerprint, facts.first, len(facts.sizes)) != (part.manifest.fingerprint, first, file.rows):
-        raise InputError(f"{part.folder}: {file.name} is not a shard of this part; {part.fix()}")
-    return facts
+        raise InputError(f"{part.folder}: {problem}; {part.rerun_hint()}")
+    metadata = read_shard_metadata(part.folder / file.name)
+    if (metadata.fingerprint, metadata.first, len(metadata.sizes)) != (part.manifest.fingerprint, first, file.rows):
+        raise InputError(f"{part.folder}: {file.name} is not a shard of this part; {part.rerun_hint()}")
+    return metadata
 
 
-def _shard_chunks(part: _Part, path: Path, facts: ShardFacts, start: int) -> Iterator[Chunk]:
+def _shard_chunks(part: _Part, path: Path, metadata: ShardMetadata, start: int) -> Iterator[Chunk]:
     """One chunk per row group, with images without a scene before the row they precede; skips images before `start`."""
-    gaps = {row: Tally(**tally) for row, tally in facts.gaps}
-    index, place = facts.first, 0
+    gaps = {row: Tally(**tally) for row, tally in metadata.gaps}
+    index, offset = metadata.first, 0
     for batch in _row_groups(part, path):
         entries: list[tuple[int, int, Tally]] = []
         skipped = 0
         for row, tally in enumerate(_row_tallies(batch)):
-            gap = gaps.get(place + row, Tally())
+            gap = gaps.get(offset + row, Tally())
             index += gap.images
             if index < start:
                 skipped = row + 1
@@ -175,8 +175,8 @@ def _shard_chunks(part: _Part, path: Path, facts: ShardFacts, start: int) -> Ite
                 entries += [(index - 1, -1, gap)] if gap.images else []
                 entries.append((index, row - skipped, tally))
             index += 1
-        sizes = list(facts.sizes[place + skipped : place + batch.num_rows])
-        place += batch.num_rows
+        sizes = list(metadata.sizes[offset + skipped : offset + batch.num_rows])
+        offset += batch.num_rows
         indices, rows, tallies = (list(column) for column in zip(*entries, strict=True)) if entries else ([], [], [])
         yield Chunk(indices, rows, tallies, sizes, batch.slice(skipped))
 
@@ -188,7 +188,7 @@ def _row_groups(part: _Part, path: Path) -> Iterator[pa.RecordBatch]:
                 for batch in file.read_row_group(group).combine_chunks().to_batches():
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=SCHEMA)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{part.folder}: {path.name} is damaged ({error}); {part.fix()}") from error
+        raise InputError(f"{part.folder}: {path.name} is damaged ({error}); {part.rerun_hint()}") from error
 
 
 def _row_tallies(batch: pa.RecordBatch) -> list[Tally]:

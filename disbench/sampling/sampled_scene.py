@@ -16,8 +16,8 @@ from disbench.core.masks import Rle, areas, boxes, difference, overlaps_where, u
 from disbench.core.scenes import Links, SampledScene, Scene, SceneObject, scene_objects
 from disbench.datasets.scene_sources import check_count
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
-from disbench.sampling.hierarchy import Forest, containment_matrix, grow_forest
-from disbench.sampling.links import DECLARED, checked_parents, remaining_links, with_groups
+from disbench.sampling.hierarchy import Forest, build_forest, containment_matrix
+from disbench.sampling.links import DECLARED, checked_parents, insert_groups, remap_parents
 from disbench.sampling.proximity import proximity_graph
 from disbench.sampling.recipes import Recipe
 
@@ -37,27 +37,27 @@ def sample_scene(scene: Scene, recipe: Recipe) -> SampledScene:
     """
     check_count(f"{scene.source}: image {scene.image_id} ({scene.file_name})", len(scene.objects))
     chosen = choose_objects(scene, recipe)
-    given: Sequence[int | None] | None = chosen.parents
+    parents: Sequence[int | None] | None = chosen.parents
     if chosen.links is not None and recipe.method == "hierarchy":
-        chosen, given = _with_declared_tree(chosen, chosen.links, recipe)
+        chosen, parents = _with_declared_tree(chosen, chosen.links, recipe)
     # Shards store the tree in separate columns.
-    return related(dataclasses.replace(chosen, parents=None, links=None), recipe, given)
+    return relate_objects(dataclasses.replace(chosen, parents=None, links=None), recipe, parents)
 
 
-def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = None) -> SampledScene:
+def relate_objects(scene: Scene, recipe: Recipe, parents: Sequence[int | None] | None = None) -> SampledScene:
     """Relate all objects of a scene and make its sets by a recipe.
 
-    `given` are the parents declared by a dataset (-1 or None for a root); they replace containment.
+    `parents` are the parents declared by a dataset (-1 or None for a root); they replace containment.
     """
     rles = scene.rles
-    unrelated: tuple[None, ...] = (None,) * len(rles)
-    alone = ((),) * len(rles)
+    no_tree: tuple[None, ...] = (None,) * len(rles)
+    no_neighbours = ((),) * len(rles)
     if recipe.method == "hierarchy":
         # Stuff comes after the instances, so the nodes are the first objects and keep their indices.
         nodes = sum(item.kind != "stuff" for item in scene.objects)
         area, box = scene.areas[:nodes], scene.boxes[:nodes]
-        if given is not None:
-            forest = _given_forest([-1 if parent is None else parent for parent in given[:nodes]])
+        if parents is not None:
+            forest = _forest_from_parents([-1 if parent is None else parent for parent in parents[:nodes]])
             if (depth := max(forest.levels, default=0)) > MAX_DEPTH:
                 raise InputError(
                     f"{scene.source}: image {scene.image_id} ({scene.file_name}) declares a tree of {depth + 1} "
@@ -65,14 +65,14 @@ def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = N
                 )
         else:
             contains = containment_matrix(rles[:nodes], recipe.box_share, recipe.mask_share, (area, box))
-            forest = grow_forest(contains, area)
+            forest = build_forest(contains, area)
         sets = hierarchy_sets(rles[:nodes], forest, recipe.nest, area)
-        padding = unrelated[nodes:]
-        return SampledScene(scene, forest.parents + padding, forest.levels + padding, alone, tuple(sets))
+        padding = no_tree[nodes:]
+        return SampledScene(scene, forest.parents + padding, forest.levels + padding, no_neighbours, tuple(sets))
     if recipe.method == "containment":
         area = scene.areas
         contains = containment_matrix(rles, recipe.box_share, recipe.mask_share, (area, scene.boxes))
-        return SampledScene(scene, unrelated, unrelated, alone, tuple(containment_sets(contains, area)))
+        return SampledScene(scene, no_tree, no_tree, no_neighbours, tuple(containment_sets(contains, area)))
     things = [i for i, item in enumerate(scene.objects) if item.kind == "thing"]
     graph = proximity_graph(
         [rles[i] for i in things],
@@ -88,33 +88,35 @@ def related(scene: Scene, recipe: Recipe, given: Sequence[int | None] | None = N
         generator = np.random.default_rng([recipe.seed, *scene.image_id.encode()])
         sets = random_merge_sets(rles, sets, things, recipe.largest_merge, generator)
     neighbours = tuple(tuple(sorted(graph[i])) for i in range(len(rles)))
-    return SampledScene(scene, unrelated, unrelated, neighbours, tuple(sets))
+    return SampledScene(scene, no_tree, no_tree, neighbours, tuple(sets))
 
 
 def choose_objects(scene: Scene, recipe: Recipe) -> Scene:
     """Filter the objects of a scene; COCO's come first, stuff last (docs/hierarchy.md, 1 and 4)."""
     dropped = Counter(scene.dropped)
-    reasons = [_too_small(item, recipe) for item in scene.objects]
+    reasons = [_drop_reason(item, recipe) for item in scene.objects]
     dropped.update(reason for reason in reasons if reason)
-    keep = [i for i, reason in enumerate(reasons) if reason is None]
-    instances = [i for i in keep if scene.objects[i].kind != "stuff"]
+    kept = [i for i, reason in enumerate(reasons) if reason is None]
+    instances = [i for i in kept if scene.objects[i].kind != "stuff"]
     declares = scene.links is not None and recipe.links == "declared"  # a part may nearly fill its whole
     if recipe.drop_repeated and ("lvis" in scene.source or scene.source == "sa1b") and not declares:
-        instances = _without_repeated(scene, instances, dropped)
+        instances = _without_duplicates(scene, instances, dropped)
     elif "coco" in scene.source:
         instances.sort(key=lambda i: scene.objects[i].source != "coco")
-    stuff = [i for i in keep if scene.objects[i].kind == "stuff"] if recipe.stuff else []
-    kept = [scene.objects[i] for i in instances]
-    left = _cut_stuff([scene.objects[i] for i in stuff], kept, dropped)
+    stuff = [i for i in kept if scene.objects[i].kind == "stuff"] if recipe.stuff else []
+    instance_objects = [scene.objects[i] for i in instances]
+    cut_stuff = _cut_stuff([scene.objects[i] for i in stuff], instance_objects, dropped)
 
-    def remaining(parents: Sequence[int], counts: Counter[str]) -> tuple[int, ...]:
-        return (*remaining_links(parents, instances, counts), *(-1 for _ in left))
+    def remapped(parents: Sequence[int], counts: Counter[str]) -> tuple[int, ...]:
+        return (*remap_parents(parents, instances, counts), *(-1 for _ in cut_stuff))
 
     links = None
     if scene.links is not None and recipe.links == "declared":
-        links = dataclasses.replace(scene.links, parents=remaining(scene.links.parents, dropped))
-    own = None if scene.parents is None else remaining(scene.parents, Counter())
-    return dataclasses.replace(scene, objects=(*kept, *left), parents=own, links=links, dropped=+dropped)
+        links = dataclasses.replace(scene.links, parents=remapped(scene.links.parents, dropped))
+    parents = None if scene.parents is None else remapped(scene.parents, Counter())
+    return dataclasses.replace(
+        scene, objects=(*instance_objects, *cut_stuff), parents=parents, links=links, dropped=+dropped
+    )
 
 
 def _with_declared_tree(scene: Scene, links: Links, recipe: Recipe) -> tuple[Scene, tuple[int, ...]]:
@@ -123,14 +125,16 @@ def _with_declared_tree(scene: Scene, links: Links, recipe: Recipe) -> tuple[Sce
     objects, stuff = scene.objects[:count], scene.objects[count:]
     dropped = Counter(scene.dropped)
     parents = checked_parents(objects, links.parents[:count], recipe, dropped, nest=links.nest)
-    found = list(objects)
+    extended = list(objects)
     if recipe.groups:
-        found, parents = with_groups(objects, parents)
-    changed = dataclasses.replace(scene, objects=(*found, *stuff), source=f"{scene.source}{DECLARED}", dropped=+dropped)
+        extended, parents = insert_groups(objects, parents)
+    changed = dataclasses.replace(
+        scene, objects=(*extended, *stuff), source=f"{scene.source}{DECLARED}", dropped=+dropped
+    )
     return changed, (*parents, *(-1 for _ in stuff))
 
 
-def _too_small(item: SceneObject, recipe: Recipe) -> str | None:
+def _drop_reason(item: SceneObject, recipe: Recipe) -> str | None:
     if item.area == 0:
         return "empty mask"
     if item.area < recipe.min_area:
@@ -140,35 +144,39 @@ def _too_small(item: SceneObject, recipe: Recipe) -> str | None:
     return None
 
 
-def _without_repeated(scene: Scene, keep: Sequence[int], dropped: Counter[str]) -> list[int]:
+def _without_duplicates(scene: Scene, kept: Sequence[int], dropped: Counter[str]) -> list[int]:
     """COCO masks not in LVIS, then LVIS masks not repeated later."""
-    coco = [i for i in keep if scene.objects[i].source == "coco"]
-    lvis = [i for i in keep if scene.objects[i].source != "coco"]
+    coco = [i for i in kept if scene.objects[i].source == "coco"]
+    lvis = [i for i in kept if scene.objects[i].source != "coco"]
     rles, box = scene.rles, scene.boxes
     lvis_rles = [rles[i] for i in lvis]
     in_lvis = coco_repeated_in_lvis([rles[i] for i in coco], lvis_rles, box[coco], box[lvis])
-    again = lvis_repeated_later(lvis_rles, box[lvis])
+    repeated_later = lvis_repeated_later(lvis_rles, box[lvis])
     title = "LVIS mask" if "lvis" in scene.source else "mask"
-    for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (again, f"{title} that comes again")):
-        if repeats := int(flags.sum()):
-            dropped[reason] += repeats
-    return [i for i, repeated in zip([*coco, *lvis], [*in_lvis.tolist(), *again.tolist()], strict=True) if not repeated]
+    for flags, reason in ((in_lvis, "COCO mask that LVIS has too"), (repeated_later, f"{title} that comes again")):
+        if count := int(flags.sum()):
+            dropped[reason] += count
+    return [
+        i
+        for i, repeated in zip([*coco, *lvis], [*in_lvis.tolist(), *repeated_later.tolist()], strict=True)
+        if not repeated
+    ]
 
 
 def _cut_stuff(
     stuff: Sequence[SceneObject], instances: Sequence[SceneObject], dropped: Counter[str]
 ) -> list[SceneObject]:
-    left = stuff_left_over([item.rle for item in stuff], [item.rle for item in instances])
-    dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += left.count(None)
+    uncovered = uncovered_stuff([item.rle for item in stuff], [item.rle for item in instances])
+    dropped[f"stuff with no more than {STUFF_AREA} pixels left"] += uncovered.count(None)
     return [
         part
-        for item, rle in zip(stuff, left, strict=True)
+        for item, rle in zip(stuff, uncovered, strict=True)
         if rle is not None
         for part in scene_objects([rle], [(item.category, item.synset, item.annotation_id, item.source, item.kind)])
     ]
 
 
-def _given_forest(parents: Sequence[int]) -> Forest:
+def _forest_from_parents(parents: Sequence[int]) -> Forest:
     children: list[list[int]] = [[] for _ in parents]
     for node, parent in enumerate(parents):
         if parent >= 0:
@@ -221,7 +229,7 @@ def lvis_repeated_later(lvis: Sequence[Rle], box: IntArray | None = None) -> Boo
     return _any_above(LVIS_IOU, np.triu(interval_box_ious(box, box) > BOX_IOU, k=1), lvis, lvis)
 
 
-def stuff_left_over(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
+def uncovered_stuff(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle | None]:
     """Stuff regions minus the union of the kept instance masks; None if at most 500 pixels are left."""
     if not stuff:
         return []

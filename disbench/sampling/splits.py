@@ -25,15 +25,10 @@ from disbench.sampling.recipes import Recipe
 from disbench.shards.manifest import Job, ShardManifest
 from disbench.shards.reader import ShardReader
 
-RULE: Final = "disbench parts 1"
-"""Version of the rule for candidates, rank and draw; increment it when the rule changes."""
-MIN_AREA, MIN_CLICK_AREA, SAME_AS_PARENT = 80, 20, 0.90
-"""Minimum areas of a candidate's center and click region in pixels; maximum IoU with its parent."""
-PER_IMAGE, NAME_SHARE, ALIKE = 3, 20, 0.50
-"""Maximum sets per image; at most 1 in `NAME_SHARE` sets (rounded up) per part key; maximum IoU of centers in an
-image."""
-_OF_SHARDS = ("source", "limit", "recipe", "sources", "versions")
-"""Manifest fields that a split records."""
+RULE: Final = "disbench parts 1"  # version of the rule for candidates, rank and draw; increment it with the rule
+MIN_AREA, MIN_CLICK_AREA, MAX_PARENT_IOU = 80, 20, 0.90  # pixels of a center and of its click region; IoU with parent
+MAX_PER_IMAGE, SETS_PER_NAME, MAX_CENTER_IOU = 3, 20, 0.50  # at most 1 in 20 sets, rounded up, has the same part key
+_MANIFEST_FIELDS = ("source", "limit", "recipe", "sources", "versions")  # recorded by a split
 Positive = Annotated[int, Bounds(1, MAX_COUNT)]
 
 
@@ -66,7 +61,7 @@ class Draw:
         if self.size is not None and None in (self.per_image, self.per_name):
             raise InputError("size requires per_image and per_name")
 
-    def image(self, file_name: str) -> str | None:
+    def image_key(self, file_name: str) -> str | None:
         """`dataset/split/stem` of an image file; None if it does not match `images`."""
         stem = PurePosixPath(file_name).stem
         return f"{self.dataset}/{self.split}/{stem}" if fnmatchcase(file_name, self.images) else None
@@ -78,7 +73,7 @@ class Draw:
 
 def standard_draw(dataset: str, split: str, images: str = "*", size: int | None = None) -> Draw:
     """Draw `size` sets, at most 3 per image and 5 % (rounded up) per part key; without a size, all candidates."""
-    return Draw(dataset, split, images, *(() if size is None else (size, PER_IMAGE, -(-size // NAME_SHARE))))
+    return Draw(dataset, split, images, *(() if size is None else (size, MAX_PER_IMAGE, -(-size // SETS_PER_NAME))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ class ListedSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class SplitRecord:
     """How a list was made, the content of `NAME.toml`; `source` and later fields are from the manifest of the shards.
 
     Attributes:
@@ -115,7 +110,7 @@ class Made:
 
     def differences(self, manifest: ShardManifest) -> str:
         """How a manifest's shards differ from those the list was made from, in words."""
-        return Job(**{name: getattr(self, name) for name in _OF_SHARDS}).differences(manifest)
+        return Job(**{name: getattr(self, name) for name in _MANIFEST_FIELDS}).differences(manifest)
 
 
 @dataclass(frozen=True)
@@ -123,12 +118,12 @@ class Split:
     """A frozen split: its name (the stem of its files), how it was made, and its sets by rank."""
 
     name: str
-    made: Made
+    record: SplitRecord
     sets: tuple[ListedSet, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SetLocation:
     """A set in a folder of shards: index of its scene, of the set in the scene and of its center; number of masks."""
 
     scene: int
@@ -143,7 +138,7 @@ class Candidate:
 
     key: str
     name: str
-    place: Place
+    location: SetLocation
 
     @property
     def image(self) -> str:
@@ -162,7 +157,7 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
     """
     from tqdm import tqdm  # noqa: PLC0415
 
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     for scene, sampled in tqdm(enumerate(reader), total=len(reader), unit="scene", disable=not progress):
         for key, number, chosen in _keys(sampled, draw):
             if not _is_candidate(sampled, chosen):
@@ -172,48 +167,48 @@ def find_candidates(reader: ShardReader, draw: Draw, *, progress: bool = False) 
                     f"{reader.folder}: image {quote(sampled.scene.image_id)}: object {chosen.center} has no annotation "
                     "id, which a split needs; sample a dataset whose annotations have ids"
                 )
-            if key in found:
+            if key in candidates:
                 raise InputError(
                     f"{reader.folder}: two sets have the key {quote(key)}; image names and annotation ids must be "
                     "unique"
                 )
             name = part_key(sampled.scene.objects[chosen.center].category)
-            found[key] = Candidate(key, name, Place(scene, number, chosen.center, len(chosen.members)))
-    if not found:
+            candidates[key] = Candidate(key, name, SetLocation(scene, number, chosen.center, len(chosen.members)))
+    if not candidates:
         raise InputError(
             f"{reader.folder}: no set of images {draw.images!r} can be drawn; give shards of parts and wholes (method "
             "hierarchy) or other images"
         )
-    return sorted(found.values(), key=lambda one: draw.rank(one.key))
+    return sorted(candidates.values(), key=lambda candidate: draw.rank(candidate.key))
 
 
-def drawn_of(
-    candidates: Sequence[Candidate], draw: Draw, alike: Callable[[Candidate, Candidate], bool]
+def draw_sets(
+    candidates: Sequence[Candidate], draw: Draw, is_similar: Callable[[Candidate, Candidate], bool]
 ) -> list[Candidate]:
-    """Draw candidates by rank, skipping those whose image or part key is at its limit or that are `alike`.
+    """Draw candidates by rank, skipping those whose image or part key is at its limit or that are `is_similar`.
 
     Args:
         candidates: sorted by rank.
         draw: the limits.
-        alike: returns True if two centers of one image have an IoU above 0.50.
+        is_similar: returns True if two centers of one image have an IoU above 0.50.
     """
     if draw.size is None or draw.per_image is None or draw.per_name is None:
         return list(candidates)
-    per_name = draw.per_name if len({one.name for one in candidates}) > 1 else draw.size
-    taken: list[Candidate] = []
-    of_image: dict[str, list[Candidate]] = {}
-    of_name: Counter[str] = Counter()
-    for one in candidates:
-        if len(taken) == draw.size:
+    per_name = draw.per_name if len({candidate.name for candidate in candidates}) > 1 else draw.size
+    drawn: list[Candidate] = []
+    drawn_by_image: dict[str, list[Candidate]] = {}
+    name_counts: Counter[str] = Counter()
+    for candidate in candidates:
+        if len(drawn) == draw.size:
             break
-        beside = of_image.setdefault(one.image, [])
-        is_full = len(beside) >= draw.per_image or of_name[one.name] >= per_name
-        if is_full or any(alike(one, other) for other in beside):
+        same_image = drawn_by_image.setdefault(candidate.image, [])
+        is_full = len(same_image) >= draw.per_image or name_counts[candidate.name] >= per_name
+        if is_full or any(is_similar(candidate, other) for other in same_image):
             continue
-        taken.append(one)
-        beside.append(one)
-        of_name[one.name] += 1
-    return taken
+        drawn.append(candidate)
+        same_image.append(candidate)
+        name_counts[candidate.name] += 1
+    return drawn
 
 
 def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: bool = False) -> Split:
@@ -227,24 +222,24 @@ def make_split(shards: Path, out: Path, draw: Draw, command: str, *, progress: b
     reader = ShardReader(shards)
     manifest = reader.manifest
     recipe = settings_from(Recipe, manifest.recipe, f"{shards}: recipe")
-    candidates, sets = _list(reader, draw, progress)
-    content = "".join(json.dumps(table_from(one), ensure_ascii=False) + "\n" for one in sets).encode()
+    candidates, sets = _drawn_sets(reader, draw, progress)
+    content = "".join(json.dumps(table_from(listed), ensure_ascii=False) + "\n" for listed in sets).encode()
     if out.exists() and out.read_bytes() != content:
         raise InputError(f"{out}: exists with a different list, and lists are never changed; choose a new name")
-    made = Made(
+    record = SplitRecord(
         rule=RULE,
         draw=draw,
         candidates=len(candidates),
         candidates_sha256=_keys_sha256(candidates),
         list_sha256=_sha256(content),
         command=command,
-        **{name: getattr(manifest, name) for name in _OF_SHARDS} | {"recipe": recipe.as_dict()},
+        **{name: getattr(manifest, name) for name in _MANIFEST_FIELDS} | {"recipe": recipe.as_dict()},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    for path, written in ((out, content), (out.with_suffix(".toml"), _toml(table_from(made)))):
+    for path, data in ((out, content), (out.with_suffix(".toml"), _toml(table_from(record)))):
         with atomic_write(path) as file:
-            file.write(written)
-    return Split(out.stem, made, sets)
+            file.write(data)
+    return Split(out.stem, record, sets)
 
 
 def read_split(name: str) -> Split:
@@ -254,24 +249,24 @@ def read_split(name: str) -> Split:
         InputError: no such split, a damaged file, or a list whose SHA-256 differs from the TOML file.
     """
     path = definitions.find("datasets/splits", re.sub(r"\.jsonl$", ".toml", name))
-    made = settings_from(Made, definitions.load(path), str(path))
-    listed = path.with_suffix(".jsonl")
+    record = settings_from(SplitRecord, definitions.load(path), str(path))
+    list_path = path.with_suffix(".jsonl")
     missing = f"list not found; put it next to {path.name}"
-    content = read_bounded(listed, MAX_LIST_BYTES, "give the list of a split", missing)
-    if _sha256(content) != made.list_sha256:
-        raise InputError(f"{listed}: its SHA-256 differs from the one in {path.name}; get both files again")
+    content = read_bounded(list_path, MAX_LIST_BYTES, "give the list of a split", missing)
+    if _sha256(content) != record.list_sha256:
+        raise InputError(f"{list_path}: its SHA-256 differs from the one in {path.name}; get both files again")
     sets = []
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            sets.append(settings_from(ListedSet, parse_json_table(line), f"{listed}: line {number}"))
+            sets.append(settings_from(ListedSet, parse_json_table(line), f"{list_path}: line {number}"))
         except ValueError as error:
-            raise InputError(f"{listed}: line {number} is not a set ({error}); get the list again") from error
-    if len({one.key for one in sets}) < max(1, len(sets)):
-        raise InputError(f"{listed}: the list is empty or has a duplicate key; get the list again")
-    return Split(path.stem, made, tuple(sets))
+            raise InputError(f"{list_path}: line {number} is not a set ({error}); get the list again") from error
+    if len({listed.key for listed in sets}) < max(1, len(sets)):
+        raise InputError(f"{list_path}: the list is empty or has a duplicate key; get the list again")
+    return Split(path.stem, record, tuple(sets))
 
 
-def recorded_split(name: str, sha256: str) -> Split:
+def find_split(name: str, sha256: str) -> Split:
     """The split with a run's recorded name and list hash, from this package or the current folder.
 
     Raises:
@@ -280,7 +275,7 @@ def recorded_split(name: str, sha256: str) -> Split:
     folders = (definitions.folder("datasets/splits"), Path())
     for path in (path for folder in folders for path in folder.glob("*.toml") if path.stem == name):
         split = read_split(str(path))
-        if split.made.list_sha256 == sha256:
+        if split.record.list_sha256 == sha256:
             return split
     raise InputError(
         f"split {quote(name)} with list SHA-256 {quote(sha256[:16])} not found; put its two files into the current "
@@ -288,32 +283,31 @@ def recorded_split(name: str, sha256: str) -> Split:
     )
 
 
-def places_of(split: Split, reader: ShardReader) -> list[Place]:
-    """Places of a split's sets in shards, in the split's order.
+def locate_sets(split: Split, reader: ShardReader) -> list[SetLocation]:
+    """Find the sets of a split in shards, in the split's order.
 
     Raises:
         InputError: a set is missing or its masks differ from the list; names the first such set.
     """
-    wanted = {one.key: one for one in split.sets}
+    wanted = {listed.key: listed for listed in split.sets}
     images = {key.rpartition("/")[0] for key in wanted}
-    found: dict[str, tuple[ListedSet, Place]] = {}
+    found: dict[str, tuple[ListedSet, SetLocation]] = {}
     for scene, file_name in enumerate(reader.names()[1]):
-        if split.made.draw.image(file_name) not in images:
+        if split.record.draw.image_key(file_name) not in images:
             continue
         sampled = reader[scene]
-        for key, number, chosen in _keys(sampled, split.made.draw):
+        for key, number, chosen in _keys(sampled, split.record.draw):
             if key is not None and key in wanted:
-                place = Place(scene, number, chosen.center, len(chosen.members))
-                found[key] = _listed(key, sampled, chosen), place
-    for one in split.sets:
-        here = found.get(one.key)
-        if here is None or here[0] != one:
-            what = "it is not in the shards" if here is None else "its masks differ"
+                location = SetLocation(scene, number, chosen.center, len(chosen.members))
+                found[key] = _listed_set(key, sampled, chosen), location
+    for listed in split.sets:
+        if listed.key not in found or found[listed.key][0] != listed:
+            problem = "its masks differ" if listed.key in found else "it is not in the shards"
             raise InputError(
-                f"{reader.folder}: set {quote(one.key)} of split {quote(split.name)}: {what}; make the shards as in "
-                f"{split.name}.toml (likely cause: {split.made.differences(reader.manifest)})"
+                f"{reader.folder}: set {quote(listed.key)} of split {quote(split.name)}: {problem}; make the shards as "
+                f"in {split.name}.toml (likely cause: {split.record.differences(reader.manifest)})"
             )
-    return [found[one.key][1] for one in split.sets]
+    return [found[listed.key][1] for listed in split.sets]
 
 
 def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | None:
@@ -323,40 +317,40 @@ def check_split(split: Split, shards: Path, *, progress: bool = False) -> str | 
         InputError: as `find_candidates`.
     """
     reader = ShardReader(shards)
-    candidates, sets = _list(reader, split.made.draw, progress)
-    why = f"likely cause: {split.made.differences(reader.manifest)}"
-    for number, (listed, here) in enumerate(zip_longest(split.sets, sets), 1):
-        if listed == here:
+    candidates, sets = _drawn_sets(reader, split.record.draw, progress)
+    cause = f"likely cause: {split.record.differences(reader.manifest)}"
+    for number, (listed, redrawn) in enumerate(zip_longest(split.sets, sets), 1):
+        if listed == redrawn:
             continue
-        if listed is None or here is None or listed.key != here.key:
-            names = ["no set" if one is None else quote(one.key) for one in (listed, here)]
-            return f"set {number} is {names[0]} in the list, {names[1]} in these shards; {why}"
-        part = "center" if listed.mask != here.mask else "members"
-        return f"set {number}, {quote(listed.key)}: the pixels of its {part} differ; {why}"
-    if _keys_sha256(candidates) != split.made.candidates_sha256:
-        counts = f"{split.made.candidates:,} when the list was made, {len(candidates):,} here"
-        return f"the sets are the same, but the candidates differ ({counts}); {why}"
+        if listed is None or redrawn is None or listed.key != redrawn.key:
+            names = ["no set" if item is None else quote(item.key) for item in (listed, redrawn)]
+            return f"set {number} is {names[0]} in the list, {names[1]} in these shards; {cause}"
+        part = "center" if listed.mask != redrawn.mask else "members"
+        return f"set {number}, {quote(listed.key)}: the pixels of its {part} differ; {cause}"
+    if _keys_sha256(candidates) != split.record.candidates_sha256:
+        counts = f"{split.record.candidates:,} when the list was made, {len(candidates):,} here"
+        return f"the sets are the same, but the candidates differ ({counts}); {cause}"
     return None
 
 
-def _list(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candidate], tuple[ListedSet, ...]]:
+def _drawn_sets(reader: ShardReader, draw: Draw, progress: bool) -> tuple[list[Candidate], tuple[ListedSet, ...]]:
     """All candidates by rank, and the lines of the drawn sets."""
 
-    def alike(*pair: Candidate) -> bool:
-        one, other = (reader[item.place.scene].scene.objects[item.place.center].rle for item in pair)
-        return float(ious(one, [other])[0]) > ALIKE
+    def is_similar(*pair: Candidate) -> bool:
+        rle, other = (reader[at.scene].scene.objects[at.center].rle for at in (pair[0].location, pair[1].location))
+        return float(ious(rle, [other])[0]) > MAX_CENTER_IOU
 
     candidates = find_candidates(reader, draw, progress=progress)
-    taken, lines = drawn_of(candidates, draw, alike), {}
-    for one in sorted(taken, key=lambda one: one.place.scene):  # row groups are read once
-        sampled = reader[one.place.scene]
-        lines[one.key] = _listed(one.key, sampled, sampled.sets[one.place.number])
-    return candidates, tuple(lines[one.key] for one in taken)
+    drawn, lines = draw_sets(candidates, draw, is_similar), {}
+    for candidate in sorted(drawn, key=lambda candidate: candidate.location.scene):  # row groups are read once
+        sampled = reader[candidate.location.scene]
+        lines[candidate.key] = _listed_set(candidate.key, sampled, sampled.sets[candidate.location.number])
+    return candidates, tuple(lines[candidate.key] for candidate in drawn)
 
 
 def _keys(sampled: SampledScene, draw: Draw) -> Iterator[tuple[str | None, int, SetOfObjects]]:
     """(key, index, set) for each set of a scene if `draw` takes its image; the key is None without an annotation id."""
-    image = draw.image(sampled.scene.file_name)
+    image = draw.image_key(sampled.scene.file_name)
     for number, chosen in enumerate(sampled.sets if image else ()):
         annotation = sampled.scene.objects[chosen.center].annotation_id
         yield None if annotation is None else f"{image}/{annotation}", number, chosen
@@ -369,18 +363,18 @@ def _is_candidate(sampled: SampledScene, chosen: SetOfObjects) -> bool:
     if parent is None or center.kind == "crowd" or len(chosen.members) < 2 or center.area < MIN_AREA:
         return False
     region = click_region(sampled.scene.rles, chosen)
-    is_other = ious(center.rle, [parent.rle])[0] <= SAME_AS_PARENT
+    is_other = ious(center.rle, [parent.rle])[0] <= MAX_PARENT_IOU
     return bool(is_other and areas([region])[0] >= MIN_CLICK_AREA)
 
 
-def _listed(key: str, sampled: SampledScene, chosen: SetOfObjects) -> ListedSet:
+def _listed_set(key: str, sampled: SampledScene, chosen: SetOfObjects) -> ListedSet:
     rles = sampled.scene.rles
     members = tuple(_sha256(rle["counts"]) for rle in set_masks(rles, chosen))
     return ListedSet(key, _sha256(rles[chosen.center]["counts"]), members)
 
 
 def _keys_sha256(candidates: Sequence[Candidate]) -> str:
-    return _sha256("".join(f"{key}\n" for key in sorted(one.key for one in candidates)))
+    return _sha256("".join(f"{key}\n" for key in sorted(candidate.key for candidate in candidates)))
 
 
 def _toml(table: Mapping[str, Any]) -> bytes:

@@ -16,16 +16,14 @@ from disbench.core.scenes import SampledScene, ancestors, click_region
 from disbench.io.settings import settings_from
 from disbench.sampling.links import DECLARED
 from disbench.sampling.recipes import Recipe
-from disbench.sampling.sampled_scene import related
+from disbench.sampling.sampled_scene import relate_objects
 from disbench.shards.manifest import MANIFEST, ShardFile, ShardManifest, read_manifest
 from disbench.shards.reader import open_shard, shard_problem
-from disbench.shards.rows import ROWS_A_GROUP, Rows
+from disbench.shards.rows import ROWS_PER_GROUP, Rows
 from disbench.workers import LocalEngine
 
-TOLD = 20
-"""Maximum number of problems listed; further ones are only counted."""
-_OWN_TREE = "hannotation"
-"""The source whose tree was made from other masks and cannot be recomputed."""
+MAX_LISTED = 20  # problems; further ones are only counted
+_EXTERNAL_TREE = "hannotation"  # the source whose tree was made from other masks and cannot be recomputed
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,13 @@ class Verification:
     quick: bool = False
 
     @property
-    def holds(self) -> bool:
+    def ok(self) -> bool:
         """True if there are no problems."""
         return not self.count
 
     def lines(self) -> list[str]:
         """The verification as lines of text."""
-        state = ("" if self.holds else "not ") + "whole" + (" (masks and sets were not checked)" if self.quick else "")
+        state = ("" if self.ok else "not ") + "whole" + (" (masks and sets were not checked)" if self.quick else "")
         more = self.count - len(self.problems)
         return [
             f"{self.folder}: {self.scenes:,} scenes in {self.shards:,} shard{'s'[: self.shards != 1]}: {state}",
@@ -59,7 +57,7 @@ class Verification:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Findings:
     """The first problems, the number of all, and the objects and sets of the checked scenes."""
 
     problems: list[str] = field(default_factory=list)
@@ -67,16 +65,16 @@ class _Found:
     objects: int = 0
     sets: int = 0
 
-    def tell(self, problems: Iterable[str]) -> None:
+    def add_problems(self, problems: Iterable[str]) -> None:
         """Keep the first problems and count all."""
         for problem in problems:
             self.count += 1
-            if len(self.problems) < TOLD:
+            if len(self.problems) < MAX_LISTED:
                 self.problems.append(problem)
 
-    def add(self, other: _Found) -> None:
+    def add(self, other: _Findings) -> None:
         """Add another shard's findings."""
-        self.problems += other.problems[: TOLD - len(self.problems)]
+        self.problems += other.problems[: MAX_LISTED - len(self.problems)]
         self.count += other.count
         self.objects += other.objects
         self.sets += other.sets
@@ -103,16 +101,16 @@ def verify_shards(folder: Path, *, quick: bool = False, workers: int = 1, progre
 
     manifest = read_manifest(folder)
     # A manifest written by hand may have only the recipe's name.
-    where = f"{folder / MANIFEST}, recipe"
-    recipe = settings_from(Recipe, manifest.recipe, where) if "method" in manifest.recipe else None
-    found = _Found()
-    with tempfile.TemporaryDirectory() as place:
-        checked = LocalEngine(workers).in_order(_ShardChecks(folder, recipe, quick), manifest.files, Path(place))
-        with contextlib.closing(checked):
-            for one in tqdm(checked, total=len(manifest.files), unit="shard", disable=not progress):
-                found.add(one)
-    found.tell(list(_wrong_totals(manifest, found, folder, quick=quick)))
-    return Verification(folder, len(manifest.files), manifest.rows, tuple(found.problems), found.count, quick)
+    settings_name = f"{folder / MANIFEST}, recipe"
+    recipe = settings_from(Recipe, manifest.recipe, settings_name) if "method" in manifest.recipe else None
+    findings = _Findings()
+    with tempfile.TemporaryDirectory() as scratch:
+        results = LocalEngine(workers).in_order(_ShardChecks(folder, recipe, quick), manifest.files, Path(scratch))
+        with contextlib.closing(results):
+            for result in tqdm(results, total=len(manifest.files), unit="shard", disable=not progress):
+                findings.add(result)
+    findings.add_problems(list(_total_problems(manifest, findings, folder, quick=quick)))
+    return Verification(folder, len(manifest.files), manifest.rows, tuple(findings.problems), findings.count, quick)
 
 
 @dataclass(frozen=True)
@@ -127,26 +125,26 @@ class _ShardChecks:
     def make_worker(self, path: Path) -> _ShardChecks:
         return self
 
-    def run(self, file: ShardFile) -> _Found:
-        found = _Found()
+    def run(self, file: ShardFile) -> _Findings:
+        findings = _Findings()
         if problem := shard_problem(self.folder, file):
-            found.tell([problem])
+            findings.add_problems([problem])
         elif not self.quick:
             with open_shard(self.folder, file) as parquet:
-                for group in range(-(-file.rows // ROWS_A_GROUP)):
+                for group in range(-(-file.rows // ROWS_PER_GROUP)):
                     try:
                         rows = Rows(parquet.read_row_group(group))
                         rows.check()
                         scenes = list(rows)
                     except (OSError, pa.ArrowException, ValueError) as error:
-                        found.tell([f"{file.name}, row group {group}: {error}"])
+                        findings.add_problems([f"{file.name}, row group {group}: {error}"])
                         continue
                     for sampled in scenes:
                         name = f"{file.name}, image {sampled.scene.image_id!r}"
-                        found.tell(f"{name}: {problem}" for problem in _scene_problems(sampled, self.recipe))
-                        found.objects += len(sampled.scene.objects)
-                        found.sets += len(sampled.sets)
-        return found
+                        findings.add_problems(f"{name}: {problem}" for problem in _scene_problems(sampled, self.recipe))
+                        findings.objects += len(sampled.scene.objects)
+                        findings.sets += len(sampled.sets)
+        return findings
 
     def terminate(self) -> None:
         pass
@@ -155,17 +153,17 @@ class _ShardChecks:
         return f"{self.folder / file.name}"
 
 
-def _wrong_totals(manifest: ShardManifest, found: _Found, folder: Path, *, quick: bool) -> Iterator[str]:
+def _total_problems(manifest: ShardManifest, findings: _Findings, folder: Path, *, quick: bool) -> Iterator[str]:
     named = {file.name for file in manifest.files}
     for path in sorted(folder.glob("shard-*.parquet")):
         if path.name not in named:
             yield f"{path.name}: not in the manifest"
-    counted = [("scenes", manifest.scenes, manifest.rows)]
-    if not (quick or found.count):  # otherwise not all scenes were counted
-        counted += [("objects", manifest.objects, found.objects), ("sets", manifest.sets, found.sets)]
-    for what, said, count in counted:
-        if said not in (None, count):
-            yield f"{said} {what} in the manifest, but {count} in its shards"
+    totals = [("scenes", manifest.scenes, manifest.rows)]
+    if not (quick or findings.count):  # otherwise not all scenes were counted
+        totals += [("objects", manifest.objects, findings.objects), ("sets", manifest.sets, findings.sets)]
+    for name, stated, count in totals:
+        if stated not in (None, count):
+            yield f"{stated} {name} in the manifest, but {count} in its shards"
 
 
 def _scene_problems(sampled: SampledScene, recipe: Recipe | None) -> Iterator[str]:
@@ -192,23 +190,23 @@ def _recipe_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
     declared = scene.source.endswith(DECLARED)
     if declared:
         yield from _link_problems(sampled, recipe)
-    made = related(scene, recipe, sampled.parents if declared or scene.source == _OWN_TREE else None)
-    centers, wanted = ([chosen.center for chosen in one.sets] for one in (sampled, made))
-    if centers != wanted:
-        yield f"its sets have the centers {quote(str(centers))}, but the recipe makes {quote(str(wanted))}"
-    of_center = {chosen.center: chosen for chosen in made.sets}
+    expected = relate_objects(scene, recipe, sampled.parents if declared or scene.source == _EXTERNAL_TREE else None)
+    centers, expected_centers = ([chosen.center for chosen in one.sets] for one in (sampled, expected))
+    if centers != expected_centers:
+        yield f"its sets have the centers {quote(str(centers))}, but the recipe makes {quote(str(expected_centers))}"
+    expected_sets = {chosen.center: chosen for chosen in expected.sets}
     compared = [
-        (f"object {number}: its {name}", here, there)
+        (f"object {number}: its {name}", stored, wanted)
         for name in ("parents", "levels", "neighbours")
-        for number, (here, there) in enumerate(zip(getattr(sampled, name), getattr(made, name), strict=True))
+        for number, (stored, wanted) in enumerate(zip(getattr(sampled, name), getattr(expected, name), strict=True))
     ] + [
-        (f"set {number}: its {name}", getattr(chosen, name), getattr(of_center.get(chosen.center, chosen), name))
+        (f"set {number}: its {name}", getattr(chosen, name), getattr(expected_sets.get(chosen.center, chosen), name))
         for number, chosen in enumerate(sampled.sets)
         for name in ("members", "click_excludes")
     ]
-    for what, here, there in compared:
-        if here != there:
-            yield f"{what} are {quote(str(here))}, but the recipe makes {quote(str(there))}"
+    for label, stored, wanted in compared:
+        if stored != wanted:
+            yield f"{label} are {quote(str(stored))}, but the recipe makes {quote(str(wanted))}"
 
 
 def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
@@ -224,6 +222,6 @@ def _link_problems(sampled: SampledScene, recipe: Recipe) -> Iterator[str]:
         if objects[number].kind != "group" and share < recipe.keep_share:
             yield f"object {number}: only {share:.3f} of it in its parent {whole}, less than {recipe.keep_share:g}"
     for number, item in enumerate(objects):
-        own = [rles[part] for part in parts.get(number, ())]
-        if item.kind == "group" and (not own or union(own)["counts"] != item.rle["counts"]):
+        parts_of_group = [rles[part] for part in parts.get(number, ())]
+        if item.kind == "group" and (not parts_of_group or union(parts_of_group)["counts"] != item.rle["counts"]):
             yield f"object {number}: a group that is not the union of its parts"

@@ -81,7 +81,7 @@ def draw_contact_sheet(
     columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in drawn)), most)
     place = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns / _DPI
     alone = "" if any(row.image for row in drawn) else "; no image was found, so the masks are drawn alone"
-    name, total = reader.manifest.recipe_name or "shards", int(reader.sets_a_scene().sum())
+    name, total = reader.manifest.recipe_name or "shards", int(reader.sets_per_scene().sum())
     heading = f"{name}: {len(drawn)} of {total:,} sets, drawn at random with seed {seed}{alone}"
     strips = (_strip(row, columns) for row in drawn)
     sheet = Sheet(heading, (_LEGEND,), strips, columns, place, dpi=_DPI, letters=7.2, title_lines=3)
@@ -155,7 +155,7 @@ def _scenes_with_sets(reader: ShardReader, image_ids: Sequence[str], only: Seque
     for image_id in sorted(set(only or ()).difference(image_ids)):
         first = f", the first of image {image_ids[0]!r}" if image_ids else ""
         raise InputError(f"{reader.folder}: no scene of image {image_id!r}; it has {len(image_ids):,} scenes{first}")
-    scenes = [i for i in np.flatnonzero(reader.sets_a_scene()).tolist() if only is None or image_ids[i] in only]
+    scenes = [i for i in np.flatnonzero(reader.sets_per_scene()).tolist() if only is None or image_ids[i] in only]
     if not scenes:
         raise InputError(f"{reader.folder}: no diverse set to draw; check what was dropped and why")
     return scenes

@@ -22,7 +22,7 @@ from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name, is_nu
 from disbench.io.files import atomic_write
 from disbench.shards.reader import ShardReader
 
-MASKS_A_LAYER = 255
+MASKS_PER_LAYER = 255
 
 
 def export_ritm(shards: Path, out: Path) -> int:
@@ -118,7 +118,7 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, in
         x, y, width, height = box[index]
         window = (slice(y, y + height), slice(x, x + width))
         pixels = decode(rles[index])[window]
-        with_room = (n for n, count in enumerate(held) if count < MASKS_A_LAYER)
+        with_room = (n for n, count in enumerate(held) if count < MASKS_PER_LAYER)
         layer = next((n for n in with_room if not layers[n][window][pixels].any()), len(layers))
         if layer == len(layers):
             layers.append(np.zeros(rles[index]["size"], dtype=np.uint8))
@@ -130,7 +130,7 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, in
 
 
 def _hierarchy(sampled: SampledScene, instances: int) -> dict[int, dict[str, Any] | None]:
-    """The tree of the instances; children by descending area, the order in which `grow_forest` attaches them."""
+    """The tree of the instances; children by descending area, the order in which `build_forest` attaches them."""
     parents = [None if parent is None or parent < 0 else parent for parent in sampled.parents[:instances]]
     children = defaultdict(list)
     for index in np.argsort(areas(sampled.scene.rles[:instances]), kind="stable")[::-1].tolist():

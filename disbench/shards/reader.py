@@ -22,7 +22,7 @@ from disbench.io import addresses
 from disbench.io.files import file_sha256
 from disbench.io.parquet import as_input_error, check_decoded_size, has_columns, open_parquet
 from disbench.shards.manifest import ShardFile, read_manifest
-from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, Rows
+from disbench.shards.rows import ROWS_PER_GROUP, SCHEMA, Rows
 
 _logger = logging.getLogger("disbench.shards")
 _SAID: set[Path] = set()  # folders already warned about EXIF rotation, once per process
@@ -102,7 +102,7 @@ class ShardReader:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        group, row = divmod(index - int(self._starts[shard]), ROWS_A_GROUP)
+        group, row = divmod(index - int(self._starts[shard]), ROWS_PER_GROUP)
         key = (shard, group)
         self._cache[key] = self._cache.pop(key) if key in self._cache else self._rows(*key)
         if len(self._cache) > self._cached_groups:
@@ -118,7 +118,7 @@ class ShardReader:
         rows = list(self._columns("image_id", "file_name"))
         return [row["image_id"] for row in rows], [row["file_name"] for row in rows]
 
-    def sets_a_scene(self) -> IntArray:
+    def sets_per_scene(self) -> IntArray:
         """Number of sets in each scene: int64 (scenes,); reads no masks."""
         return np.array([len(row["sets"]) for row in self._columns("sets.list.element.center")], dtype=np.int64)
 
@@ -134,7 +134,7 @@ class ShardReader:
     def _groups(self) -> Iterator[tuple[int, int]]:
         """(shard, row group) indices, in order."""
         for shard, file in enumerate(self.manifest.files):
-            for group in range(-(-file.rows // ROWS_A_GROUP)):
+            for group in range(-(-file.rows // ROWS_PER_GROUP)):
                 yield shard, group
 
     def _parquet(self, shard: int) -> pq.ParquetFile:
@@ -188,9 +188,11 @@ def open_shard(folder: Path, file: ShardFile) -> pq.ParquetFile:
     if not has_columns(parquet, SCHEMA):
         raise ValueError("its columns are not those of a shard")
     groups = [group.rows for group in found]
-    full = all(rows == ROWS_A_GROUP for rows in groups[:-1]) and all(0 < rows <= ROWS_A_GROUP for rows in groups[-1:])
+    full = all(rows == ROWS_PER_GROUP for rows in groups[:-1]) and all(
+        0 < rows <= ROWS_PER_GROUP for rows in groups[-1:]
+    )
     if not full or sum(groups) != file.rows:
-        raise ValueError(f"its row groups do not hold {file.rows} rows, {ROWS_A_GROUP} per group")
+        raise ValueError(f"its row groups do not hold {file.rows} rows, {ROWS_PER_GROUP} per group")
     return parquet
 
 
@@ -199,7 +201,7 @@ class DiverseSets(Sequence[DiverseSet]):
 
     def __init__(self, folder: str | Path) -> None:
         self.reader = ShardReader(folder)
-        self._starts = np.concatenate([[0], np.cumsum(self.reader.sets_a_scene())])
+        self._starts = np.concatenate([[0], np.cumsum(self.reader.sets_per_scene())])
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -33,7 +33,7 @@ from disbench.io.parquet import check_decoded_size
 from disbench.io.settings import Count, parse_json_table, settings_from
 from disbench.shards.manifest import SCHEMA_VERSION, ShardFile, Tally
 
-ROWS_A_GROUP = 32  # scenes per Parquet row group, the unit of decoding
+ROWS_PER_GROUP = 32  # scenes per Parquet row group, the unit of decoding
 
 _MOST_LEFT_OUT = 2**1023  # cap on stored counts of combinations, within the range of float64
 
@@ -297,7 +297,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardFacts:
+class ShardMetadata:
     """Metadata of a finished shard, which covers images `first` to `next` - 1 of the source.
 
     In a part, `sizes` are the `row_bytes` of each row, and `gaps` pairs of a row index and the tally (as a table) of
@@ -321,7 +321,7 @@ class ShardFacts:
 class ShardWriter:
     """Writes rows in order, starting a new shard before the current one would exceed `shard_bytes`.
 
-    `begin` is the source index of the job's first image. With `part`, shards also store what merging needs. `finished`
+    `start` is the source index of the job's first image. With `part`, shards also store what merging needs. `finished`
     is called with the path of each finished shard.
     """
 
@@ -331,7 +331,7 @@ class ShardWriter:
         shard_bytes: int,
         fingerprint: str,
         *,
-        begin: int = 0,
+        start: int = 0,
         part: bool = False,
         finished: Callable[[Path], None] = lambda path: None,
     ) -> None:
@@ -340,7 +340,7 @@ class ShardWriter:
         self.files: list[ShardFile] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
-        self._first = self._next = begin  # source indices: first image of the open shard, next image to add
+        self._first = self._next = start  # source indices: first image of the open shard, next image to add
         self._size = 0
         self._sizes: list[int] = []  # per row of the open shard
         self._gaps: list[tuple[int, dict[str, Any]]] = []  # images without a scene just before a row
@@ -352,24 +352,24 @@ class ShardWriter:
     def resume(self) -> int:
         """Count the finished shards in the folder; return the index of the next image."""
         for number, path in enumerate(sorted(self.folder.glob("shard-*.parquet"))):
-            facts = shard_facts(path)
-            if facts.fingerprint != self.fingerprint:
-                raise other_job(self.folder, f"{path.name}: different input, recipe, part or versions")
-            if path.name != _shard_name(number) or facts.first != self._next:
+            metadata = read_shard_metadata(path)
+            if metadata.fingerprint != self.fingerprint:
+                raise job_mismatch(self.folder, f"{path.name}: different input, recipe, part or versions")
+            if path.name != _shard_name(number) or metadata.first != self._next:
                 raise InputError(f"{path}: an earlier shard is missing; use --existing overwrite")
-            self._account(path, facts)
+            self._register(path, metadata)
         return self._next
 
     def add(self, chunk: Chunk) -> None:
         """Write the chunk's rows."""
-        begun = 0  # rows before this one are already written
+        start = 0  # rows before this one are already written
         for index, row, tally in zip(chunk.indices, chunk.rows, chunk.tallies, strict=True):
             if row < 0:
                 self.pending.add(tally)
                 continue
             if self._size and self._size + chunk.sizes[row] > self.shard_bytes:
-                self._hand_on(chunk.batch, begun, row)
-                begun = row
+                self._buffer_rows(chunk.batch, start, row)
+                start = row
                 self._finish_shard()
             if self.pending.images:
                 self._gaps.append((len(self._sizes), self.pending.as_dict()))
@@ -379,7 +379,7 @@ class ShardWriter:
             self._tally.add(tally)
             self.pending = Tally()
             self._next = index + 1
-        self._hand_on(chunk.batch, begun, len(chunk.sizes))
+        self._buffer_rows(chunk.batch, start, len(chunk.sizes))
 
     def close(self) -> None:
         """Finish the last shard; trailing images without a scene are added only to the total."""
@@ -404,14 +404,14 @@ class ShardWriter:
     def _partial(self) -> Path:
         return self._path.with_name(f"{self._path.name}.partial")
 
-    def _hand_on(self, batch: pa.RecordBatch, begin: int, end: int) -> None:
-        """Collect rows into row groups of `ROWS_A_GROUP`, counted from the shard's first row."""
-        while begin < end:
-            take = min(end - begin, ROWS_A_GROUP - self._group_rows)
-            self._group.append(batch.slice(begin, take))
+    def _buffer_rows(self, batch: pa.RecordBatch, start: int, end: int) -> None:
+        """Collect rows into row groups of `ROWS_PER_GROUP`, counted from the shard's first row."""
+        while start < end:
+            take = min(end - start, ROWS_PER_GROUP - self._group_rows)
+            self._group.append(batch.slice(start, take))
             self._group_rows += take
-            begin += take
-            if self._group_rows == ROWS_A_GROUP:
+            start += take
+            if self._group_rows == ROWS_PER_GROUP:
                 self._write_group()
 
     def _write_group(self) -> None:
@@ -426,29 +426,29 @@ class ShardWriter:
         if self._group_rows:
             self._write_group()
         assert self._parquet is not None
-        facts = ShardFacts(self.fingerprint, self._first, self._next, self._tally)
+        metadata = ShardMetadata(self.fingerprint, self._first, self._next, self._tally)
         if self.part:
-            facts = replace(facts, sizes=tuple(self._sizes), gaps=tuple(self._gaps))
+            metadata = replace(metadata, sizes=tuple(self._sizes), gaps=tuple(self._gaps))
         path = self._path
         with add_file_name(path):
-            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(facts.as_json(), sort_keys=True)})
+            self._parquet.add_key_value_metadata({"disbench.shard": json.dumps(metadata.as_json(), sort_keys=True)})
             self._parquet.close()
             self._parquet = None
             with self._partial.open("rb") as file:
                 os.fsync(file.fileno())
             self._partial.replace(path)
-        self._account(path, facts)
+        self._register(path, metadata)
         self._size, self._tally = 0, Tally()
         self._sizes, self._gaps = [], []
         self._finished(path)
 
-    def _account(self, path: Path, facts: ShardFacts) -> None:
-        self.total.add(facts.tally)
-        self._first = self._next = facts.next
-        self.files.append(ShardFile(path.name, facts.tally.scenes, path.stat().st_size, file_sha256(path)))
+    def _register(self, path: Path, metadata: ShardMetadata) -> None:
+        self.total.add(metadata.tally)
+        self._first = self._next = metadata.next
+        self.files.append(ShardFile(path.name, metadata.tally.scenes, path.stat().st_size, file_sha256(path)))
 
 
-def other_job(folder: Path, differences: str) -> InputError:
+def job_mismatch(folder: Path, differences: str) -> InputError:
     """The error for a folder whose shards come from a different recipe, input or versions."""
     return InputError(
         f"{folder}: its shards are from a different job ({differences}); use another folder or --existing overwrite"
@@ -459,10 +459,10 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
-def shard_facts(path: Path) -> ShardFacts:
+def read_shard_metadata(path: Path) -> ShardMetadata:
     """Read the metadata of a finished shard; `InputError` if it is not one."""
     try:
-        metadata = pq.read_metadata(path).metadata or {}
-        return settings_from(ShardFacts, parse_json_table(metadata[b"disbench.shard"]), str(path), unknown="skip")
+        stored = pq.read_metadata(path).metadata or {}
+        return settings_from(ShardMetadata, parse_json_table(stored[b"disbench.shard"]), str(path), unknown="skip")
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a shard of disbench; use --existing overwrite or another folder") from error

@@ -25,7 +25,7 @@ from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.export import export_coco, export_ritm
 from disbench.shards.manifest import MANIFEST
 from disbench.shards.reader import DiverseSets, ShardReader
-from disbench.shards.rows import SCHEMA, shard_facts
+from disbench.shards.rows import SCHEMA, read_shard_metadata
 from disbench.shards.statistics import as_text, statistics
 from tests.fuzz import stored_forms as forms
 from tests.fuzz.tools import examples
@@ -78,7 +78,7 @@ def read_everything(folder: Path, *, sheet: bool = False) -> None:
             lambda: draw_contact_sheet(folder, folder.parent / "images", folder.parent / "s.png"),
             folder.parent,  # it names the shards or the folder of the images
         )
-    forms.result_or_refusal(lambda: shard_facts(folder / SHARD), folder)
+    forms.result_or_refusal(lambda: read_shard_metadata(folder / SHARD), folder)
     around = {path.name for path in folder.parent.iterdir()}
     assert around <= {"shards", "coco.json", "ritm", "s.png"}
 
@@ -119,7 +119,7 @@ def test_names_that_leave_the_folder(whole: Path, name: str) -> None:
     with folder_of(content, name=name) as folder:
         (folder.parent / "b").write_bytes(content)
         assert forms.result_or_refusal(lambda: ShardReader(folder), folder.name) is None
-        assert not forms.result_or_refusal(lambda: verify_shards(folder).holds, folder.name)
+        assert not forms.result_or_refusal(lambda: verify_shards(folder).ok, folder.name)
 
 
 @examples(30)
@@ -127,7 +127,7 @@ def test_names_that_leave_the_folder(whole: Path, name: str) -> None:
 def test_other_columns(shard: bytes) -> None:
     with folder_of(shard) as folder:
         assert forms.result_or_refusal(lambda: list(ShardReader(folder)), folder) is None
-        assert not verify_shards(folder).holds
+        assert not verify_shards(folder).ok
         read_everything(folder)
 
 

@@ -36,5 +36,5 @@ def test_clothing(data_root: Path, tmp_path: Path, name: str, size: int, remaind
 def test_ade20k(data_root: Path, tmp_path: Path) -> None:
     paths = SourcePaths(folder=data_root / "ade20k_sample", split="train")
     split = checked("ade-sample", "ade-parts", paths, tmp_path)
-    assert len(split.sets) == split.made.candidates == 29
+    assert len(split.sets) == split.record.candidates == 29
     assert max(len(one.members) for one in split.sets) >= 3  # parts of parts, or groups

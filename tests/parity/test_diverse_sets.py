@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from disbench.core.masks import Rle, areas, decode, encode
 from disbench.core.scenes import SetOfObjects, click_region, set_masks
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
-from disbench.sampling.hierarchy import containment_matrix, grow_forest
+from disbench.sampling.hierarchy import build_forest, containment_matrix
 from disbench.sampling.proximity import proximity_graph
 
 Masks = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ def assert_hierarchy_sets(masks: Masks, rles: list[Rle]) -> None:
     expected = restatement.forest(masks)
     regions = [restatement.click_region(masks, node, row) for node, row in enumerate(expected.children)]
     centers = [node for node, region in enumerate(regions) if region.any()]
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     for nest in ("annotated", "union"):
         sets = hierarchy_sets(rles, forest, nest)
         assert [chosen.center for chosen in sets] == centers
@@ -150,7 +150,7 @@ def test_random_merges_have_the_center_and_one_to_three_others(
 def test_hierarchy_masks_go_from_inner_to_outer() -> None:
     masks = blocks((0, 30), (5, 20), (8, 12))
     rles = encode_all(masks)
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     sets = {chosen.center: chosen for chosen in hierarchy_sets(rles, forest)}
     assert sets[2].members == ((2,), (1,), (0,))
     assert sets[0].members == ((0,),)
@@ -160,7 +160,7 @@ def test_hierarchy_masks_go_from_inner_to_outer() -> None:
 def test_nesting_adds_the_inner_masks_to_the_outer() -> None:
     masks = blocks((0, 20), (10, 22))  # 11 of the inner one's 13 columns lie in the outer one
     rles = encode_all(masks)
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     assert forest.parents == (-1, 0)
     inner, outer = set_masks(rles, hierarchy_sets(rles, forest, "union")[1])
     assert inner == rles[1]
@@ -170,10 +170,10 @@ def test_nesting_adds_the_inner_masks_to_the_outer() -> None:
 
 def test_an_object_covered_by_its_children_is_no_center() -> None:
     rles = encode_all(blocks((0, 19), (0, 9), (10, 19)))
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     assert [chosen.center for chosen in hierarchy_sets(rles, forest)] == [1, 2]
     rles = encode_all(blocks((0, 19), (0, 9), (10, 18)))
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     assert [chosen.center for chosen in hierarchy_sets(rles, forest)] == [0, 1, 2]
 
 

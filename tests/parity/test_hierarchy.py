@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from disbench.core.masks import Rle, areas, decode, encode
 from disbench.sampling.diverse_sets import hierarchy_sets
-from disbench.sampling.hierarchy import build_hierarchy, containment_matrix, grow_forest
+from disbench.sampling.hierarchy import build_forest, build_hierarchy, containment_matrix
 
 Masks = npt.NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ def assert_follows_the_rule(masks: Masks, rles: list[Rle]) -> None:
     assert [graph.nodes[node]["level"] for node in graph] == expected.levels
     assert [next(graph.predecessors(node), None) for node in graph] == expected.parents
 
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     assert [None if parent < 0 else parent for parent in forest.parents] == expected.parents
     assert list(forest.levels) == expected.levels
     assert [list(row) for row in forest.children] == expected.children

@@ -16,7 +16,7 @@ from disbench.sampling.sampled_scene import (
     coco_repeated_in_lvis,
     interval_box_ious,
     lvis_repeated_later,
-    stuff_left_over,
+    uncovered_stuff,
 )
 
 Mask = npt.NDArray[np.bool_]
@@ -244,11 +244,11 @@ def test_kept_coco_masks_come_first_then_lvis_then_stuff() -> None:
 def test_stuff_needs_more_than_500_pixels_beside_the_instances() -> None:
     stuff, instance = rectangle((0, 25), (0, 30)), rectangle((0, 40), (20, 30))
     assert restatement.stuff_left(stack([stuff]), stack([instance])) == []
-    assert stuff_left_over([encode(stuff)], [encode(instance)]) == [None]
+    assert uncovered_stuff([encode(stuff)], [encode(instance)]) == [None]
     stuff[30, 0] = True
     ((_, left),) = restatement.stuff_left(stack([stuff]), stack([instance]))
     assert left.sum() == 501
-    assert stuff_left_over([encode(stuff)], [encode(instance)]) == [encode(left)]
+    assert uncovered_stuff([encode(stuff)], [encode(instance)]) == [encode(left)]
 
 
 @given(data=st.data())
@@ -259,4 +259,4 @@ def test_stuff_of_related_masks(related_masks: st.SearchStrategy[Masks], data: s
     expected: list[Rle | None] = [None] * split
     for index, region in restatement.stuff_left(stuff, instances):
         expected[index] = encode(region)
-    assert stuff_left_over(encode_all(stuff), encode_all(instances)) == expected
+    assert uncovered_stuff(encode_all(stuff), encode_all(instances)) == expected

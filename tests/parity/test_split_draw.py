@@ -90,7 +90,7 @@ def test_splits_are_the_literal_rules(seed: int, size: int | None, images: str, 
     scenes = [one for one in ShardReader(shards) if images == "*" or one.scene.file_name.startswith("val2017/")]
     expected = Restated(scenes, "cars/val")
     keys = expected.drawn("cars", size)
-    made = make_split(shards, tmp_path / "cars.jsonl", standard_draw("cars", "val", images, size), "as typed").made
+    made = make_split(shards, tmp_path / "cars.jsonl", standard_draw("cars", "val", images, size), "as typed").record
     lines = [json.loads(line) for line in (tmp_path / "cars.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines] == keys
     for line in lines:

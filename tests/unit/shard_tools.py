@@ -16,9 +16,9 @@ from disbench.core.masks import Rle, areas, boxes, encode
 from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, SetOfObjects
 from disbench.io.files import file_sha256
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets
-from disbench.sampling.hierarchy import containment_matrix, grow_forest
+from disbench.sampling.hierarchy import build_forest, containment_matrix
 from disbench.shards.manifest import MANIFEST, SCHEMA_VERSION
-from disbench.shards.rows import ROWS_A_GROUP, SCHEMA, to_batch
+from disbench.shards.rows import ROWS_PER_GROUP, SCHEMA, to_batch
 
 SHARD = "shard-00000.parquet"
 
@@ -58,7 +58,7 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> No
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def rewrite_shard(folder: Path, rows: list[dict[str, Any]], name: str = SHARD, group: int = ROWS_A_GROUP) -> None:
+def rewrite_shard(folder: Path, rows: list[dict[str, Any]], name: str = SHARD, group: int = ROWS_PER_GROUP) -> None:
     """A shard with other rows, and a manifest that fits it."""
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / name, row_group_size=group)
 
@@ -73,8 +73,8 @@ def write_shards(folder: Path, scenes: Sequence[SampledScene]) -> Path:
     """One shard with these scenes and the manifest that makes the folder a finished one."""
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(folder / SHARD, SCHEMA) as writer:
-        for first in range(0, len(scenes), ROWS_A_GROUP):
-            writer.write_batch(to_batch(scenes[first : first + ROWS_A_GROUP]))
+        for first in range(0, len(scenes), ROWS_PER_GROUP):
+            writer.write_batch(to_batch(scenes[first : first + ROWS_PER_GROUP]))
     entry = {"name": SHARD, "rows": len(scenes), **size_and_hash(folder / SHARD)}
     manifest = {"schema": SCHEMA_VERSION, "files": [entry], "recipe": {"name": "by-hand"}}
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
@@ -139,7 +139,7 @@ def random_scene(
 def related(scene: Scene, things: int) -> SampledScene:
     """The scene with the hierarchy of its first objects and its sets."""
     rles = scene.rles[:things]
-    forest = grow_forest(containment_matrix(rles), areas(rles))
+    forest = build_forest(containment_matrix(rles), areas(rles))
     padding = (None,) * (len(scene.objects) - things)
     return SampledScene(
         scene=scene,

@@ -222,7 +222,7 @@ class Examples(Dataset[Example]):
         self._numbers: list[IntArray] = []  # indices of the sets in an epoch, repeated `times`
         for sets, source in pairs:
             taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
-            numbers = np.flatnonzero(np.repeat(taken, sets.reader.sets_a_scene()))
+            numbers = np.flatnonzero(np.repeat(taken, sets.reader.sets_per_scene()))
             self._numbers.append(np.tile(numbers, source.times))
         self._starts = np.cumsum([0, *(len(numbers) for numbers in self._numbers)])
         if not len(self):

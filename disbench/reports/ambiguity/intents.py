@@ -26,8 +26,8 @@ from disbench.reports.ambiguity.numbers import (
     Numbers,
     family,
     fitting,
+    locate_sets,
     mean_of,
-    places_of,
     who_of,
 )
 from disbench.reports.render import plain
@@ -131,7 +131,7 @@ def _by_groups(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str, 
     found: dict[tuple[str, str], Number] = {}
     for kind, (names, order) in kinds.items():
         groups = {} if kind else {"any": np.ones(len(targets), dtype=bool)}
-        for name, which in {**groups, **places_of(np.array(names), order)}.items():
+        for name, which in {**groups, **locate_sets(np.array(names), order)}.items():
             found |= {
                 (f"{measure}{kind}", name): mean_of(values[which], images[which])
                 for measure, values in measures.items()
@@ -185,7 +185,7 @@ def _containment(run: StoredRun, known: Mapping[str, _Target]) -> dict[tuple[str
     labels, of_image = np.array(names), np.array(images)
     order = [f"{inner} in {outer}" for inner in NESTED for outer in NESTED]
     found = {}
-    for name, which in {"any": np.ones(len(names), dtype=bool), **places_of(labels, order)}.items():
+    for name, which in {"any": np.ones(len(names), dtype=bool), **locate_sets(labels, order)}.items():
         for measure in values[0]:
             of_measure = np.array([one[measure] for one in values])
             found[measure, name] = mean_of(of_measure[which], of_image[which])

@@ -318,7 +318,7 @@ def _by_group(drawn: Sequence[Answer]) -> dict[tuple[str, str], Number]:
         ("size", SIZES, sizes, best),
     ):
         images, names = np.array(groups).T
-        for name, which in places_of(names, order).items():
+        for name, which in locate_sets(names, order).items():
             own = [values[number] for number in np.flatnonzero(which)]
             found[f"coverage_by_{kind}", name] = mean_of([one.mean() for one in own], images[which])
             for percent, threshold in zip(RECALLS, ambiguity.THRESHOLDS, strict=True):
@@ -327,7 +327,7 @@ def _by_group(drawn: Sequence[Answer]) -> dict[tuple[str, str], Number]:
     return found
 
 
-def places_of(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
+def locate_sets(names: npt.NDArray[np.str_], order: Sequence[str]) -> dict[str, BoolArray]:
     """Boolean mask of each name that occurs, in the given order."""
     return {name: names == name for name in order if (names == name).any()}
 

@@ -298,7 +298,7 @@ def test_an_epoch_has_the_images_of_a_pattern_as_often_as_said(photo_shards: Pat
     names = read_sets(photo_shards).reader.names()[1]
     source = Shards(str(photo_shards), only=names[1], times=3)
     made = examples([source], augmentation=Augmentation())
-    counts = read_sets(photo_shards).reader.sets_a_scene()
+    counts = read_sets(photo_shards).reader.sets_per_scene()
     count = int(sum(own for name, own in zip(names, counts, strict=True) if name == names[1]))
     assert len(made) == 3 * count < 3 * sum(counts)
     first, again = made[0, 0], made[0, count]

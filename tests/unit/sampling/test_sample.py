@@ -18,7 +18,7 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.reader import ShardReader, read_sets
-from disbench.shards.rows import ROWS_A_GROUP
+from disbench.shards.rows import ROWS_PER_GROUP
 from tests.commands import contents
 from tests.refusals import refuses
 from tests.synthetic import write_lvis
@@ -74,7 +74,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
 
     failing = Failing(source.files)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: chunk)
+        patch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: chunk)
         with pytest.raises(OSError, match="gone"):
             make_shards(failing, recipe, folder)
         assert not (folder / "manifest.json").exists()
@@ -119,7 +119,7 @@ def test_shards_hold_the_scenes_as_sampled(source: AnnotatedImages, tmp_path: Pa
         expected = [sample_scene(scene, chosen) for scene in source.read(range(len(source)))]
         expected = [item for item in expected if item.scene.objects]
         assert list(reader) == expected
-        order = [len(reader) - 1, 0, ROWS_A_GROUP, 5, len(reader) // 2]
+        order = [len(reader) - 1, 0, ROWS_PER_GROUP, 5, len(reader) // 2]
         assert [reader[i] for i in order] == [expected[i] for i in order]
 
 

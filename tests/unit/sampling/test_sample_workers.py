@@ -60,7 +60,7 @@ Start = Callable[..., Generator[Chunk, None, None]]
 @pytest.fixture
 def start(source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Begins to sample, with this trouble in this chunk."""
-    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: SCENES)
+    monkeypatch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: SCENES)
     (tmp_path / "log").mkdir()
 
     def sampled(trouble: str, chunk: int = 0) -> Generator[Chunk, None, None]:

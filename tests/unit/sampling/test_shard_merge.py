@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.sampling import make_shards, merge_parts
-from disbench.sampling.job import parse_part, slice_of
+from disbench.sampling.job import parse_part, part_range
 from disbench.sampling.recipes import Recipe
 from disbench.sampling.verify import verify_shards
 from disbench.shards.manifest import MANIFEST, Part, read_manifest
@@ -74,7 +74,7 @@ def test_merged_bytes_equal_undivided_bytes(
     source = some_scenes(empty, seed)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("reader", "rows"):
-            patch.setattr(f"disbench.shards.{module}.ROWS_A_GROUP", group)
+            patch.setattr(f"disbench.shards.{module}.ROWS_PER_GROUP", group)
         whole = make_shards(source, recipe, folder / "whole", limit=limit)
         folders = make_parts(source, folder, parts, recipe, limit=limit)
         shuffled.shuffle(folders)
@@ -104,13 +104,13 @@ def parts(source: Scenes, tmp_path: Path) -> list[Path]:
 def test_parts_and_their_slices() -> None:
     for images in (0, 1, 5, 16, 97):
         for count in (1, 2, 5, 16):
-            slices = [slice_of(images, (number, count)) for number in range(1, count + 1)]
+            slices = [part_range(images, (number, count)) for number in range(1, count + 1)]
             assert [image for part in slices for image in part] == list(range(images))
             assert max(map(len, slices)) - min(map(len, slices)) <= 1
     assert parse_part("3/16") == (3, 16)
     for text in ("", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1 / 4", "²/4", "1/" + "9" * 5000):
         refuses("3/16", parse_part, text)
-    refuses("part 5 of 4", slice_of, 9, (5, 4))
+    refuses("part 5 of 4", part_range, 9, (5, 4))
 
 
 def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(source: Scenes, parts: list[Path]) -> None:
@@ -121,7 +121,7 @@ def test_a_part_tells_its_slice_and_is_a_folder_of_shards_of_its_own(source: Sce
     assert "of no image" not in (manifest.dropped or {})
     inside = [str(i) for i in range(37, 75) if source.scenes[i].objects]
     assert [item.scene.image_id for item in ShardReader(parts[1])] == inside
-    assert verify_shards(parts[1]).holds
+    assert verify_shards(parts[1]).ok
 
 
 def test_parts_made_by_several_workers_and_resumed(source: Scenes, whole: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_parts_made_by_several_workers_and_resumed(source: Scenes, whole: Path, 
     make_shards(source, RECIPE, folders[1], part=(2, 2), workers=2)
     failing = dataclasses.replace(source, fails_at=140)
     with pytest.raises(OSError, match="gone"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 5)
+        patch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: 5)
         make_shards(failing, RECIPE, tmp_path / "again", part=(2, 2))
     assert list((tmp_path / "again").iterdir())
     with pytest.raises(InputError, match=r"again: no manifest\.json.*run sample to the end"):

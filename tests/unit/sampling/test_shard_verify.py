@@ -20,10 +20,10 @@ from disbench.core.masks import are_well_formed, areas, encode, from_foreign_rle
 from disbench.core.scenes import Kind, Scene
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import Recipe
-from disbench.sampling.verify import TOLD, verify_shards
+from disbench.sampling.verify import MAX_LISTED, verify_shards
 from disbench.shards.manifest import MANIFEST, read_manifest
 from disbench.shards.reader import ShardReader
-from disbench.shards.rows import ROWS_A_GROUP
+from disbench.shards.rows import ROWS_PER_GROUP
 from tests.refusals import refuses
 from tests.unit.shard_tools import (
     SHARD,
@@ -68,7 +68,7 @@ def recipe(method: Any, **changes: Any) -> Recipe:
 HIERARCHY = recipe("hierarchy")
 
 
-def rewrite(folder: Path, rows: list[Row], group: int = ROWS_A_GROUP) -> None:
+def rewrite(folder: Path, rows: list[Row], group: int = ROWS_PER_GROUP) -> None:
     """The folder's only shard with other rows, and a manifest that fits it."""
     rewrite_shard(folder, rows, group=group)
     totals = {what: sum(len(row[what]) for row in rows) for what in ("objects", "sets")}
@@ -82,7 +82,7 @@ def problems_after(folder: Path, chosen: Recipe, change: Callable[[Row], Any], s
     rows = pq.read_table(folder / SHARD).to_pylist()
     change(rows[0])
     rewrite(folder, rows)
-    assert verify_shards(folder, quick=True).holds, "a damage that hashes and sizes show already"
+    assert verify_shards(folder, quick=True).ok, "a damage that hashes and sizes show already"
     found = verify_shards(folder)
     assert found.count == len(found.problems)
     assert all(problem.startswith(SHARD) and "image '7': " in problem for problem in found.problems)
@@ -156,12 +156,12 @@ def test_masks_need_not_nest_exactly(tmp_path: Path) -> None:
     """1 sticks out of 0: `annotated` promises that a parent covers most of its child, `union` all of it."""
     for nest in ("annotated", "union"):
         make_shards(Scenes([nested_scene()]), recipe("hierarchy", nest=nest), tmp_path / nest)
-        assert verify_shards(tmp_path / nest).holds
+        assert verify_shards(tmp_path / nest).ok
     change_manifest(tmp_path / "annotated", lambda said: said["recipe"].update(nest="union"))
     assert verify_shards(tmp_path / "annotated").problems[0].startswith(f"{SHARD}, image '7': set 1: its members")
     given_tree = nested_scene(source="hannotation", parents=(-1, 3, 1, -1, 0, -1, -1, -1))
     make_shards(Scenes([given_tree]), recipe("hierarchy"), tmp_path)
-    assert verify_shards(tmp_path).holds
+    assert verify_shards(tmp_path).ok
 
 
 @settings(max_examples=15, deadline=None)
@@ -215,7 +215,7 @@ def test_shards_in_parallel_are_told_in_order(tmp_path: Path) -> None:
     scenes = [nested_scene(str(number)) for number in range(70)]
     make_shards(Scenes(scenes), recipe("hierarchy", shard_bytes=4096), tmp_path)
     assert len(read_manifest(tmp_path).files) > 20
-    assert verify_shards(tmp_path, workers=2).holds
+    assert verify_shards(tmp_path, workers=2).ok
     for path in sorted(tmp_path.glob("shard-*"))[3:6]:
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     one, two = (verify_shards(tmp_path, workers=workers) for workers in (1, 2))
@@ -229,8 +229,8 @@ def test_many_problems_are_counted(folder: Path) -> None:
         row["objects"][0]["area"] = 1
     rewrite(folder, rows)
     found = verify_shards(folder)
-    assert (found.count, len(found.problems)) == (70, TOLD)
-    assert found.lines()[-1] == f"  and {70 - TOLD} more problems"
+    assert (found.count, len(found.problems)) == (70, MAX_LISTED)
+    assert found.lines()[-1] == f"  and {70 - MAX_LISTED} more problems"
     assert verify_shards(folder, quick=True).lines()[0].endswith("whole (masks and sets were not checked)")
 
 
@@ -248,7 +248,7 @@ def test_a_page_that_does_not_decompress(folder: Path) -> None:
     content[end - 30 : end] = bytes(30)
     (folder / SHARD).write_bytes(content)
     change_manifest(folder, lambda said: said["files"][0].update(size_and_hash(folder / SHARD)))
-    assert verify_shards(folder, quick=True).holds
+    assert verify_shards(folder, quick=True).ok
     assert verify_shards(folder).problems[-1].startswith(f"{SHARD}, row group 1: ")
 
 
@@ -268,7 +268,7 @@ def small(tmp_path: Path) -> Path:
 
 def test_shards_that_are_whole_or_not(small: Path) -> None:
     found = verify_shards(small)
-    assert found.holds
+    assert found.ok
     assert found.lines() == [f"{small}: 3 scenes in 1 shard: whole"]
     content = (small / SHARD).read_bytes()
     (small / SHARD).write_bytes(content[:-1] + b"!")

@@ -26,12 +26,12 @@ from disbench.sampling.splits import (
     Draw,
     Split,
     check_split,
-    drawn_of,
+    draw_sets,
     find_candidates,
+    find_split,
+    locate_sets,
     make_split,
-    places_of,
     read_split,
-    recorded_split,
     standard_draw,
 )
 from disbench.shards.reader import ShardReader
@@ -69,10 +69,10 @@ def test_the_order_of_files_decides_nothing(seed: int, split: Split, shards: Pat
     assert ShardReader(other).names() != ShardReader(shards).names()
     found = make_split(other, tmp_path / "other.jsonl", DRAW, "")
     assert found.sets == split.sets
-    assert found.made.candidates_sha256 == split.made.candidates_sha256
+    assert found.record.candidates_sha256 == split.record.candidates_sha256
     assert [key.rpartition("/")[2] for key in (one.key for one in split.sets)] == [
         str(sampled.scene.objects[place.center].annotation_id)
-        for place in places_of(split, ShardReader(other))
+        for place in locate_sets(split, ShardReader(other))
         for sampled in [ShardReader(other)[place.scene]]
     ]
 
@@ -84,10 +84,10 @@ def test_shares_of_images_and_names(size: int, shards: Path) -> None:
     candidates = find_candidates(reader, draw)
 
     def alike(one: object, other: object) -> bool:
-        rles = [reader[c.place.scene].scene.rles[c.place.center] for c in (one, other)]  # type: ignore[attr-defined]
+        rles = [reader[c.location.scene].scene.rles[c.location.center] for c in (one, other)]  # type: ignore[attr-defined]
         return bool(ious(rles[0], [rles[1]])[0] > 0.5)
 
-    taken = drawn_of(candidates, draw, alike)
+    taken = draw_sets(candidates, draw, alike)
     images = Counter(one.image for one in taken)
     assert len(taken) <= size and max(images.values()) <= 3
     assert max(Counter(one.name for one in taken).values()) <= draw.per_name
@@ -109,7 +109,7 @@ def test_images_and_names_that_may_be_taken(shards: Path) -> None:
         find_candidates(reader, Draw("cars", "val", "test2017/*"))
     reader, draw = ShardReader(shards), standard_draw("cars", "val", size=40)
     alone = [dataclasses.replace(one, name="object") for one in find_candidates(reader, draw)]
-    assert len(drawn_of(alone, draw, lambda one, other: False)) == 40
+    assert len(draw_sets(alone, draw, lambda one, other: False)) == 40
 
 
 def two_scenes(change: Callable[[Scene], Scene]) -> list[Scene]:
@@ -161,19 +161,19 @@ def test_a_run_takes_the_splits_sets_in_its_order(split: Split, shards: Path, tm
         assert source.ids[index] == f"{sampled.scene.image_id}/{chosen.center}"
     assert keys == [one.key for one in split.sets]
     assert source.name == "cars"
-    assert source.choice.split == SplitFacts("cars", split.made.list_sha256)
+    assert source.choice.split == SplitFacts("cars", split.record.list_sha256)
     assert source.facts()["choice"] == {
         **{"sets": None, "seed": 0, "min_members": 1},
-        "split": {"name": "cars", "list_sha256": split.made.list_sha256},
+        "split": {"name": "cars", "list_sha256": split.record.list_sha256},
     }
     assert len(IntentSource(source).ids) == sum(len(one.members) for one in split.sets)
     # A run's record leads back to the split, where its files are.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert SetSource(shards, choice=source.choice).ids == source.ids
-        refuses("'cars' with list SHA-256 '0000", recorded_split, "cars", "0" * 64)
+        refuses("'cars' with list SHA-256 '0000", find_split, "cars", "0" * 64)
     with pytest.raises(InputError, match="not found"):
-        SetSource(shards, choice=Choice(split=SplitFacts("cars", split.made.list_sha256)))
+        SetSource(shards, choice=Choice(split=SplitFacts("cars", split.record.list_sha256)))
 
 
 def altered(split: Split, number: int) -> list[Scene]:
@@ -217,10 +217,10 @@ def test_the_splits_of_this_package() -> None:
     assert {"clothing-parts-300", "ade-sample"} <= set(names)
     assert not set(names) & set(definitions.names("datasets"))  # no cards
     for split in map(read_split, names):
-        draw = split.made.draw
+        draw = split.record.draw
         assert all(one.key.startswith(f"{draw.dataset}/{draw.split}/") for one in split.sets)
         ranks = [draw.rank(one.key) for one in split.sets]
-        assert ranks == sorted(ranks) and len(ranks) == (draw.size or split.made.candidates)
+        assert ranks == sorted(ranks) and len(ranks) == (draw.size or split.record.candidates)
 
 
 LINE = {"key": "cars/val/1/1", "mask": "0", "members": ["0", "1"]}
@@ -241,7 +241,7 @@ def test_lists_that_are_none(content: bytes, words: str, split: Split, tmp_path:
     path, record = tmp_path / "cars.jsonl", tmp_path / "cars.toml"
     path.write_bytes(content)
     refuses(r"its SHA-256 differs from the one in cars\.toml|more than", read_split, str(path))
-    record.write_text(record.read_text().replace(split.made.list_sha256, hashlib.sha256(content).hexdigest()))
+    record.write_text(record.read_text().replace(split.record.list_sha256, hashlib.sha256(content).hexdigest()))
     with pytest.raises(InputError, match=words) as refusal:
         read_split(str(path))
     assert str(refusal.value).startswith(str(path)) and len(str(refusal.value)) < 400
@@ -277,7 +277,7 @@ def test_texts_of_any_kind_are_written_as_toml(shards: Path, tmp_path: Path) -> 
     other = shutil.copytree(shards, tmp_path / "shards")
     odd = 'a "quoted" \\ \x7f\x01 \N{GRINNING FACE} é\n'
     change_manifest(other, lambda manifest: manifest.update(sources={odd: "0"}))
-    made = make_split(other, tmp_path / "cars.jsonl", DRAW, odd).made
-    assert read_split(str(tmp_path / "cars.toml")).made == made
+    made = make_split(other, tmp_path / "cars.jsonl", DRAW, odd).record
+    assert read_split(str(tmp_path / "cars.toml")).record == made
     assert (made.command, dict(made.sources)) == (odd, {odd: "0"})
     assert hashlib.sha256((tmp_path / "cars.jsonl").read_bytes()).hexdigest() == made.list_sha256

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
 from disbench.datasets.instances import AnnotatedImages, open_annotations
-from disbench.sampling.job import COST_A_SCENE, SCENES_A_CHUNK, chunk_scenes, chunks_by_cost, scene_cost
+from disbench.sampling.job import COST_PER_SCENE, MAX_SCENES_PER_CHUNK, chunks_by_cost, scene_cost, scenes_per_chunk
 from disbench.workers import LocalEngine, WorkerLost, open_engine
 from disbench.workers.pool import ATTEMPTS, TASKS_AHEAD, WorkerPool
 from tests.refusals import refuses
@@ -39,26 +39,26 @@ def test_chunks_by_cost(counts: list[int], begin: int, scenes: int) -> None:
     """All images in order; none could have one image more; only an image alone may cost more than a chunk."""
     images = range(min(begin, len(counts)), len(counts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: scenes)
+        patch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: scenes)
         chunks = list(chunks_by_cost(Counted(counts), images))  # type: ignore[arg-type]
     assert [image for chunk in chunks for image in chunk] == list(images)
     for chunk, after in zip_longest(chunks, chunks[1:]):
         cost = sum(scene_cost(counts[image]) for image in chunk)
         assert 1 <= len(chunk) <= scenes
-        assert len(chunk) == 1 or cost <= COST_A_SCENE * scenes
+        assert len(chunk) == 1 or cost <= COST_PER_SCENE * scenes
         if after is not None:
-            assert len(chunk) == scenes or cost + scene_cost(counts[after.start]) > COST_A_SCENE * scenes
+            assert len(chunk) == scenes or cost + scene_cost(counts[after.start]) > COST_PER_SCENE * scenes
 
 
 @given(st.integers(0, 10**7), st.integers(1, 1000))
 def test_how_many_scenes_a_chunk_may_have(images: int, workers: int) -> None:
     """Many in a long job; in a shorter one each worker gets 32 chunks or more; never so few that they cost more."""
-    scenes = chunk_scenes(images, workers)
-    assert chunk_scenes(images, 0) == chunk_scenes(images, 1)
-    assert 16 <= scenes <= SCENES_A_CHUNK == 256
+    scenes = scenes_per_chunk(images, workers)
+    assert scenes_per_chunk(images, 0) == scenes_per_chunk(images, 1)
+    assert 16 <= scenes <= MAX_SCENES_PER_CHUNK == 256
     if scenes > 16:
         assert images // scenes >= 32 * workers
-    if scenes < SCENES_A_CHUNK:
+    if scenes < MAX_SCENES_PER_CHUNK:
         assert images < (scenes + 1) * 32 * workers
 
 

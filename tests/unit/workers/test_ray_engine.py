@@ -65,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: SCENES)
+    monkeypatch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: SCENES)
 
 
 def wait_for_cores(count: int) -> None:
@@ -118,7 +118,7 @@ def test_errors_come_back(cluster: Any, source: AnnotatedImages, tmp_path: Path)
 
 def test_a_node_is_lost(cluster: Any, source: AnnotatedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the midst of the job; what its workers had is done again by those that are left."""
-    monkeypatch.setattr("disbench.sampling.job.chunk_scenes", lambda images, workers: 1)
+    monkeypatch.setattr("disbench.sampling.job.scenes_per_chunk", lambda images, workers: 1)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     recipe = load_recipe("lvis-hierarchy")
