@@ -127,8 +127,8 @@ def inspect(
     import json
 
     from disbench.shards.contact_sheet import draw_contact_sheet
-    from disbench.shards.reader import lookup
-    from disbench.shards.statistics import as_text, comparison, statistics
+    from disbench.shards.reader import image_lookup
+    from disbench.shards.statistics import as_text, compare_folders, statistics
 
     if len(folders) > 1:
         every = [
@@ -138,7 +138,7 @@ def inspect(
             )
             for one in folders
         ]
-        typer.echo(json.dumps(dict(every), indent=1) if as_json else comparison(every))
+        typer.echo(json.dumps(dict(every), indent=1) if as_json else compare_folders(every))
         return
     (folder,) = folders
     local = addresses.address_of(folder) is None
@@ -147,7 +147,7 @@ def inspect(
     if rows:
         drawn = draw_contact_sheet(
             folder,
-            lookup(folder, images, data),
+            image_lookup(folder, images, data),
             sheet or (folder if local else Path()) / "contact-sheet.png",
             rows=rows,
             seed=seed,

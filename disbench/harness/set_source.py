@@ -26,7 +26,7 @@ from disbench.harness.record import Choice, SplitFacts
 from disbench.harness.set_task import SETS, SetSample, first_click, write_sets
 from disbench.io.files import file_sha256
 from disbench.sampling.splits import SetLocation, Split, find_split, locate_sets
-from disbench.shards.reader import FindImage, ShardReader, lookup, read_scene_image
+from disbench.shards.reader import FindImage, ShardReader, image_lookup, read_scene_image
 
 EMBEDDED = "embedded"  # value of `images` for the embedded photos
 
@@ -66,7 +66,7 @@ class SetSource:
     def _find(self) -> FindImage:
         if self.images == EMBEDDED:
             return photo_path
-        return lookup(self.folder, None if self.images is None else Path(self.images), self.data)
+        return image_lookup(self.folder, None if self.images is None else Path(self.images), self.data)
 
     @cached_property
     def _image(self) -> Callable[..., RgbImage]:

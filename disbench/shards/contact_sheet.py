@@ -22,7 +22,7 @@ from disbench.core.scenes import SampledScene, SetOfObjects, click_region, set_m
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
 from disbench.datasets.images import RgbImage
 from disbench.io.files import atomic_write
-from disbench.shards.reader import FindImage, ShardReader, finder, read_scene_image
+from disbench.shards.reader import FindImage, ShardReader, image_finder, read_scene_image
 
 WIDTH = 1600  # maximum width of the sheet in pixels
 COLUMNS = (4, 6)  # fewest and most pictures in a row, including the one with the click
@@ -61,7 +61,7 @@ def draw_contact_sheet(
 
     Args:
         folder: a finished folder of shards.
-        images: as for `disbench.shards.reader.finder_of`; None draws the masks alone.
+        images: as for `disbench.shards.reader.resolve_images`; None draws the masks alone.
         out: the PNG, at most 1600 pixels wide; an existing file is replaced.
         rows: sets to draw, >= 1; fewer are drawn if the shards have fewer.
         seed: random seed, >= 0.
@@ -72,19 +72,19 @@ def draw_contact_sheet(
             not match its scene's size; too many rows for one picture.
     """
     reader = ShardReader(folder)
-    find = finder(reader, images) if isinstance(images, Path) else images
+    find = image_finder(reader, images) if isinstance(images, Path) else images
     image_ids, file_names = reader.names()
     shuffled = np.random.default_rng(seed).permutation(_scenes_with_sets(reader, image_ids, only)).tolist()
     found, missing = _find_images(shuffled, file_names, find, rows) if find else ({}, [])
     drawn = _choose_sets(reader, found or dict.fromkeys(shuffled[:rows]), rows, seed)
     fewest, most = COLUMNS
     columns = min(max(fewest, 1 + max(len(row.chosen.members) for row in drawn)), most)
-    place = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns / _DPI
-    alone = "" if any(row.image for row in drawn) else "; no image was found, so the masks are drawn alone"
+    panel_inches = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns / _DPI
+    note = "" if any(row.image for row in drawn) else "; no image was found, so the masks are drawn alone"
     name, total = reader.manifest.recipe_name or "shards", int(reader.sets_per_scene().sum())
-    heading = f"{name}: {len(drawn)} of {total:,} sets, drawn at random with seed {seed}{alone}"
+    heading = f"{name}: {len(drawn)} of {total:,} sets, drawn at random with seed {seed}{note}"
     strips = (_strip(row, columns) for row in drawn)
-    sheet = Sheet(heading, (_LEGEND,), strips, columns, place, dpi=_DPI, letters=7.2, title_lines=3)
+    sheet = Sheet(heading, (_LEGEND,), strips, columns, panel_inches, dpi=_DPI, letters=7.2, title_lines=3)
     picture = draw_sheet(sheet)["png"]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as file:
@@ -99,13 +99,13 @@ def draw_contact_sheet(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A set to draw; `united`: label a mask with all its objects; `noise` seeds the click."""
+    """A set to draw; with `names_all_objects`, a mask's label names all its objects."""
 
     sampled: SampledScene
     chosen: SetOfObjects
     image: Path | None
-    united: bool
-    noise: tuple[int, ...]
+    names_all_objects: bool
+    click_seed: tuple[int, ...]
 
     def pixels(self) -> RgbImage:
         scene = self.sampled.scene
@@ -118,13 +118,13 @@ class _Row:
         places = np.argwhere(decode(region))
         if not len(places):
             return ()
-        y, x = places[np.random.default_rng(self.noise).integers(len(places))].tolist()
+        y, x = places[np.random.default_rng(self.click_seed).integers(len(places))].tolist()
         return (Click(x, y, positive=True),)
 
     def mask_name(self, number: int) -> str:
         """Categories of the objects in a mask: "cup", "cup × 2 + table"."""
         objects, member = self.sampled.scene.objects, self.chosen.members[number]
-        named = Counter(objects[index].category for index in (member if self.united else member[-1:]))
+        named = Counter(objects[index].category for index in (member if self.names_all_objects else member[-1:]))
         return " + ".join(f"{name} × {count}" if count > 1 else name for name, count in named.items())
 
     def title(self) -> str:
@@ -168,25 +168,27 @@ def _find_images(
     found: dict[int, Path | None] = {}
     missing = []
     for scene in scenes:
-        if len(found) < count:
-            path = find(file_names[scene])
-            found |= {scene: path} if path else {}
-            missing += [] if path else [scene]
+        if len(found) == count:
+            break
+        if path := find(file_names[scene]):
+            found[scene] = path
+        else:
+            missing.append(scene)
     return found, missing
 
 
 def _choose_sets(reader: ShardReader, scenes: Mapping[int, Path | None], rows: int, seed: int) -> list[_Row]:
     """Take sets from the scenes round-robin; within a scene, sets with at least two masks come first."""
     # In hierarchy sets, the outermost object contains the others and names the mask.
-    united = reader.manifest.method != "hierarchy"
+    names_all_objects = reader.manifest.method != "hierarchy"
     by_scene: list[list[_Row]] = []
     for number, image in scenes.items():
         sampled = reader[number]
         shuffled = np.random.default_rng([seed, number]).permutation(len(sampled.sets)).tolist()
         sets = sorted((sampled.sets[index] for index in shuffled), key=lambda chosen: len(chosen.members) < 2)
-        by_scene.append([_Row(sampled, chosen, image, united, (seed, number, chosen.center)) for chosen in sets])
-    turns = chain.from_iterable(zip_longest(*by_scene))
-    return list(islice((row for row in turns if row is not None), rows))
+        by_scene.append([_Row(sampled, item, image, names_all_objects, (seed, number, item.center)) for item in sets])
+    rounds = chain.from_iterable(zip_longest(*by_scene))
+    return list(islice((row for row in rounds if row is not None), rows))
 
 
 def _percent(share: float) -> str:

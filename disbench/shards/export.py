@@ -55,13 +55,13 @@ def export_ritm(shards: Path, out: Path) -> int:
             raise InputError(f"{shards}: the image id {quote(name)} cannot be a file name; rename the image")
         if instances := stuff.count(False):
             layers, places = pack_masks(sampled.scene.rles)
-            _dump(
+            _write_pickle(
                 out / MASKS / f"{name}.pickle",
                 ([np.frombuffer(png(labels), dtype=np.uint8) for labels in layers], places),
             )
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
     numbers = all(is_number(name) and name == str(int(name)) for name in images)
-    _dump(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
+    _write_pickle(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
     return len(images)
 
 
@@ -86,12 +86,12 @@ def export_coco(shards: Path, out: Path) -> int:
     if out.is_dir():
         raise InputError(f"{out}: a folder; name the JSON file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    names, categories = _survey(reader)
-    numbers = _image_numbers(shards, names)
+    names, categories = _ids_and_categories(reader)
+    numbers = _coco_image_ids(shards, names)
     ids = {category["name"]: category["id"] for category in categories}
     with atomic_write(out) as file:
-        about = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
-        file.write(b'{"info":' + orjson.dumps(about))
+        info = {"description": "Diverse ground truth by disbench", "recipe": reader.manifest.recipe}
+        file.write(b'{"info":' + orjson.dumps(info))
         # Each array is streamed in its own pass over the shards, so none is held in memory.
         _write_array(file, "images", (_image(sampled.scene, numbers) for sampled in reader))
         _write_array(file, "annotations", _annotations(reader, numbers, ids))
@@ -111,21 +111,21 @@ def pack_masks(rles: Sequence[Rle]) -> tuple[list[ByteArray], list[tuple[int, in
         The layers, uint8 (height, width), 0 for the background; and the (layer, value) of each mask.
     """
     layers: list[ByteArray] = []
-    held: list[int] = []
+    counts: list[int] = []
     places = [(0, 0)] * len(rles)
     box = boxes(rles).tolist()
     for index in np.argsort(areas(rles), kind="stable")[::-1].tolist():
         x, y, width, height = box[index]
         window = (slice(y, y + height), slice(x, x + width))
         pixels = decode(rles[index])[window]
-        with_room = (n for n, count in enumerate(held) if count < MASKS_PER_LAYER)
-        layer = next((n for n in with_room if not layers[n][window][pixels].any()), len(layers))
+        open_layers = (n for n, count in enumerate(counts) if count < MASKS_PER_LAYER)
+        layer = next((n for n in open_layers if not layers[n][window][pixels].any()), len(layers))
         if layer == len(layers):
             layers.append(np.zeros(rles[index]["size"], dtype=np.uint8))
-            held.append(0)
-        held[layer] += 1
-        layers[layer][window][pixels] = held[layer]
-        places[index] = (layer, held[layer])
+            counts.append(0)
+        counts[layer] += 1
+        layers[layer][window][pixels] = counts[layer]
+        places[index] = (layer, counts[layer])
     return layers, places
 
 
@@ -152,7 +152,7 @@ class _PortablePickler(pickle.Pickler):
         return NotImplemented
 
 
-def _dump(path: Path, content: object) -> None:
+def _write_pickle(path: Path, content: object) -> None:
     with atomic_write(path) as file:
         _PortablePickler(file, protocol=4).dump(content)
 
@@ -164,24 +164,24 @@ def _write_array(file: BinaryIO, name: str, records: Iterable[dict[str, Any]]) -
     file.write(b"]")
 
 
-def _image_numbers(shards: Path, names: Iterable[str]) -> dict[str, int]:
+def _coco_image_ids(shards: Path, names: Iterable[str]) -> dict[str, int]:
     """COCO's integer id for each image: its own id if numeric and not taken, else the next free number."""
     numbers: dict[str, int | None] = {}
-    taken = set()
+    used = set()
     for name in names:
         if name in numbers:
             raise InputError(f"{shards}: image {name} occurs twice; sample again")
-        numbers[name] = int(name) if is_number(name) and int(name) not in taken else None
-        taken.add(numbers[name])
-    free = (number for number in itertools.count(1) if number not in taken)
+        numbers[name] = int(name) if is_number(name) and int(name) not in used else None
+        used.add(numbers[name])
+    free = (number for number in itertools.count(1) if number not in used)
     return {name: next(free) if number is None else number for name, number in numbers.items()}
 
 
-def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
+def _ids_and_categories(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
     """All image ids, and the categories of all exported objects."""
     names = []
     synsets: dict[str, set[str]] = defaultdict(set)
-    for sampled, ids in _numbered(reader):
+    for sampled, ids in _with_annotation_ids(reader):
         names.append(sampled.scene.image_id)
         for item in (sampled.scene.objects[index] for index in ids):
             synsets[item.category].update([item.synset] if item.synset else [])
@@ -191,16 +191,18 @@ def _survey(reader: ShardReader) -> tuple[list[str], list[dict[str, Any]]]:
     ]
 
 
-def _numbered(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int]]]:
+def _with_annotation_ids(reader: ShardReader) -> Iterator[tuple[SampledScene, dict[int, int]]]:
     """Each scene with the annotation ids of its objects; stuff is omitted unless a set refers to some."""
-    following = 1
+    next_id = 1
     for sampled in reader:
         objects = sampled.scene.objects
-        named = (i for s in sampled.sets for i in (s.center, *s.click_excludes, *itertools.chain(*s.members)))
-        keep_stuff = any(objects[index].kind == "stuff" for index in named)
+        members = [
+            member for chosen in sampled.sets for member in ((chosen.center,), chosen.click_excludes, *chosen.members)
+        ]
+        keep_stuff = any(objects[index].kind == "stuff" for member in members for index in member)
         kept = [index for index, item in enumerate(objects) if keep_stuff or item.kind != "stuff"]
-        yield sampled, dict(zip(kept, itertools.count(following)))
-        following += len(kept)
+        yield sampled, dict(zip(kept, itertools.count(next_id)))
+        next_id += len(kept)
 
 
 def _image(scene: Scene, numbers: dict[str, int]) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def _image(scene: Scene, numbers: dict[str, int]) -> dict[str, Any]:
 
 
 def _annotations(reader: ShardReader, numbers: dict[str, int], categories: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for sampled, ids in _numbered(reader):
+    for sampled, ids in _with_annotation_ids(reader):
         for index, number in ids.items():
             item, parent = sampled.scene.objects[index], sampled.parents[index]
             annotation: dict[str, Any] = {
@@ -234,7 +236,7 @@ def _annotations(reader: ShardReader, numbers: dict[str, int], categories: dict[
 
 
 def _diverse_sets(reader: ShardReader, numbers: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for sampled, ids in _numbered(reader):
+    for sampled, ids in _with_annotation_ids(reader):
         for item in sampled.sets:
             yield {
                 "image_id": numbers[sampled.scene.image_id],

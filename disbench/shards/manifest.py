@@ -35,10 +35,10 @@ class ShardFile:
         """How the file in the folder differs from this entry: missing, wrong size or, if `hashed`, wrong SHA-256."""
         path = folder / self.name
         try:
-            is_there = path.name == self.name and path.is_file()
+            exists = path.name == self.name and path.is_file()
         except OSError:  # a name that no file can have
-            is_there = False
-        if not is_there:
+            exists = False
+        if not exists:
             return f"{quote(self.name)}: file not found"
         if (size := path.stat().st_size) != self.bytes:
             return f"{self.name}: {size} bytes, but the manifest says {self.bytes}"
@@ -118,9 +118,9 @@ class Job:
 
     def differences(self, other: Job) -> str:
         """How two jobs differ, in words."""
-        here, there = self.job_json(), other.job_json()
+        own, others = self.job_json(), other.job_json()
         names = ("schema", "source", "sources", "limit", "versions", "part")
-        parts = [f"other {name}" for name in names if here.get(name) != there.get(name)]
+        parts = [f"other {name}" for name in names if own.get(name) != others.get(name)]
         options = {**self.recipe, **other.recipe}
         parts += [f"recipe {name}" for name in options if self.recipe.get(name) != other.recipe.get(name)]
         return ", ".join(parts) or "another program"
@@ -178,8 +178,8 @@ class ShardManifest(Job):
         trailing = None if self.trailing is None else self.trailing.as_dict()
         table = {**dataclasses.asdict(self), "trailing": trailing}
         table["files"] = list(table["files"])
-        of_part = ("part", "trailing", "source_dropped")
-        return {name: value for name, value in table.items() if value is not None or name not in of_part}
+        part_fields = ("part", "trailing", "source_dropped")
+        return {name: value for name, value in table.items() if value is not None or name not in part_fields}
 
 
 def read_manifest(folder: Path) -> ShardManifest:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from disbench.shards.manifest import ShardFile, read_manifest
 from disbench.shards.rows import ROWS_PER_GROUP, SCHEMA, Rows
 
 _logger = logging.getLogger("disbench.shards")
-_SAID: set[Path] = set()  # folders already warned about EXIF rotation, once per process
+_WARNED_FOLDERS: set[Path] = set()  # folders already warned about EXIF rotation, once per process
 FindImage = Callable[[str], Path | None]  # maps a scene's `file_name` to the image's path, or None if not found
 Images = str | Path | FindImage | None  # a folder of images or a function that finds them; None: the embedded photos
 DEFAULT_IMAGES = {
@@ -90,9 +91,9 @@ class ShardReader:
         self._starts = np.cumsum([0, *(file.rows for file in self.manifest.files)])
         self._cached_groups = cached_groups
         self._cache: dict[tuple[int, int], Rows] = {}
-        self._open: dict[int, pq.ParquetFile] = {}
-        self._unchanged: set[int] = set()
-        self._sound: set[tuple[int, int]] = set()
+        self._open_shards: dict[int, pq.ParquetFile] = {}
+        self._hashed_shards: set[int] = set()
+        self._checked_groups: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -129,7 +130,7 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """State without cached rows or open files, for another process."""
-        return {**self.__dict__, "_cache": {}, "_open": {}}
+        return {**self.__dict__, "_cache": {}, "_open_shards": {}}
 
     def _groups(self) -> Iterator[tuple[int, int]]:
         """(shard, row group) indices, in order."""
@@ -139,13 +140,13 @@ class ShardReader:
 
     def _parquet(self, shard: int) -> pq.ParquetFile:
         """Open a shard; its SHA-256 is verified once for this reader and its copies."""
-        if shard not in self._open:
+        if shard not in self._open_shards:
             file = self.manifest.files[shard]
-            if shard not in self._unchanged and file.sha256 not in (None, file_sha256(self.folder / file.name)):
+            if shard not in self._hashed_shards and file.sha256 not in (None, file_sha256(self.folder / file.name)):
                 raise ValueError("its SHA-256 differs from the manifest")
-            self._open[shard] = open_shard(self.folder, file)
-            self._unchanged.add(shard)
-        return self._open[shard]
+            self._open_shards[shard] = open_shard(self.folder, file)
+            self._hashed_shards.add(shard)
+        return self._open_shards[shard]
 
     def _columns(self, *paths: str) -> Iterator[dict[str, Any]]:
         """Some columns of all rows as Python values."""
@@ -160,9 +161,9 @@ class ShardReader:
         """Read a row group, checked once."""
         with as_input_error(self.folder / self.manifest.files[shard].name, "not a whole shard", "sample again"):
             rows = Rows(self._parquet(shard).read_row_group(group))
-            if (shard, group) not in self._sound:
+            if (shard, group) not in self._checked_groups:
                 rows.check()
-                self._sound.add((shard, group))
+                self._checked_groups.add((shard, group))
             return rows
 
 
@@ -184,14 +185,12 @@ def open_shard(folder: Path, file: ShardFile) -> pq.ParquetFile:
         ValueError: columns, rows or row groups do not match the manifest; also as `open_parquet`.
         OSError, ArrowException: not Parquet.
     """
-    parquet, found = open_parquet(folder / file.name, SCHEMA)
+    parquet, row_groups = open_parquet(folder / file.name, SCHEMA)
     if not has_columns(parquet, SCHEMA):
         raise ValueError("its columns are not those of a shard")
-    groups = [group.rows for group in found]
-    full = all(rows == ROWS_PER_GROUP for rows in groups[:-1]) and all(
-        0 < rows <= ROWS_PER_GROUP for rows in groups[-1:]
-    )
-    if not full or sum(groups) != file.rows:
+    starts = range(0, file.rows, ROWS_PER_GROUP)
+    expected = (min(ROWS_PER_GROUP, file.rows - start) for start in starts)
+    if len(starts) != len(row_groups) or any(map(ne, expected, (group.rows for group in row_groups))):
         raise ValueError(f"its row groups do not hold {file.rows} rows, {ROWS_PER_GROUP} per group")
     return parquet
 
@@ -215,16 +214,16 @@ class DiverseSets(Sequence[DiverseSet]):
         """Set number `index`, or a list for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        sampled, number = self.place(int(index))
+        sampled, number = self.locate(int(index))
         return diverse_set(sampled.scene, sampled.sets[number])
 
-    def place(self, index: int) -> tuple[SampledScene, int]:
+    def locate(self, index: int) -> tuple[SampledScene, int]:
         """The scene that set `index` belongs to, and the set's index in that scene; IndexError if out of range."""
-        place = index + len(self) if index < 0 else index
-        if not 0 <= place < len(self):
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
             raise IndexError(f"set {index} of {len(self)}")
-        row = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self.reader[row], place - int(self._starts[row])
+        row = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self.reader[row], number - int(self._starts[row])
 
 
 def read_sets(folder: str | Path) -> DiverseSets:
@@ -232,7 +231,7 @@ def read_sets(folder: str | Path) -> DiverseSets:
     return DiverseSets(folder)
 
 
-def finder(reader: ShardReader, *folders: Path) -> ImageFinder:
+def image_finder(reader: ShardReader, *folders: Path) -> ImageFinder:
     """Search `folders`, in this order, for the images of shards."""
     return ImageFinder(folders, partial(_names, reader), reader.folder)
 
@@ -241,18 +240,18 @@ def _names(reader: ShardReader) -> Iterable[tuple[str, str]]:
     return zip(*reader.names(), strict=True)
 
 
-def finder_of(reader: ShardReader, images: Images) -> FindImage:
+def resolve_images(reader: ShardReader, images: Images) -> FindImage:
     """Turn the user's `images` argument into a function that finds the images of shards."""
     if callable(images):
         return images
     if images is not None:
-        return finder(reader, Path(images))
+        return image_finder(reader, Path(images))
     from disbench.datasets.photos import photo_path  # noqa: PLC0415
 
     return photo_path
 
 
-def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
+def image_lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
     """A function that finds the images of a folder of shards.
 
     It searches `images`, the user's folder; by default the embedded photos for shards made from them, and otherwise the
@@ -260,10 +259,10 @@ def lookup(folder: Path, images: Path | None, data: Path | None) -> FindImage:
     """
     reader = ShardReader(folder)
     if images is None and (source := reader.manifest.source) != "photos":
-        return finder(reader, *image_folders(source, data))
+        return image_finder(reader, *image_folders(source, data))
     if images is not None and addresses.address_of(images) is None and not images.is_dir():
         raise InputError(f"{images}: not a folder; give the folder of the images")
-    return finder_of(reader, images)
+    return resolve_images(reader, images)
 
 
 def image_folders(source: str, data: Path | None) -> list[Path]:
@@ -276,8 +275,8 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
     """Read a scene's image, uint8 RGB (height, width, 3); `InputError` if damaged or not of the masks' `size`."""
     image = read_rgb(path)
-    if path.parent not in _SAID and (note := turned([path], "if the masks were drawn so, save it turned")):
-        _SAID.add(path.parent)
+    if path.parent not in _WARNED_FOLDERS and (note := turned([path], "if the masks were drawn so, save it turned")):
+        _WARNED_FOLDERS.add(path.parent)
         _logger.warning("%s: %s", path.parent, note)
     if image.shape[:2] != size:
         raise InputError(

@@ -35,9 +35,9 @@ from disbench.shards.manifest import SCHEMA_VERSION, ShardFile, Tally
 
 ROWS_PER_GROUP = 32  # scenes per Parquet row group, the unit of decoding
 
-_MOST_LEFT_OUT = 2**1023  # cap on stored counts of combinations, within the range of float64
+_MAX_STORED_COUNT = 2**1023  # cap on stored counts of combinations, within the range of float64
 
-_STORED = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
+_OBJECT_FIELDS = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
 """Object fields stored unchanged."""
 _NULL = -(2**40)  # stands for null; smaller than any stored number
 _PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)  # fast path: safe without calling `safe_path`
@@ -78,7 +78,7 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
     parents = [parent for sampled in scenes for parent in sampled.parents]
     columns: dict[str, Sequence[Any]] = {
         "id": [i for sampled in scenes for i in range(len(sampled.scene.objects))],
-        **{name: list(map(attrgetter(name), objects)) for name in _STORED},
+        **{name: list(map(attrgetter(name), objects)) for name in _OBJECT_FIELDS},
         "rle": [item.rle["counts"] for item in objects],
         "parent": [None if parent is None or parent < 0 else parent for parent in parents],
         "level": [level for sampled in scenes for level in sampled.levels],
@@ -88,14 +88,14 @@ def to_batch(scenes: Sequence[SampledScene]) -> pa.RecordBatch:
         "center": [item.center for item in sets],
         "members": [item.members for item in sets],
         "click_excludes": [item.click_excludes for item in sets],
-        "left_out": [float(min(item.left_out, _MOST_LEFT_OUT)) for item in sets],
-        "repeated": [float(min(item.repeated, _MOST_LEFT_OUT)) for item in sets],
+        "left_out": [float(min(item.left_out, _MAX_STORED_COUNT)) for item in sets],
+        "repeated": [float(min(item.repeated, _MAX_STORED_COUNT)) for item in sets],
     }
     rows = [sampled.scene for sampled in scenes]
     arrays = [
         *(pa.array([getattr(row, field.name) for row in rows], field.type) for field in list(SCHEMA)[:5]),
-        _lists(_OBJECT, columns, [len(row.objects) for row in rows]),
-        _lists(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
+        _list_column(_OBJECT, columns, [len(row.objects) for row in rows]),
+        _list_column(_SET, set_columns, [len(sampled.sets) for sampled in scenes]),
         pa.array(
             [[{"reason": r, "count": n} for r, n in sorted(row.dropped.items())] for row in rows], pa.list_(_DROPPED)
         ),
@@ -121,8 +121,9 @@ class Rows:
 
     def __init__(self, table: pa.Table) -> None:
         check_decoded_size(table)
-        self._rows = {name: _written_out(table[name].combine_chunks()) for name in SCHEMA.names[:5]}
-        self._objects, self._sets, self._dropped = (_Lists(table[name].combine_chunks()) for name in SCHEMA.names[5:])
+        self._rows = {name: _decode_dictionary(table[name].combine_chunks()) for name in SCHEMA.names[:5]}
+        columns = (_ListColumn(table[name].combine_chunks()) for name in SCHEMA.names[5:])
+        self._objects, self._sets, self._dropped = columns
         self._values: list[list[Any]] = [column.to_pylist() for column in self._rows.values()]
 
     def __len__(self) -> int:
@@ -136,18 +137,20 @@ class Rows:
         image_id, file_name, height, width, source = (column[row] for column in self._values)
         size = [height, width]
         objects, parents, levels, neighbours = [], [], [], []
-        for number, source_, kind, category, synset, area, box, rle, parent, level, near in self._objects.of(row):
+        for number, object_source, kind, category, synset, area, box, rle, parent, level, near in self._objects.structs(
+            row
+        ):
             mask: Rle = {"size": size, "counts": rle}
-            objects.append(SceneObject(mask, area, tuple(box), category, synset, number, source_, kind))
+            objects.append(SceneObject(mask, area, tuple(box), category, synset, number, object_source, kind))
             # Parent and level are both null for an object outside the tree; a root has a level.
             parents.append(-1 if parent is None and level is not None else parent)
             levels.append(level)
             neighbours.append(tuple(near))
         sets = [
             SetOfObjects(center, tuple(map(tuple, members)), tuple(excluded), int(left_out), int(repeated))
-            for center, members, excluded, left_out, repeated in self._sets.of(row)
+            for center, members, excluded, left_out, repeated in self._sets.structs(row)
         ]
-        dropped = Counter(dict(self._dropped.of(row)))
+        dropped = Counter(dict(self._dropped.structs(row)))
         return SampledScene(
             Scene(image_id, file_name, height, width, source, tuple(objects), dropped=dropped),
             tuple(parents),
@@ -167,55 +170,58 @@ class Rows:
         """
         names = self._values[0]
 
-        def check(holds: BoolArray, rows: IntArray, what: str) -> None:
-            if not holds.all():
-                raise ValueError(f"image {quote(names[int(rows[np.argmin(holds)])])}: {what}")
+        def check(valid: BoolArray, rows: IntArray, problem: str) -> None:
+            if not valid.all():
+                raise ValueError(f"image {quote(names[int(rows[np.argmin(valid)])])}: {problem}")
 
-        height, width = _numbers(self._rows["height"]), _numbers(self._rows["width"])
-        every = np.arange(len(self))
-        check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), every, "image size out of range")
+        height, width = _int64(self._rows["height"]), _int64(self._rows["width"])
+        all_rows = np.arange(len(self))
+        check((np.minimum(height, width) >= 1) & (height * width <= MAX_PIXELS), all_rows, "image size out of range")
         for name in self._values[1]:
             if not _PLAIN_PATH.fullmatch(name):
                 try:
                     safe_path(name, "its image")
                 except InputError as error:
                     raise ValueError(error) from None  # the reader adds the file
-        check(_numbers(self._dropped["count"]) >= 0, self._dropped.rows, "a count of dropped annotations is negative")
+        check(_int64(self._dropped["count"]) >= 0, self._dropped.rows, "a count of dropped annotations is negative")
 
         objects, rows = self._objects, self._objects.rows
         counts, first = objects.lengths[rows], objects.starts[rows]
-        check(_numbers(objects["id"]) == np.arange(len(rows)) - first, rows, "object ids are not 0, 1, 2, ...")
-        known = pc.is_in(objects["kind"], pa.array(get_args(Kind)))
-        check(known.to_numpy(zero_copy_only=False), rows, "unknown kind of object")
-        stuff = pc.equal(objects["kind"], "stuff").to_numpy(zero_copy_only=False)
-        near = _Lists(objects["neighbours"])
-        check(_in_range(near.items, counts[near.rows]), rows[near.rows], "a neighbour index is out of range")
-        parent, level = _numbers(objects["parent"]), _numbers(objects["level"])
+        check(_int64(objects["id"]) == np.arange(len(rows)) - first, rows, "object ids are not 0, 1, 2, ...")
+        is_known = pc.is_in(objects["kind"], pa.array(get_args(Kind)))
+        check(is_known.to_numpy(zero_copy_only=False), rows, "unknown kind of object")
+        is_stuff = pc.equal(objects["kind"], "stuff").to_numpy(zero_copy_only=False)
+        neighbours = _ListColumn(objects["neighbours"])
+        in_range = _in_range(neighbours.items, counts[neighbours.rows])
+        check(in_range, rows[neighbours.rows], "a neighbour index is out of range")
+        parent, level = _int64(objects["parent"]), _int64(objects["level"])
         check((parent == _NULL) | _in_range(parent, counts), rows, "a parent index is out of range")
-        above = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
-        no_node = (parent == _NULL) & (level == _NULL)
-        node = (level == above + 1) & (level != _NULL) & ~stuff  # levels that increase by one rule out cycles
-        check(no_node | node, rows, "an object's level is not its parent's plus one")
+        parent_level = np.where(parent == _NULL, -1, level[np.where(parent == _NULL, 0, parent + first)])
+        outside_tree = (parent == _NULL) & (level == _NULL)
+        # Levels that increase by one rule out cycles.
+        in_tree = (level == parent_level + 1) & (level != _NULL) & ~is_stuff
+        check(outside_tree | in_tree, rows, "an object's level is not its parent's plus one")
 
         sets, rows = self._sets, self._sets.rows
         counts = objects.lengths[rows]
         check(_in_range(sets["center"], counts), rows, "a center index is out of range")
-        excluded, members = _Lists(sets["click_excludes"]), _Lists(sets["members"])
+        excluded, members = _ListColumn(sets["click_excludes"]), _ListColumn(sets["members"])
         check(_in_range(excluded.items, counts[excluded.rows]), rows[excluded.rows], "click_excludes is out of range")
         check(members.lengths > 0, rows, "a set has no mask")
-        united = _Lists(members.items)
-        check(united.lengths > 0, rows[members.rows], "a mask of a set has no object")
-        of_set = members.rows[united.rows]
-        check(_in_range(united.items, counts[of_set]), rows[of_set], "an object index in a set is out of range")
+        member_objects = _ListColumn(members.items)
+        check(member_objects.lengths > 0, rows[members.rows], "a mask of a set has no object")
+        set_rows = members.rows[member_objects.rows]
+        in_range = _in_range(member_objects.items, counts[set_rows])
+        check(in_range, rows[set_rows], "an object index in a set is out of range")
         for name in ("left_out", "repeated"):
-            found = sets[name].to_numpy(zero_copy_only=False)
-            check(np.isfinite(found) & (found >= 0), rows, f"{name} of a set is not a count")
+            stored = sets[name].to_numpy(zero_copy_only=False)
+            check(np.isfinite(stored) & (stored >= 0), rows, f"{name} of a set is not a count")
         self._check_masks(np.stack([height, width], axis=1).tolist())
 
     def _check_masks(self, sizes: Sequence[list[int]]) -> None:
         rows = self._objects.rows.tolist()
         counts = self._objects["rle"].to_pylist()
-        rles: list[Rle] = [{"size": sizes[row], "counts": text} for row, text in zip(rows, counts, strict=True)]
+        rles: list[Rle] = [{"size": sizes[row], "counts": data} for row, data in zip(rows, counts, strict=True)]
         if are_well_formed(rles):
             return
         for row, rle in zip(rows, rles, strict=True):  # slow path, to say what is wrong
@@ -226,7 +232,7 @@ class Rows:
                 raise ValueError(f"image {quote(self._values[0][row])}: {error}") from error
 
 
-class _Lists:
+class _ListColumn:
     """A list column with its items flattened; null counts as empty, and struct fields are columns by name.
 
     `lengths` (lists,), `starts` (lists + 1,) and `rows` (items,), the list that holds each item, are int64.
@@ -242,13 +248,13 @@ class _Lists:
         self._columns: dict[str, pa.Array] = {}
         if pa.types.is_struct(self.items.type):
             names = (field.name for field in self.items.type)
-            self._columns = dict(zip(names, map(_written_out, self.items.flatten()), strict=True))
+            self._columns = dict(zip(names, map(_decode_dictionary, self.items.flatten()), strict=True))
         self._values: list[tuple[Any, ...]] | None = None
 
     def __getitem__(self, name: str) -> pa.Array:
         return self._columns[name]
 
-    def of(self, row: int) -> list[tuple[Any, ...]]:
+    def structs(self, row: int) -> list[tuple[Any, ...]]:
         """Structs of one list as tuples of Python values."""
         if self._values is None:
             columns = [column.to_pylist() for name, column in self._columns.items() if name != "id"]
@@ -256,27 +262,27 @@ class _Lists:
         return self._values[self.starts[row] : self.starts[row + 1]]
 
 
-def _written_out(column: pa.Array) -> pa.Array:
+def _decode_dictionary(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _numbers(values: pa.Array) -> IntArray:
+def _int64(values: pa.Array) -> IntArray:
     if values.null_count:
         values = values.cast(pa.int64()).fill_null(_NULL)
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _in_range(numbers: pa.Array | IntArray, counts: IntArray) -> BoolArray:
-    found = numbers if isinstance(numbers, np.ndarray) else _numbers(numbers)
-    return np.asarray((found >= 0) & (found < counts), dtype=np.bool_)
+    indices = numbers if isinstance(numbers, np.ndarray) else _int64(numbers)
+    return np.asarray((indices >= 0) & (indices < counts), dtype=np.bool_)
 
 
-def _lists(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
+def _list_column(struct: pa.StructType, columns: Mapping[str, Sequence[Any]], lengths: Sequence[int]) -> pa.Array:
     """Build a list column of structs from flat columns and the number of structs per row."""
-    leaves = [pa.array(columns[field.name], field.type) for field in struct]
-    flat = pa.StructArray.from_arrays(leaves, fields=list(struct))
+    fields = [pa.array(columns[field.name], field.type) for field in struct]
+    structs = pa.StructArray.from_arrays(fields, fields=list(struct))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, flat, type=pa.list_(struct))
+    return pa.ListArray.from_arrays(offsets, structs, type=pa.list_(struct))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from disbench.core.scenes import SampledScene, SetOfObjects, ancestors, relation
 from disbench.shards.manifest import ShardManifest
 from disbench.shards.reader import ShardReader
 
-DIFFERENT = 0.9  # masks of a set with a smaller IoU are different answers to a click
+DIFFERENT_IOU = 0.9  # masks of a set with a smaller IoU are different answers to a click
 TOP_PAIRS = 15  # maximum number of category pairs listed
 COLUMNS = 100  # maximum width of the text report in characters
 
@@ -64,7 +64,7 @@ def statistics(folder: Path, *, overlaps: bool = True, limit: int | None = None,
           each with count, mean and percentiles p5, p50, p95 (rounded to 0.001). For sets of at least two masks, nested
           (share in which each mask lies entirely inside the next) and area_ratio (mean area of the outermost mask over
           the center's). clickable: mean share of the center's pixels in the click region.
-        * ambiguity: sets with two masks whose IoU is below `DIFFERENT`: sets, their number; by_level: level of the
+        * ambiguity: sets with two masks whose IoU is below `DIFFERENT_IOU`: sets, their number; by_level: level of the
           center (0: root, not counting groups) -> [sets, ambiguous sets]; by_relation: relation to the center
           (`disbench.core.scenes.relation`) -> sets with such a mask different from the center's, descending.
         * left_out: masks missing from sets because of the cap (proximity) or too few objects (random-merge). sets_cut:
@@ -111,36 +111,40 @@ class _Overlaps:
                 self.sums["nested"] += all(shares[pair] == 1 for pair in pairs)
                 self.sums["ratios"] += area[chain[-1]] / area[chain[0]]
             self._add_ambiguity(sampled, chosen, [masks[key] for key in chain])
-            hidden = union([rles[i] for i in chosen.click_excludes]) if chosen.click_excludes else None
-            covered = float(contained_shares(rles[chosen.center], [hidden])[0]) if hidden else 0.0
+            excluded = union([rles[i] for i in chosen.click_excludes]) if chosen.click_excludes else None
+            covered = float(contained_shares(rles[chosen.center], [excluded])[0]) if excluded else 0.0
             self.sums["clickable"] += 1.0 - covered
         self.sums["sets"] += len(sampled.sets)
 
     def _add_ambiguity(self, sampled: SampledScene, chosen: SetOfObjects, members: Sequence[Rle]) -> None:
-        differs = ious(members[0], members) < DIFFERENT
+        differ = ious(members[0], members) < DIFFERENT_IOU
         pairs = combinations(members[1:], 2)
-        ambiguous = bool(differs.any()) or any(ious(one, [other])[0] < DIFFERENT for one, other in pairs)
+        ambiguous = bool(differ.any()) or any(ious(one, [other])[0] < DIFFERENT_IOU for one, other in pairs)
         self.sums["ambiguous"] += ambiguous
         if (level := sampled.levels[chosen.center]) is not None:
             kinds = [sampled.scene.objects[i].kind for i in ancestors(sampled.parents, chosen.center)]
             counts = self.by_level[level - kinds.count("group")]
             counts[0] += 1
             counts[1] += ambiguous
-        members_that_differ = [member for member, other in zip(chosen.members, differs.tolist(), strict=True) if other]
-        self.by_relation.update({relation(sampled, chosen.center, member) for member in members_that_differ})
+        different = [member for member, differs in zip(chosen.members, differ.tolist(), strict=True) if differs]
+        self.by_relation.update({relation(sampled, chosen.center, member) for member in different})
 
     def result(self) -> tuple[Statistics, Statistics]:
         """`overlaps` and `ambiguity`."""
         sums = self.sums
         overlaps = {
-            "inner_in_outer": _spread(self.shares),
-            "iou": _spread(self.ious),
+            "inner_in_outer": _summary(self.shares),
+            "iou": _summary(self.ious),
             "nested": _mean(sums["nested"], sums["with pairs"]),
             "area_ratio": _mean(sums["ratios"], sums["with pairs"]),
             "clickable": _mean(sums["clickable"], sums["sets"]),
         }
-        by_relation = dict(_ranked(self.by_relation))
-        return overlaps, {"sets": sums["ambiguous"], "by_level": _texts(self.by_level), "by_relation": by_relation}
+        by_relation = dict(_by_count(self.by_relation))
+        return overlaps, {
+            "sets": sums["ambiguous"],
+            "by_level": _string_keys(self.by_level),
+            "by_relation": by_relation,
+        }
 
 
 @dataclass
@@ -201,12 +205,12 @@ class _Tally:
 
     def result(self, manifest: ShardManifest, *, complete: bool) -> Statistics:
         """The sums, with what the manifest knows beyond the scenes."""
-        sets, masks = self.set_sizes.total(), _weighted(self.set_sizes)
+        sets, masks = self.set_sizes.total(), _weighted_sum(self.set_sizes)
         stuff = sum(kinds["stuff"] for kinds in self.by_source.values())
         overlaps, ambiguity = self.overlaps.result() if self.overlaps else (None, None)
         near, neighbours = self.neighbour_counts, None
         if max(near, default=0) or manifest.method in ("proximity", "random-merge"):  # else zeros would be a finding
-            mean = _mean(_weighted(near), near.total())
+            mean = _mean(_weighted_sum(near), near.total())
             neighbours = {"mean": mean, "largest": max(near, default=0), "alone": near[0]}
         return {
             "recipe": manifest.recipe_name,
@@ -224,21 +228,21 @@ class _Tally:
             "sets": sets,
             "masks": masks,
             "masks_a_set": _mean(masks, sets),
-            "set_sizes": _texts(self.set_sizes),
-            "levels": _texts(self.levels),
+            "set_sizes": _string_keys(self.set_sizes),
+            "levels": _string_keys(self.levels),
             "deepest": self.deepest,
             "neighbours": neighbours,
             "overlaps": overlaps,
             "ambiguity": ambiguity,
             **{name: self.sums[name] for name in ("left_out", "sets_cut", "repeated")},
-            "dropped": dict(_ranked(manifest.dropped or self.dropped)),
+            "dropped": dict(_by_count(manifest.dropped or self.dropped)),
             "dropped_everywhere": manifest.dropped is not None,
             "parent_child": _top(self.parent_child),
             "touching": _top(self.touching),
         }
 
 
-def _spread(shares: array[float]) -> dict[str, float | None]:
+def _summary(shares: array[float]) -> dict[str, float | None]:
     if not shares:
         return {"count": 0, **dict.fromkeys(("mean", "p5", "p50", "p95"))}
     percentiles = np.rint(1000 * np.percentile(shares, (5, 50, 95), method="inverted_cdf")) / 1000
@@ -246,22 +250,22 @@ def _spread(shares: array[float]) -> dict[str, float | None]:
     return {"count": len(shares), "mean": math.fsum(shares) / len(shares), **named}
 
 
-def _texts(counts: Mapping[int, Any]) -> dict[str, Any]:
+def _string_keys(counts: Mapping[int, Any]) -> dict[str, Any]:
     """Counts with string keys, as JSON needs, in ascending numeric order."""
     return {str(number): counts[number] for number in sorted(counts)}
 
 
-def _ranked(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
+def _by_count(counts: Mapping[Any, int]) -> list[tuple[Any, int]]:
     """Items by descending count, then by name, independent of their order in the shards."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _top(counts: Counter[tuple[str, str]]) -> list[Statistics]:
-    pairs = _ranked(counts)[:TOP_PAIRS]
+    pairs = _by_count(counts)[:TOP_PAIRS]
     return [{"first": first, "second": second, "count": count} for (first, second), count in pairs]
 
 
-def _weighted(counts: Counter[int]) -> int:
+def _weighted_sum(counts: Counter[int]) -> int:
     return sum(value * count for value, count in counts.items())
 
 
@@ -274,15 +278,15 @@ Row = tuple[str, ...]  # label, value and, in some rows, a remark
 
 def as_text(stats: Statistics) -> str:
     """The statistics as an aligned plain-text report, at most 100 columns wide."""
-    recipe, known = stats["recipe"], stats["method"]
-    method = f" ({known})" if known not in ("", recipe) else ""
-    source = f" from {stats['source']}" if stats["source"] else ""
-    partial = "" if stats["complete"] else f", the first {stats['scenes']:,} scenes"
+    recipe, method = stats["recipe"], stats["method"]
+    method_note = f" ({method})" if method not in ("", recipe) else ""
+    source_note = f" from {stats['source']}" if stats["source"] else ""
+    limit_note = "" if stats["complete"] else f", the first {stats['scenes']:,} scenes"
     dropped = f"dropped, of {'all images' if stats['dropped_everywhere'] else 'the scenes that were read'}"
-    lost = [(reason, f"{count:,}") for reason, count in stats["dropped"].items() if count]
+    dropped_rows = [(reason, f"{count:,}") for reason, count in stats["dropped"].items() if count]
     sections = [
-        textwrap.wrap(f"{recipe or 'shards'}{method}{source}{partial}", COLUMNS),
-        _table("", _counts(stats)),
+        textwrap.wrap(f"{recipe or 'shards'}{method_note}{source_note}{limit_note}", COLUMNS),
+        _table("", _count_rows(stats)),
         _histogram("masks a set: sets", stats["set_sizes"]),
         _histogram("level (0: root): objects", stats["levels"]),
         _chain_lines(stats["deepest"]) if stats["deepest"] else [],
@@ -290,7 +294,7 @@ def as_text(stats: Statistics) -> str:
         _ambiguity_table(stats["ambiguity"], stats["sets"]) if stats["ambiguity"] and stats["sets"] else [],
         *(_overlap_tables(stats["overlaps"]) if stats["overlaps"] else []),
         _table("", _left_out_rows(stats) if stats["left_out"] or stats["repeated"] else []),
-        _table(dropped, lost) or [f"{dropped}: nothing"],
+        _table(dropped, dropped_rows) or [f"{dropped}: nothing"],
         _table("most frequent parent > child", _pair_rows(stats["parent_child"], " > ")),
         _table("most frequent neighbours", _pair_rows(stats["touching"], " | ")),
     ]
@@ -299,41 +303,42 @@ def as_text(stats: Statistics) -> str:
     return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _NOT_PRINTED)
 
 
-def comparison(found: Sequence[tuple[str, Statistics]]) -> str:
+def compare_folders(folders: Sequence[tuple[str, Statistics]]) -> str:
     """Compare several folders, given as (name, statistics), in one aligned table with a column per folder."""
 
     def share(count: int, total: int) -> str:
         return f"{count:,} ({count / total:.1%})" if total else "0"
 
     def column(stats: Statistics) -> dict[str, str]:
-        known, sets = stats["ambiguity"], stats["sets"]
+        ambiguity, sets = stats["ambiguity"], stats["sets"]
         rows = {
             "recipe": stats["recipe"],
             "scenes": f"{stats['scenes']:,}",
             "objects": f"{stats['objects']:,}",
             "groups of like parts": f"{stats['groups']:,}",
             "sets": f"{sets:,}",
-            "masks a set": _number(stats["masks_a_set"], ".2f"),
+            "masks a set": _format(stats["masks_a_set"], ".2f"),
             "sets of one mask": share(stats["set_sizes"].get("1", 0), sets),
         }
-        if known:
-            rows["ambiguous sets"] = share(known["sets"], sets)
-            rows |= {f"  center on level {n}": share(hit, all_) for n, (all_, hit) in known["by_level"].items()}
-            rows |= {f"  with a mask: {name}": share(count, sets) for name, count in known["by_relation"].items()}
+        if ambiguity:
+            rows["ambiguous sets"] = share(ambiguity["sets"], sets)
+            levels = ambiguity["by_level"].items()
+            rows |= {f"  center on level {level}": share(part, total) for level, (total, part) in levels}
+            rows |= {f"  with a mask: {name}": share(count, sets) for name, count in ambiguity["by_relation"].items()}
         return rows
 
-    columns = [column(stats) for _, stats in found]
+    columns = [column(stats) for _, stats in folders]
     names = list(dict.fromkeys(name for rows in columns for name in rows))
     levels = sorted(name for name in names if name.startswith("  center"))
     names.sort(key=lambda name: (name.startswith("  with"), levels.index(name) + 1 if name in levels else 0))
-    cells = [["", *(name for name, _ in found)]]
+    cells = [["", *(name for name, _ in folders)]]
     cells += [[name, *(rows.get(name, "-") for rows in columns)] for name in names]
-    widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
-    forms = "  ".join(f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths))
-    return "\n".join(forms.format(*row) for row in cells)
+    widths = [max(map(len, column_cells)) for column_cells in zip(*cells, strict=True)]
+    row_format = "  ".join(f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths))
+    return "\n".join(row_format.format(*row) for row in cells)
 
 
-def _counts(stats: Statistics) -> list[Row]:
+def _count_rows(stats: Statistics) -> list[Row]:
     rows: list[Row] = [
         ("images seen", "unknown" if stats["images"] is None else f"{stats['images']:,}"),
         ("scenes", f"{stats['scenes']:,}", "images with an object"),
@@ -352,9 +357,9 @@ def _counts(stats: Statistics) -> list[Row]:
 def _histogram(title: str, counts: Mapping[str, int]) -> list[str]:
     """Bars; rows after the first `_ROWS` are merged into one."""
     bars = dict(islice(counts.items(), _ROWS))
-    if rest := list(counts)[_ROWS:]:
-        label = f"{rest[0]} to {rest[-1]}" if len(rest) > 1 else rest[0]
-        bars[label] = sum(counts[value] for value in rest)
+    if remaining := list(counts)[_ROWS:]:
+        label = f"{remaining[0]} to {remaining[-1]}" if len(remaining) > 1 else remaining[0]
+        bars[label] = sum(counts[value] for value in remaining)
     total, largest = sum(bars.values()), max(bars.values(), default=0)
     width = max(map(len, bars), default=0)
     rows = [
@@ -371,31 +376,31 @@ def _chain_lines(chain: Statistics) -> list[str]:
 
 def _neighbour_rows(neighbours: Statistics) -> list[Row]:
     return [
-        ("neighbours a thing, mean", _number(neighbours["mean"], ".2f")),
+        ("neighbours a thing, mean", _format(neighbours["mean"], ".2f")),
         ("neighbours a thing, most", f"{neighbours['largest']:,}"),
         ("things without a neighbour", f"{neighbours['alone']:,}"),
     ]
 
 
-def _ambiguity_table(found: Statistics, total: int) -> list[str]:
-    counts = [("all", found["sets"], total)]
-    counts += [(f"center on level {level}", hit, sets) for level, (sets, hit) in found["by_level"].items()]
-    counts += [(f"with a mask: {name}", count, total) for name, count in found["by_relation"].items()]
+def _ambiguity_table(ambiguity: Statistics, total: int) -> list[str]:
+    counts = [("all", ambiguity["sets"], total)]
+    counts += [(f"center on level {level}", part, sets) for level, (sets, part) in ambiguity["by_level"].items()]
+    counts += [(f"with a mask: {name}", count, total) for name, count in ambiguity["by_relation"].items()]
     rows = [(label, f"{count:,}", f"of {whole:,}, {count / whole:.1%}") for label, count, whole in counts]
-    return _table(f"ambiguous sets (two masks with IoU < {DIFFERENT:g})", rows)
+    return _table(f"ambiguous sets (two masks with IoU < {DIFFERENT_IOU:g})", rows)
 
 
 def _overlap_tables(overlaps: Statistics) -> list[list[str]]:
     def row(label: str, spread: Statistics) -> Row:
-        percentiles = (f"{name} {_number(spread[name], '.3f')}" for name in ("p5", "p50", "p95"))
-        return label, _number(spread["mean"], ".3f"), ", ".join(percentiles)
+        percentiles = (f"{name} {_format(spread[name], '.3f')}" for name in ("p5", "p50", "p95"))
+        return label, _format(spread["mean"], ".3f"), ", ".join(percentiles)
 
     inner, iou = overlaps["inner_in_outer"], overlaps["iou"]
     pairs = [row("share of the inner mask in the outer, mean", inner), row("IoU, mean", iou)]
     sets = [
-        ("sets of two masks or more that nest exactly", _number(overlaps["nested"], ".1%")),
-        ("area, outermost mask over center, mean", _number(overlaps["area_ratio"], ".2f")),
-        ("share of the center that is clickable, mean", _number(overlaps["clickable"], ".1%")),
+        ("sets of two masks or more that nest exactly", _format(overlaps["nested"], ".1%")),
+        ("area, outermost mask over center, mean", _format(overlaps["area_ratio"], ".2f")),
+        ("share of the center that is clickable, mean", _format(overlaps["clickable"], ".1%")),
     ]
     return [_table(f"consecutive masks ({iou['count']:,} pairs)", pairs), _table("", sets)]
 
@@ -427,5 +432,5 @@ def _table(title: str, rows: Sequence[Row]) -> list[str]:
     return [title, *lines] if title else lines
 
 
-def _number(value: float | None, form: str) -> str:
+def _format(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

@@ -17,7 +17,7 @@ from disbench.core.errors import InputError, quote
 from disbench.core.masks import decode
 from disbench.core.scenes import draw_click
 from disbench.datasets.images import ImageFinder
-from disbench.shards.reader import DiverseSet, DiverseSets, FindImage, Images, finder_of, read_scene_image
+from disbench.shards.reader import DiverseSet, DiverseSets, FindImage, Images, read_scene_image, resolve_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         transform: Callable[[TrainingItem], Any] | None = None,
     ) -> None:
         self.sets = DiverseSets(folder)
-        self.find = finder_of(self.sets.reader, images)
+        self.find_image = resolve_images(self.sets.reader, images)
         self.seed, self.epoch, self.transform = seed, 0, transform
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +79,7 @@ class DiverseSetDataset(Dataset[TrainingItem]):
         chosen: DiverseSet = self.sets[index]
         generator = np.random.default_rng([self.seed, self.epoch, index % len(self)])
         height, width = chosen.click_region["size"]
-        image = read_image(self.find, chosen.file_name, chosen.image_id, (height, width))
+        image = read_image(self.find_image, chosen.file_name, chosen.image_id, (height, width))
         item = TrainingItem(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             masks=torch.from_numpy(np.stack([decode(rle, order="C") for rle in chosen.masks])),
@@ -95,8 +95,8 @@ def read_image(find: FindImage, file_name: str, image_id: str, size: tuple[int, 
     """Find an image with `find` and read it with `read_scene_image`; `InputError` if it is not found."""
     path = find(file_name)
     if path is None:
-        place = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"
-        raise InputError(f"image {image_id}: {quote(file_name)} not found {place}; give the folder that has it")
+        where = f"in {find}" if isinstance(find, ImageFinder) else "by the given function"
+        raise InputError(f"image {image_id}: {quote(file_name)} not found {where}; give the folder that has it")
     return read_scene_image(path, image_id, size)
 
 

@@ -31,7 +31,7 @@ from disbench.disnet.training.losses import cut_set, distinct
 from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.io import definitions
 from disbench.io.files import file_sha256
-from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, finder_of
+from disbench.shards.reader import DiverseSets, ShardReader, diverse_set, resolve_images
 from disbench.shards.training_set import read_image
 
 MOST = 24  # maximum number of random clicks of one sign
@@ -218,7 +218,7 @@ class Examples(Dataset[Example]):
         self.most = MOST if training.later_clicks == "random" else 0
         self._sets = [DiverseSets(source.folder) for source in training.shards]
         pairs = list(zip(self._sets, training.shards, strict=True))
-        self._find = [finder_of(sets.reader, source.images or None) for sets, source in pairs]
+        self._find = [resolve_images(sets.reader, source.images or None) for sets, source in pairs]
         self._numbers: list[IntArray] = []  # indices of the sets in an epoch, repeated `times`
         for sets, source in pairs:
             taken = [fnmatchcase(name, source.only) for name in sets.reader.names()[1]]
@@ -235,7 +235,7 @@ class Examples(Dataset[Example]):
         epoch, number = item
         generator = np.random.default_rng([self.seed, epoch, number])
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
-        sampled, place = self._sets[source].place(int(self._numbers[source][number - int(self._starts[source])]))
+        sampled, place = self._sets[source].locate(int(self._numbers[source][number - int(self._starts[source])]))
         return self._example(sampled, sampled.sets[place], self._image(source, sampled.scene), generator)
 
     def _image(self, source: int, scene: Scene) -> RgbImage:
@@ -376,7 +376,7 @@ def refuse_measured(sources: Sequence[Shards]) -> None:
         measured.setdefault(name, set()).update(digest)
     for source in sources:
         reader = ShardReader(Path(source.folder))
-        find = finder_of(reader, source.images or None)
+        find = resolve_images(reader, source.images or None)
         for file_name in dict.fromkeys(reader.names()[1]):
             if not fnmatchcase(file_name, source.only):
                 continue

@@ -20,7 +20,7 @@ from disbench.datasets.photos import open_photos
 from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
-from disbench.shards.statistics import COLUMNS, TOP_PAIRS, as_text, comparison, statistics
+from disbench.shards.statistics import COLUMNS, TOP_PAIRS, as_text, compare_folders, statistics
 from tests.unit.shard_tools import change_manifest, random_scene, unrelated, write_shards
 
 Mask = npt.NDArray[np.bool_]
@@ -225,7 +225,7 @@ def test_groups_are_counted_apart_and_several_folders_stand_side_by_side(tmp_pat
     declared, geometric = map(statistics, folders)
     assert (declared["objects"], declared["groups"], geometric["objects"], geometric["groups"]) == (257, 25, 257, 0)
     assert sum(sets for sets, _ in declared["ambiguity"]["by_level"].values()) == declared["sets"] == 257
-    lines = comparison([("a", declared), ("b", geometric)]).splitlines()
+    lines = compare_folders([("a", declared), ("b", geometric)]).splitlines()
     rows = {name: cells for name, *cells in (re.split(r"\s{2,}", line.strip()) for line in lines)}
     assert rows["groups of like parts"] == ["25", "0"]
     assert rows["with a mask: group"] == ["75 (29.2%)", "-"]
