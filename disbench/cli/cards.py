@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Texts, arg, given, opt, path, say, say_all, written
+from disbench.cli.options import Strings, arg, echo, echo_lines, in_path, opt, out_path, path
 from disbench.core.choices import MethodStatus
 from disbench.io import addresses
 
@@ -16,7 +16,7 @@ data_app = typer.Typer(help="List, check and fetch datasets.", no_args_is_help=T
 methods_app = typer.Typer(help="List methods, show their cards, install and check them.", no_args_is_help=True)
 clicks_app = typer.Typer(help="Import clicks recorded from people.", no_args_is_help=True)
 CardArgument = Annotated[str, arg("Name of a card, or your own card.toml.")]
-WhichOption = Annotated[
+CardVariantOption = Annotated[
     str, opt("Trained network of the card (disbench methods show; default: its first).", "--variant")
 ]
 
@@ -27,7 +27,7 @@ def data_list(data: common.DataOption = None) -> None:
     from disbench.datasets.fetch import list_datasets
 
     for listing in list_datasets(data):
-        say(listing.line())
+        echo(listing.line())
 
 
 @data_app.command("verify")
@@ -37,9 +37,9 @@ def data_verify(
     """Check a dataset against its card: counts, sizes, content hash."""
     from disbench.datasets.fetch import verify
 
-    found = verify(dataset, data, dataset_option or [], progress=True)
-    say_all(found.lines(), err=not found.whole)
-    if not found.whole:
+    verification = verify(dataset, data, dataset_option or [], progress=True)
+    echo_lines(verification.lines(), err=not verification.whole)
+    if not verification.whole:
         raise typer.Exit(common.BAD_INPUT)
 
 
@@ -53,22 +53,22 @@ def data_fetch(
     """Download a dataset from the first working address on its card, resumable and verified by hash."""
     from disbench.datasets.fetch import fetch
 
-    say_all(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
+    echo_lines(fetch(dataset, data, unverified=no_hash, existing=existing, progress=True))
 
 
 @data_app.command("check-links")
-def data_check_links(dataset: Annotated[Texts, arg("Names of cards, or card.toml (default: all).")] = None) -> None:
+def data_check_links(dataset: Annotated[Strings, arg("Names of cards, or card.toml (default: all).")] = None) -> None:
     """Check every address on the cards without downloading; exit code 1 if a file has no working address."""
     from disbench.datasets.fetch import check_links
 
     alive: dict[tuple[str, str], bool] = {}
-    for name, file, url, answer in check_links(dataset or []):
-        alive[name, file] = alive.get((name, file), False) or answer.alive
-        size = f"{answer.bytes:,}" if answer.bytes is not None else "-"
-        say(f"{name:<15} {'alive' if answer.alive else 'DEAD':<5} {size:>14}  {url}  {answer.status}")
-    dead = [f"{file} of {name}" for (name, file), lives in alive.items() if not lives]
+    for name, file, url, response in check_links(dataset or []):
+        alive[name, file] = alive.get((name, file), False) or response.alive
+        size = f"{response.bytes:,}" if response.bytes is not None else "-"
+        echo(f"{name:<15} {'alive' if response.alive else 'DEAD':<5} {size:>14}  {url}  {response.status}")
+    dead = [f"{file} of {name}" for (name, file), is_alive in alive.items() if not is_alive]
     if dead:
-        say(f"no living address: {', '.join(dead)}", err=True)
+        echo(f"no living address: {', '.join(dead)}", err=True)
         raise typer.Exit(1)
 
 
@@ -79,7 +79,7 @@ def methods_list(
     """List the methods as a table."""
     from disbench.baselines.listing import list_methods
 
-    say_all(list_methods(status))
+    echo_lines(list_methods(status))
 
 
 @methods_app.command("show")
@@ -90,7 +90,7 @@ def methods_show(method: CardArgument) -> None:
     from disbench.reports.paper.definitions import published_lines
 
     names = load_card(method).published
-    say_all(show_method(method, [line for name in names for line in published_lines(name)]))
+    echo_lines(show_method(method, [line for name in names for line in published_lines(name)]))
 
 
 @methods_app.command("fetch")
@@ -99,22 +99,24 @@ def methods_fetch(method: CardArgument) -> None:
     from disbench.baselines.cards import load_card
     from disbench.baselines.weights import fetch
 
-    say_all(fetch(load_card(method)))
+    echo_lines(fetch(load_card(method)))
 
 
 @methods_app.command("install")
 def methods_install(
     method: CardArgument,
-    variant: WhichOption = "",
-    checkpoint: Annotated[Path | None, given("Use this file of trained weights instead of downloading them.")] = None,
+    variant: CardVariantOption = "",
+    checkpoint: Annotated[Path | None, in_path("Use this file of trained weights instead of downloading them.")] = None,
 ) -> None:
     """Install a published system: code, environment and trained weights; resumable."""
     from disbench.baselines.installs import install
 
-    given = None if checkpoint is None else addresses.local_copy(checkpoint)
-    found = install(method, variant, checkpoint=given, report=say)
-    named = f" --variant {found.variant}" if found.variant else ""
-    say(f"{found.name} {found.variant}: installed; next: disbench methods check {method}{named}")
+    checkpoint_path = None if checkpoint is None else addresses.local_copy(checkpoint)
+    installation = install(method, variant, checkpoint=checkpoint_path, report=echo)
+    variant_option = f" --variant {installation.variant}" if installation.variant else ""
+    echo(
+        f"{installation.name} {installation.variant}: installed; next: disbench methods check {method}{variant_option}"
+    )
 
 
 @methods_app.command("installed")
@@ -122,8 +124,8 @@ def methods_installed() -> None:
     """List the installed systems and their sizes on disk."""
     from disbench.baselines.installs import list_installed, methods_folder
 
-    say(methods_folder())
-    say_all(list_installed())
+    echo(methods_folder())
+    echo_lines(list_installed())
 
 
 @methods_app.command("remove")
@@ -131,17 +133,17 @@ def methods_remove(method: CardArgument) -> None:
     """Remove an installed system, and environments that no other system uses."""
     from disbench.baselines.installs import remove
 
-    remove(method, report=say)
+    remove(method, report=echo)
 
 
 @methods_app.command("check")
-def methods_check(method: CardArgument, variant: WhichOption = "", set_: common.SetOption = None) -> None:
+def methods_check(method: CardArgument, variant: CardVariantOption = "", set_: common.SetOption = None) -> None:
     """Run an installed system on an embedded photo with three clicks, and print whether it works."""
     from disbench.harness.predict import check_method
 
-    verdict = check_method(method, variant, set_ or [])
-    say_all(verdict.lines, err=not verdict.works)
-    if not verdict.works:
+    result = check_method(method, variant, set_ or [])
+    echo_lines(result.lines, err=not result.works)
+    if not result.works:
         raise typer.Exit(common.BAD_INPUT)
 
 
@@ -158,7 +160,7 @@ def clicks_import(
     ],
     file: Annotated[Path, arg("The file; for scribbles, the folder.", parser=path)],
     dataset: common.NamedDatasetOption,
-    out: Annotated[Path, written("Parquet file to write.")],
+    out: Annotated[Path, out_path("Parquet file to write.")],
     missing: Annotated[Literal["error", "drop"], opt("What to do with clicks on unknown samples.")] = "error",
     scale: Annotated[
         Literal["full", "none"], opt("Clicks measured at another image size: scale them, or not (RClicks).")
@@ -172,4 +174,4 @@ def clicks_import(
 
     source = open_dataset(dataset, data, dataset_option or [])
     dropped, scaled = missing == "drop", scale == "full"
-    say_all(import_clicks(form, addresses.local_copy(file), source, out, drop_missing=dropped, rescale=scaled))
+    echo_lines(import_clicks(form, addresses.local_copy(file), source, out, drop_missing=dropped, rescale=scaled))

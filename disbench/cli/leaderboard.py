@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Texts, arg, opt, path, say, say_all, written
+from disbench.cli.options import Strings, arg, echo, echo_lines, opt, out_path, path
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
@@ -21,11 +21,11 @@ import_app = typer.Typer(help="Import results of other tools.", no_args_is_help=
 @leaderboard_app.command("run")
 def leaderboard_run(
     plan: Annotated[str, arg("Name of a plan (--list), or your own plan.toml.")],
-    out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
-    only: Annotated[Texts, opt("Only these rows: DATASET/NAME, with * for any letters; may be repeated.")] = None,
+    out: Annotated[Path, out_path("Folder of the leaderboard.")] = Path("leaderboard"),
+    only: Annotated[Strings, opt("Only these rows: DATASET/NAME, with * for any letters; may be repeated.")] = None,
     dry_run: Annotated[bool, opt("Only print rows, downloads and estimated hours.", "--dry-run")] = False,
     set_: Annotated[
-        Texts, opt("Set an option of all methods that have it: device=cuda; may be repeated.", "--set")
+        Strings, opt("Set an option of all methods that have it: device=cuda; may be repeated.", "--set")
     ] = None,
     workers: common.WorkersOption = None,
     engine: common.EngineOption = "local",
@@ -44,18 +44,18 @@ def leaderboard_run(
     from disbench.harness.plan import RUNS, Conduct, jobs_of, preview, read_failures, read_plan, run_plan
     from disbench.reports.paper.figures import build_leaderboard
 
-    asked = read_plan(plan)
-    jobs = jobs_of(asked, only or [])
+    loaded_plan = read_plan(plan)
+    jobs = jobs_of(loaded_plan, only or [])
     if dry_run:
-        say_all(preview(asked, jobs, out, data, read_failures(out)))
+        echo_lines(preview(loaded_plan, jobs, out, data, read_failures(out)))
         return
     conduct = Conduct(engine, workers, address, gpus_per_worker, threads, timeout or None, tuple(set_ or ()), existing)
-    outcomes = run_plan(jobs, out, data, conduct, say)
+    outcomes = run_plan(jobs, out, data, conduct, echo)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     for outcome in failed:
-        say(f"failed: {outcome.name}: {outcome.sentence}", err=True)
+        echo(f"failed: {outcome.name}: {outcome.sentence}", err=True)
     if any(outcome.state == "done" for outcome in outcomes):
-        say_all(build_leaderboard([out / RUNS], out, asked.reproduce))
+        echo_lines(build_leaderboard([out / RUNS], out, loaded_plan.reproduce))
     if failed:
         raise typer.Exit(common.FAILED_SAMPLES)
 
@@ -74,22 +74,22 @@ def leaderboard_check(
     from disbench.harness.verification import verify_run
 
     read_packed(addresses.local_copy(submission))
-    found = verify_run(submission, data, dataset=dataset, progress=True)
-    good = found.holds and not found.unchecked
-    say_all([*found.lines(), "yes" if good else "no"], err=not good)
-    if not good:
+    verification = verify_run(submission, data, dataset=dataset, progress=True)
+    accepted = verification.holds and not verification.unchecked
+    echo_lines([*verification.lines(), "yes" if accepted else "no"], err=not accepted)
+    if not accepted:
         raise typer.Exit(common.BAD_INPUT)
 
 
 @leaderboard_app.command("build")
 def leaderboard_build(
     runs: Annotated[list[Path], arg("Folders of packed runs, or runs.", parser=path)],
-    out: Annotated[Path, written("Folder of the leaderboard.")] = Path("leaderboard"),
+    out: Annotated[Path, out_path("Folder of the leaderboard.")] = Path("leaderboard"),
 ) -> None:
     """Build a leaderboard from stored runs: report, page, the paper's Table 1 and Figure 4."""
     from disbench.reports.paper.figures import build_leaderboard
 
-    say_all(build_leaderboard([addresses.local_copy(run) for run in runs], out))
+    echo_lines(build_leaderboard([addresses.local_copy(run) for run in runs], out))
 
 
 @import_app.command("ious")
@@ -97,9 +97,9 @@ def import_ious(
     file: Annotated[Path, arg("Pickle of evaluate_model.py --save-ious or --iou-analysis.", parser=path)],
     method: Annotated[str, opt("Card of the method (disbench methods list), or any name.")],
     dataset: common.NamedDatasetOption,
-    out: Annotated[Path, written("Folder of the run.")],
+    out: Annotated[Path, out_path("Folder of the run.")],
     variant: Annotated[str, opt("Which of the card's trained networks was used (default: not stated).")] = "",
-    set_: Annotated[Texts, opt("Record an option of the method: option=value; may be repeated.", "--set")] = None,
+    set_: Annotated[Strings, opt("Record an option of the method: option=value; may be repeated.", "--set")] = None,
     dataset_option: common.DatasetSetOption = None,
     protocol: Annotated[str, opt("How its code evaluates (disbench run --list-protocols).")] = "ritm",
     stop_at: Annotated[
@@ -113,7 +113,7 @@ def import_ious(
     from disbench.baselines.cards import card_names, load_card
     from disbench.datasets.cards import open_dataset
     from disbench.harness.presets import load_preset
-    from disbench.harness.run import import_ious as make
+    from disbench.harness.run import import_ious as import_run
 
     preset = load_preset(protocol)
     card = load_card(method) if method in card_names() or method.endswith(".toml") else None
@@ -121,7 +121,7 @@ def import_ious(
         if card is None:
             raise InputError(f"{method}: no such card, so it has no variants; leave --variant out")
         card = card.trained_as(card.variant(variant))
-    run = make(
+    run = import_run(
         addresses.local_copy(file),
         card or method,
         open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])]),
@@ -133,4 +133,4 @@ def import_ious(
         existing=existing,
         command=common.command_line(),
     )
-    say(f"{out}: {run.record.imported}; {run.record.result.samples} samples; next: disbench report {out}")
+    echo(f"{out}: {run.record.imported}; {run.record.result.samples} samples; next: disbench report {out}")

@@ -25,8 +25,8 @@ from disbench.io.files import is_utf8
 _INTERRUPTED = 130
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"disbench {__version__}")
         raise typer.Exit
 
@@ -45,8 +45,8 @@ GROUPS |= {"leaderboard": leaderboard_app, "import": import_app, "clicks": click
 methods_app.command("profile")(profile)
 
 
-def app_for(asked: str | None = None) -> typer.Typer:
-    """Build the command line; if `asked` names a command, others are only listed: parsing all options takes long."""
+def build_app(name: str | None = None) -> typer.Typer:
+    """Build the command line; with the `name` of a command, others are only listed: parsing all options takes long."""
     program = typer.Typer(
         help="Datasets of diverse ground truth and an exact benchmark for click-based segmentation.",
         no_args_is_help=True,
@@ -56,18 +56,20 @@ def app_for(asked: str | None = None) -> typer.Typer:
     )
     program.callback()(_options)
     for command in COMMANDS:
-        name = command.__name__
-        program.command(name, help=command.__doc__)(command if asked in (None, name) else _nothing)
-    for name, group in GROUPS.items():
-        program.add_typer(group if asked in (None, name) else typer.Typer(help=group.info.help), name=name)
+        command_name = command.__name__
+        program.command(command_name, help=command.__doc__)(command if name in (None, command_name) else _placeholder)
+    for command_name, group in GROUPS.items():
+        program.add_typer(
+            group if name in (None, command_name) else typer.Typer(help=group.info.help), name=command_name
+        )
     return program
 
 
-def _nothing() -> None:
+def _placeholder() -> None:
     """Placeholder for a command that is only listed."""
 
 
-app = app_for()
+app = build_app()
 
 
 def main() -> None:
@@ -75,10 +77,10 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        if odd := next((argument for argument in arguments if not is_utf8(argument)), None):
-            raise InputError(f"{odd!a}: its name is not UTF-8; rename the file or folder")
-        asked = next((argument for argument in arguments if not argument.startswith("-")), "")
-        app_for(None if "_DISBENCH_COMPLETE" in os.environ else asked)(args=arguments)
+        if invalid := next((argument for argument in arguments if not is_utf8(argument)), None):
+            raise InputError(f"{invalid!a}: its name is not UTF-8; rename the file or folder")
+        command = next((argument for argument in arguments if not argument.startswith("-")), "")
+        build_app(None if "_DISBENCH_COMPLETE" in os.environ else command)(args=arguments)
     except (InputError, OSError) as error:
         if debug:
             raise
@@ -90,8 +92,8 @@ def main() -> None:
             raise
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except SystemExit as ended:
-        if ended.code == _INTERRUPTED:  # typer's exit code for Ctrl-C
+    except SystemExit as error:
+        if error.code == _INTERRUPTED:  # typer's exit code for Ctrl-C
             print("interrupted; run the same command again to resume", file=sys.stderr)  # noqa: T201
         raise
 
@@ -103,15 +105,15 @@ def _environment_problem(error: Exception) -> str | None:
     from packaging.requirements import Requirement
 
     with contextlib.suppress(metadata.PackageNotFoundError):
-        for needed in map(Requirement, metadata.requires("disbench") or []):
-            if needed.marker and not needed.marker.evaluate({"extra": ""}):
+        for requirement in map(Requirement, metadata.requires("disbench") or []):
+            if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
                 continue
-            version = metadata.version(needed.name)
-            if not needed.specifier.contains(version, prereleases=True):
-                wanted = f"{needed.name}{needed.specifier}"
-                return f"{needed.name} {version} is installed, but disbench needs {wanted}; run: pip install '{wanted}'"
+            name, version = requirement.name, metadata.version(requirement.name)
+            if not requirement.specifier.contains(version, prereleases=True):
+                required = f"{name}{requirement.specifier}"
+                return f"{name} {version} is installed, but disbench needs {required}; run: pip install '{required}'"
     if isinstance(error, ImportError):
-        words = CONTROL.sub(" ", str(error))
+        message = CONTROL.sub(" ", str(error))
         fix = "pip install --upgrade --upgrade-strategy eager disbench"
-        return f"{words}; the installed packages do not fit each other, run: {fix}"
+        return f"{message}; the installed packages do not fit each other, run: {fix}"
     return None

@@ -40,15 +40,15 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
-def say(text: object, *, err: bool = False) -> None:
+def echo(text: object, *, err: bool = False) -> None:
     """Print a line, replacing paths of local copies by their addresses."""
     typer.echo(addresses.restore_addresses(str(text)), err=err)
 
 
-def say_all(lines: Iterable[object], *, err: bool = False) -> None:
-    """Print lines with `say`."""
+def echo_lines(lines: Iterable[object], *, err: bool = False) -> None:
+    """Print lines with `echo`."""
     for line in lines:
-        say(line, err=err)
+        echo(line, err=err)
 
 
 def command_line() -> str:
@@ -56,16 +56,16 @@ def command_line() -> str:
     return shlex.join(["disbench", *sys.argv[1:]])
 
 
-def described_line(name: str, content: Mapping[str, Any]) -> str:
+def description_line(name: str, content: Mapping[str, Any]) -> str:
     """Name and description of a definition."""
     return f"{name:<22} {content.get('description', '')}"
 
 
-def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]], str] = described_line) -> Any:
-    """An option `--list` that prints one line per definition of a kind and exits; `words` is its help."""
+def list_option(kind: Kind, help_text: str, line: Callable[[str, Mapping[str, Any]], str] = description_line) -> Any:
+    """An option `--list` that prints one line per definition of a kind and exits; `help_text` is its help."""
 
-    def show(asked: bool) -> None:
-        if not asked:
+    def print_list(is_set: bool) -> None:
+        if not is_set:
             return
         from disbench.io import definitions
 
@@ -73,30 +73,30 @@ def list_option(kind: Kind, words: str, line: Callable[[str, Mapping[str, Any]],
             typer.echo(line(name, definitions.load(definitions.find(kind, name))))
         raise typer.Exit
 
-    return Option("--list", callback=show, is_eager=True, help=words)
+    return Option("--list", callback=print_list, is_eager=True, help=help_text)
 
 
-def opt(words: str, *names: str, **more: Any) -> Any:
-    """An option; `words` is its help."""
-    return Option(*names, help=words, **more)
+def opt(help_text: str, *names: str, **settings: Any) -> Any:
+    """An option; `help_text` is its help."""
+    return Option(*names, help=help_text, **settings)
 
 
-def arg(words: str, **more: Any) -> Any:
-    """An argument; `words` is its help."""
-    return Argument(help=words, **more)
+def arg(help_text: str, **settings: Any) -> Any:
+    """An argument; `help_text` is its help."""
+    return Argument(help=help_text, **settings)
 
 
-def given(words: str, *names: str, **more: Any) -> Any:
+def in_path(help_text: str, *names: str, **settings: Any) -> Any:
     """An option for an input path."""
-    return opt(words, *names, parser=path, **more)
+    return opt(help_text, *names, parser=path, **settings)
 
 
-def written(words: str) -> Any:
+def out_path(help_text: str) -> Any:
     """An option for a local output path."""
-    return opt(words, parser=local_path)
+    return opt(help_text, parser=local_path)
 
 
-Texts = list[str] | None
+Strings = list[str] | None
 Paths = list[Path] | None
 
 
@@ -110,14 +110,14 @@ _EXIF = "EXIF orientation of photos: ignore it (pixels as stored), or apply it a
 _ADDRESS = "Address of the Ray cluster; auto: the one this machine belongs to (default: start one here)."
 _WORKERS = "Worker processes; results do not depend on them (default: one per core, or what the cluster fits)."
 
-DataOption = Annotated[Path | None, given(_DATASETS, "--data", envvar="DISBENCH_DATA")]
+DataOption = Annotated[Path | None, in_path(_DATASETS, "--data", envvar="DISBENCH_DATA")]
 ExistingOption = Annotated[Existing, opt("What to do with existing results.", "--existing")]
 MethodOption = Annotated[str, opt(_METHODS, "--method")]
-SetOption = Annotated[Texts, opt("Set an option of the method: option=value; may be repeated.", "--set")]
+SetOption = Annotated[Strings, opt("Set an option of the method: option=value; may be repeated.", "--set")]
 VariantOption = Annotated[str | None, opt(_VARIANT, "--variant")]
 DatasetArgument = Annotated[str, arg("Name of a card, your own card.toml, or a folder.")]
 NamedDatasetOption = Annotated[str, opt("The dataset: name of a card, your own card.toml, or a folder.")]
-DatasetSetOption = Annotated[Texts, opt("Option of the dataset: option=value; may be repeated.", "--dataset-option")]
+DatasetSetOption = Annotated[Strings, opt("Option of the dataset: option=value; may be repeated.", "--dataset-option")]
 ThresholdOption = Annotated[
     float | None, opt("Probability above which a pixel is in the mask (default: the card's).", "--threshold")
 ]
@@ -133,7 +133,7 @@ ThreadsOption = Annotated[int, opt("Threads per process.", "--threads", min=1)]
 TimeoutOption = Annotated[float, opt("Seconds that one call of the method may take; 0: no limit.", "--timeout", min=0)]
 
 
-def spec_of(method: str, variant: str | None, settings: list[str] | None) -> MethodSpec:
+def spec_from_options(method: str, variant: str | None, settings: list[str] | None) -> MethodSpec:
     """The method given by `--method`, `--variant` and `--set`."""
     from disbench.baselines.cards import method_spec
     from disbench.baselines.installs import overrides, require_installed
@@ -142,20 +142,20 @@ def spec_of(method: str, variant: str | None, settings: list[str] | None) -> Met
     return method_spec(method, [*installed, *(settings or [])])
 
 
-def images_at(text: str | None) -> Path | str | None:
+def parse_images(text: str | None) -> Path | str | None:
     """Value of `--images`: a folder, the embedded photos, or None."""
     from disbench.harness.set_source import EMBEDDED
 
     return text if text in (None, EMBEDDED) else path(text)
 
 
-def photos_of(images: Iterable[Path], exif: Exif) -> list[Path]:
+def local_photos(images: Iterable[Path], exif: Exif) -> list[Path]:
     """Local paths of photos; notes any whose EXIF orientation is ignored."""
     from disbench.datasets.images import turned
 
     photos = [addresses.local_copy(image) for image in images]
     if exif == "ignore" and (note := turned(photos, "--exif apply turns them")):
-        say(note, err=True)
+        echo(note, err=True)
     return photos
 
 

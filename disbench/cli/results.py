@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
+from disbench.cli.options import Paths, Strings, arg, echo, echo_lines, in_path, opt, out_path, path
 from disbench.core.errors import InputError
 from disbench.io import addresses
 
@@ -30,15 +30,15 @@ def report(
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
     folders = [addresses.local_copy(run) for run in runs]
-    with output(out, FILES) as place:
-        lines = make_report(folders, place.folder, page=page, failures=failures, data=data).lines
-    say_all(lines)
+    with output(out, FILES) as destination:
+        lines = make_report(folders, destination.folder, page=page, failures=failures, data=data).lines
+    echo_lines(lines)
 
 
 def ambiguity(
     runs: Annotated[list[Path], arg("Runs of --task diverse and intents, or folders that contain them.", parser=path)],
-    out: Annotated[Path, written("Folder for the report.")] = Path("ambiguity"),
-    shards: Annotated[Paths, given("Shards that the runs used, to draw their sets; may be repeated.")] = None,
+    out: Annotated[Path, out_path("Folder for the report.")] = Path("ambiguity"),
+    shards: Annotated[Paths, in_path("Shards that the runs used, to draw their sets; may be repeated.")] = None,
     images: common.ImagesOption = None,
     pictures: Annotated[int, opt("With --shards: number of sets drawn per dataset.", min=1, max=50)] = 4,
     seed: Annotated[int, opt("Seed for choosing the pictures.", min=0)] = 0,
@@ -49,14 +49,14 @@ def ambiguity(
     from disbench.reports.ambiguity.report import make_ambiguity_report
 
     folders = [addresses.local_copy(folder) for folder in shards or []]
-    wanted = PictureOptions(folders, common.images_at(images), data, pictures, seed)
-    say_all(make_ambiguity_report([addresses.local_copy(run) for run in runs], out, wanted))
+    picture_options = PictureOptions(folders, common.parse_images(images), data, pictures, seed)
+    echo_lines(make_ambiguity_report([addresses.local_copy(run) for run in runs], out, picture_options))
 
 
 def pack(
     run: Annotated[Path, arg("Folder of a finished run.", parser=path)],
     out: Annotated[
-        Path | None, written("The archive, NAME.zip (default: beside the folder; for an address, in this folder).")
+        Path | None, out_path("The archive, NAME.zip (default: beside the folder; for an address, in this folder).")
     ] = None,
     without_masks: Annotated[bool, opt("Leave masks out, so that verify checks less.", "--without-masks")] = False,
 ) -> None:
@@ -67,17 +67,17 @@ def pack(
     if addresses.address_of(run) is not None:
         out = out or Path(f"{run.name}{ENDING}")
     packed = pack_run(addresses.local_copy(run), out, masks=not without_masks, progress=True)
-    say(f"{packed}: {packed.stat().st_size:,} bytes; next: disbench verify {packed}")
+    echo(f"{packed}: {packed.stat().st_size:,} bytes; next: disbench verify {packed}")
 
 
 def verify(
-    place: Annotated[Path, arg("A run's folder, a packed run, or a folder of shards.", metavar="DIR", parser=path)],
+    folder: Annotated[Path, arg("A run's folder, a packed run, or a folder of shards.", metavar="DIR", parser=path)],
     dataset: Annotated[
         str | None, opt("The run's dataset (card, folder, shards), if its name does not identify it.")
     ] = None,
     images: common.ImagesOption = None,
     quick: Annotated[bool, opt("Shards: compare files with the manifest; skip masks and sets.", "--quick")] = False,
-    recording: Annotated[Path | None, given("Recorded clicks of the run, if not here or beside the run.")] = None,
+    recording: Annotated[Path | None, in_path("Recorded clicks of the run, if not here or beside the run.")] = None,
     workers: Annotated[int, opt("Shards: worker processes; results do not depend on it.", min=1)] = os.cpu_count() or 1,
     data: common.DataOption = None,
 ) -> None:
@@ -87,17 +87,17 @@ def verify(
     from disbench.sampling.verify import verify_shards
     from disbench.shards.manifest import MANIFEST
 
-    addresses.local_copy(place)
-    if not is_run(place) and (place / MANIFEST).is_file():
-        found = verify_shards(place, quick=quick, workers=workers, progress=True)
-        lines, ok = found.lines(), found.ok
+    addresses.local_copy(folder)
+    if not is_run(folder) and (folder / MANIFEST).is_file():
+        verification = verify_shards(folder, quick=quick, workers=workers, progress=True)
+        lines, ok = verification.lines(), verification.ok
     else:
-        found_here = None if recording is None else addresses.local_copy(recording)
+        recording_path = None if recording is None else addresses.local_copy(recording)
         run = verify_run(
-            place, data, dataset=dataset, images=common.images_at(images), recording=found_here, progress=True
+            folder, data, dataset=dataset, images=common.parse_images(images), recording=recording_path, progress=True
         )
         lines, ok = run.lines(), run.holds
-    say_all(lines, err=not ok)
+    echo_lines(lines, err=not ok)
     if not ok:
         raise typer.Exit(common.BAD_INPUT)
 
@@ -110,7 +110,7 @@ DatasetOption = Annotated[
 def compare(
     run_a: Annotated[Path, arg("Folder of a finished run, A.", parser=path)],
     run_b: Annotated[Path, arg("Folder of another run on the same samples, B.", parser=path)],
-    out: Annotated[Path, written("Folder for the comparison.")] = Path("comparison"),
+    out: Annotated[Path, out_path("Folder for the comparison.")] = Path("comparison"),
     samples: Annotated[int, opt("Samples to draw, those that differ most; 0: no picture.", min=0, max=50)] = 8,
     dataset: DatasetOption = None,
     data: common.DataOption = None,
@@ -120,7 +120,7 @@ def compare(
 
     comparison = compare_runs(one_run(addresses.local_copy(run_a)), one_run(addresses.local_copy(run_b)))
     picture = draw_differences(comparison, data, samples, dataset) if samples else None
-    say_all(lines_of(comparison))
+    echo_lines(lines_of(comparison))
     typer.echo("")
     for file in write_comparison(comparison, out, picture):
         typer.echo(f"look at: {file}")
@@ -128,7 +128,7 @@ def compare(
 
 def failures(
     runs: Annotated[list[Path], arg("Runs, or folders that contain them.", parser=path)],
-    out: Annotated[Path, written("Folder for the pictures.")] = Path("failures"),
+    out: Annotated[Path, out_path("Folder for the pictures.")] = Path("failures"),
     samples: Annotated[int, opt("Samples to draw that are never solved, and as many solved late.", min=1, max=50)] = 8,
     dataset: DatasetOption = None,
     data: common.DataOption = None,
@@ -136,15 +136,15 @@ def failures(
     """Draw failures: samples that never reach an IoU of 0.90, and those that take longest."""
     from disbench.reports.samples import write_failures
 
-    say_all(write_failures([addresses.local_copy(run) for run in runs], out, data, samples, dataset))
+    echo_lines(write_failures([addresses.local_copy(run) for run in runs], out, data, samples, dataset))
 
 
 def reproduce(
     name: Annotated[str | None, arg("table1 ... table5 or figure4 ... figure6 (default: list them).")] = None,
-    runs: Annotated[Paths, given("Folder of finished runs, at any depth; may be repeated.")] = None,
-    out: Annotated[Path, written("Folder for the files.")] = Path("paper"),
-    map_: Annotated[Texts, opt('Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.', "--map")] = None,
-    sample: Annotated[Texts, opt("Id of a sample of figure5 or figure6; may be repeated (default: random).")] = None,
+    runs: Annotated[Paths, in_path("Folder of finished runs, at any depth; may be repeated.")] = None,
+    out: Annotated[Path, out_path("Folder for the files.")] = Path("paper"),
+    map_: Annotated[Strings, opt('Use this run for a row: "ROW=RUN_FOLDER"; may be repeated.', "--map")] = None,
+    sample: Annotated[Strings, opt("Id of a sample of figure5 or figure6; may be repeated (default: random).")] = None,
     data: common.DataOption = None,
     markdown: Annotated[bool, opt("A table as Markdown.", "--markdown")] = False,
     latex: Annotated[bool, opt("A table for LaTeX.", "--latex")] = False,
@@ -154,16 +154,16 @@ def reproduce(
     pdf: Annotated[bool, opt("A figure as PDF.", "--pdf")] = False,
 ) -> None:
     """Make a table or figure of the paper from stored runs, beside the published numbers."""
-    from disbench.reports.paper.figures import reproduce as make
+    from disbench.reports.paper.figures import reproduce as reproduce_item
     from disbench.reports.paper.figures import reproducible
     from disbench.reports.paper.tables import parse_rows
 
     if name is None:
-        say_all(reproducible())
+        echo_lines(reproducible())
         return
-    asked = {"markdown": markdown, "latex": latex, "csv": csv, "png": png, "svg": svg, "pdf": pdf}
-    formats = [form for form, wanted in asked.items() if wanted]
-    made = make(
+    requested = {"markdown": markdown, "latex": latex, "csv": csv, "png": png, "svg": svg, "pdf": pdf}
+    formats = [form for form, is_requested in requested.items() if is_requested]
+    result = reproduce_item(
         name,
         [addresses.local_copy(folder) for folder in runs or []],
         out,
@@ -172,11 +172,11 @@ def reproduce(
         data=data,
         samples=sample or (),
     )
-    say_all(made.lines)
+    echo_lines(result.lines)
 
 
 def published(method: Annotated[str | None, arg("Name of a method (default: list all).")] = None) -> None:
     """List the published numbers of a method, with sources and remarks."""
     from disbench.reports.paper.definitions import published_lines, published_methods, read_published
 
-    say_all(published_methods(read_published()) if method is None else published_lines(method))
+    echo_lines(published_methods(read_published()) if method is None else published_lines(method))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, say_all, written
+from disbench.cli.options import Paths, Strings, arg, echo, echo_lines, in_path, opt, out_path, path
 from disbench.core.choices import Granularity, Selection, Store
 from disbench.core.errors import InputError, import_extra
 from disbench.io import addresses
@@ -55,11 +55,11 @@ _SETS = ("--shards", "--images", "--sets", "--min-members", "--split")
 _NAMED = 5  # samples listed in a message
 
 
-def _show_protocols(asked: bool) -> None:
-    if asked:
+def _show_protocols(is_set: bool) -> None:
+    if is_set:
         from disbench.harness.presets import list_presets
 
-        say_all(list_presets())
+        echo_lines(list_presets())
         raise typer.Exit
 
 
@@ -68,7 +68,7 @@ def run(
     out: Annotated[str, opt("Folder of the run: a path or an address (s3://...).", metavar="<path>")],
     dataset: Annotated[str | None, opt("Name of a card (disbench data list), your own card.toml, or a folder.")] = None,
     task: Annotated[TaskName, opt(_TASK)] = "targets",
-    shards: Annotated[Path | None, given("Folder of shards, for --task diverse and intents.")] = None,
+    shards: Annotated[Path | None, in_path("Folder of shards, for --task diverse and intents.")] = None,
     images: common.ImagesOption = None,
     sets: Annotated[int | None, opt("Number of sets, drawn at random with --seed (default: all).", min=1)] = None,
     min_members: Annotated[int, opt("Only sets with at least this many masks.", min=1)] = 1,
@@ -123,9 +123,9 @@ def run(
     from disbench.sampling.splits import read_split
     from disbench.workers import open_engine
 
-    spec = common.spec_of(method, variant, set_)
+    spec = common.spec_from_options(method, variant, set_)
     preset = load_preset(protocol)
-    typed = {
+    given = {
         "--dataset": dataset,
         "--dataset-option": dataset_option,
         **dict(zip(_SETS, (shards, images, sets, min_members > 1, split), strict=True)),
@@ -136,8 +136,8 @@ def run(
         "--stop-at": stop_at is not None,
         "--granularity": granularity != "none",
     }
-    _check_task(task, typed, spec.budget)
-    policies = tuple(str(one) for one in series(policy or ""))
+    _check_task(task, given, spec.budget)
+    policies = tuple(str(item) for item in series(policy or ""))
     conduct = preset.conduct(
         spec,
         max_clicks=max_clicks or usual_clicks(policy or ""),
@@ -149,55 +149,55 @@ def run(
         stop_at=stop_at,
         initial_masks=initial_masks == "use",
     )
-    asked: Task
+    chosen_task: Task
     if task == "diverse":  # no candidate is selected, so "kept" stores all masks
-        asked = SetTask(SetProtocol(clicks, seed, move, conduct.threshold), "none" if store == "none" else "all")
+        chosen_task = SetTask(SetProtocol(clicks, seed, move, conduct.threshold), "none" if store == "none" else "all")
     elif task == "first-clicks":
-        asked, store = FirstClicksTask.of(conduct.policy, conduct.threshold), "none"
+        chosen_task, store = FirstClicksTask.of(conduct.policy, conduct.threshold), "none"
     else:
-        asked = TargetsTask(with_recording(conduct), store, policies)
+        chosen_task = TargetsTask(with_recording(conduct), store, policies)
     source: Source
     if dataset is None:
         assert shards is not None  # checked with the task
-        frozen, choice = None if split is None else read_split(split), Choice(sets, seed, min_members)
-        chosen = SetSource(addresses.local_copy(shards), common.images_at(images), data, choice, frozen)
-        source = chosen if task == "diverse" else IntentSource(chosen)
+        frozen_split, choice = None if split is None else read_split(split), Choice(sets, seed, min_members)
+        set_source = SetSource(addresses.local_copy(shards), common.parse_images(images), data, choice, frozen_split)
+        source = set_source if task == "diverse" else IntentSource(set_source)
     else:
         source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
-    where = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
+    pool = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
     names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS, "*/" + TRIALS) if policies else JOB_FILES
-    with output(out, names, last="" if policies else RUN, existing=existing) as place:
+    with output(out, names, last="" if policies else RUN, existing=existing) as destination:
         run_task(
             spec,
             source,
-            place.folder,
-            asked,
-            Execution(where.workers, threads, batch, timeout or None, store),
-            engine=where,
+            destination.folder,
+            chosen_task,
+            Execution(pool.workers, threads, batch, timeout or None, store),
+            engine=pool,
             every=every,
             limit=limit,
             existing=existing,
             command=common.command_line(),
             progress=True,
-            grown=place.save,
+            grown=destination.save,
         )
-        runs = {name: place.folder / name / RUN for name in asked.parts()}
-        records = {name: parse_record(file.read_bytes(), str(file)) for name, file in runs.items()}
-        counted = task in ("targets", "intents") and not policies and conduct.preset and not conduct.budget
-        figures = preset.figures(read_run(place.folder)) if counted else ""
+        record_paths = {name: destination.folder / name / RUN for name in chosen_task.parts()}
+        records = {name: parse_record(file.read_bytes(), str(file)) for name, file in record_paths.items()}
+        has_figures = task in ("targets", "intents") and not policies and conduct.preset and not conduct.budget
+        figures = preset.figures(read_run(destination.folder)) if has_figures else ""
     verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
-    _say_results(task, {f"{out.rstrip('/')}/{name}" if name else out: one for name, one in records.items()}, figures)
+    _echo_results(task, {f"{out.rstrip('/')}/{name}" if name else out: item for name, item in records.items()}, figures)
     for record in records.values():
-        _say_failed(record.result, *_WORDS[task][::3], verify)
+        _echo_failures(record.result, *_WORDS[task][::3], verify)
 
 
-def _say_results(task: TaskName, records: Mapping[str, Record], figures: str) -> None:
-    samples, answers, reader, _ = _WORDS[task]
-    for at, record in records.items():
+def _echo_results(task: TaskName, records: Mapping[str, Record], figures: str) -> None:
+    samples, predictions, reader, _ = _WORDS[task]
+    for run, record in records.items():
         result = record.result
         typer.echo(
-            f"{at}: {result.samples} {samples}, {result.clicks} {answers}; method {result.model_seconds:.1f} s, "
-            f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {reader} {at}"
+            f"{run}: {result.samples} {samples}, {result.clicks} {predictions}; method {result.model_seconds:.1f} s, "
+            f"harness {result.harness_seconds:.1f} s, wall {result.wall_seconds:.1f} s; next: disbench {reader} {run}"
         )
     common.echo_left_out(record.dataset.facts.get("left_out", {}))
     if figures:
@@ -213,31 +213,31 @@ _WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
 """Names of a task's samples and answers, the command that reports them, and how a failure counts."""
 
 
-def _check_task(task: TaskName, typed: Mapping[str, object], budget: str) -> None:
-    """Raise `InputError` unless options and task fit; `typed`: option -> whether it was given."""
+def _check_task(task: TaskName, given: Mapping[str, object], budget: str) -> None:
+    """Raise `InputError` unless options and task fit; `given`: option -> whether it was given."""
     if task in ("targets", "first-clicks"):
-        if not typed["--dataset"]:
+        if not given["--dataset"]:
             raise InputError("--dataset is missing: name a card (disbench data list), your own card.toml, or a folder")
-        if any(typed[option] for option in _SETS):
+        if any(given[option] for option in _SETS):
             raise InputError(f"{', '.join(_SETS[:-1])} and {_SETS[-1]} go with --task diverse or --task intents")
-        if typed["--granularity"]:
+        if given["--granularity"]:
             raise InputError("--granularity goes with --task intents, where a target has a size within its whole")
     else:
-        if typed["--split"] and (typed["--sets"] or typed["--min-members"]):
+        if given["--split"] and (given["--sets"] or given["--min-members"]):
             raise InputError("--split says which sets are taken; leave out --sets and --min-members")
-        if not typed["--shards"] or typed["--dataset"] or typed["--dataset-option"]:
+        if not given["--shards"] or given["--dataset"] or given["--dataset-option"]:
             raise InputError(f"--task {task}: give a folder of shards with --shards, and no --dataset")
     if budget and task != "targets":
         raise InputError(f"--task {task}: a method that gets all its points at once has no first click")
-    if task == "first-clicks" and not typed["--policy"]:
+    if task == "first-clicks" and not given["--policy"]:
         raise InputError(f"--task {task}: name the recorded clicks with --policy replay:FILE")
-    fitting = {"diverse": _SETS, "first-clicks": ("--dataset", "--dataset-option", "--policy")}.get(task, typed)
-    for option in typed:
-        if typed[option] and option not in fitting:
+    allowed = {"diverse": _SETS, "first-clicks": ("--dataset", "--dataset-option", "--policy")}.get(task, given)
+    for option in given:
+        if given[option] and option not in allowed:
             raise InputError(f"{option} belongs to loops of clicks; leave it out with --task {task}")
 
 
-def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None:
+def _echo_failures(result: Result, samples: str, counted: str, verify: str) -> None:
     """Print failed samples and why, and exit; `counted` says how they count, `verify` how to find bad files."""
     unread = result.unread
     failed = [failure for failure in result.failed if failure not in unread]
@@ -250,7 +250,7 @@ def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None
         )
     if unread:
         names = ", ".join(failure.sample for failure in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
-        say(
+        echo(
             f"{len(unread)} of {result.samples} {samples} cannot be read, which {counted}: {names}; the first: "
             f"{unread[0].reason.partition(': ')[2]}; fix the files{verify} and run the same command again, which does "
             "only these",
@@ -263,8 +263,10 @@ def _say_failed(result: Result, samples: str, counted: str, verify: str) -> None
 def predict(
     image: Annotated[Path, arg("The image.", parser=path)],
     method: common.MethodOption,
-    out: Annotated[Path, written("Mask to write: a PNG with values 0 and 255.")],
-    click: Annotated[Texts, opt("x,y,+ (object) or x,y,- (background), pixels from the top left; repeatable.")] = None,
+    out: Annotated[Path, out_path("Mask to write: a PNG with values 0 and 255.")],
+    click: Annotated[
+        Strings, opt("x,y,+ (object) or x,y,- (background), pixels from the top left; repeatable.")
+    ] = None,
     recorded: Annotated[str | None, opt("Use recorded clicks instead: FILE.parquet or FILE.parquet,user=NAME.")] = None,
     sample: Annotated[str | None, opt("Sample whose recorded clicks to use, if the file has several.")] = None,
     variant: common.VariantOption = None,
@@ -280,37 +282,39 @@ def predict(
     from disbench.core.painting import overlay
     from disbench.datasets.images import read_rgb
     from disbench.harness.predict import parse_click, write_png
-    from disbench.harness.predict import predict as answer_to
+    from disbench.harness.predict import predict as predict_image
     from disbench.harness.protocol import recorded_clicks
 
     if (recorded is None) == (not click) or (sample is not None and recorded is None):
         raise InputError("give clicks, either with --click or with --recorded (and --sample if it has several)")
     clicks = [parse_click(text) for text in click or ()] if recorded is None else recorded_clicks(recorded, sample)
     pixels = read_rgb(addresses.local_copy(image), exif)
-    (photo,) = common.photos_of([image], exif)
+    (photo,) = common.local_photos([image], exif)
     if out.exists() and out.samefile(photo):
         raise InputError(f"{out}: is the image itself and would be overwritten; use another --out")
-    spec = common.spec_of(method, variant, set_)
-    cut = spec.threshold if threshold is None else threshold
+    spec = common.spec_from_options(method, variant, set_)
+    threshold = spec.threshold if threshold is None else threshold
     with contextlib.chdir(os.curdir):  # the method may change folders
-        answer = answer_to(spec.build(), pixels, clicks, threshold=cut, keep=keep, budget=spec.budget)
-    write_png(out, answer.mask)
-    typer.echo(f"{out}: {int(answer.mask.sum())} pixels")
+        result = predict_image(spec.build(), pixels, clicks, threshold=threshold, keep=keep, budget=spec.budget)
+    write_png(out, result.mask)
+    typer.echo(f"{out}: {int(result.mask.sum())} pixels")
     if every:
-        scores = answer.candidates.scores
-        for number, mask in enumerate(answer.candidates.masks):
-            beside = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
-            write_png(beside, mask)
+        scores = result.candidates.scores
+        for number, mask in enumerate(result.candidates.masks):
+            candidate_path = out.with_name(f"{out.stem}-candidate-{number}{out.suffix}")
+            write_png(candidate_path, mask)
             score = "no score" if scores is None else f"score {scores[number]:.4f}"
-            typer.echo(f"{beside}: {int(mask.sum())} pixels, {score}{', kept' if number == answer.kept else ''}")
-        beside = out.with_name(f"{out.stem}-overlay{out.suffix}")
-        write_png(beside, overlay(pixels, [answer.mask], clicks))
-        typer.echo(f"{beside}: the mask and the clicks on the image")
+            typer.echo(
+                f"{candidate_path}: {int(mask.sum())} pixels, {score}{', kept' if number == result.kept else ''}"
+            )
+        overlay_path = out.with_name(f"{out.stem}-overlay{out.suffix}")
+        write_png(overlay_path, overlay(pixels, [result.mask], clicks))
+        typer.echo(f"{overlay_path}: the mask and the clicks on the image")
 
 
 def speed(
     method: common.MethodOption,
-    image: Annotated[Path | None, given("The image (default: the first of the embedded photos).")] = None,
+    image: Annotated[Path | None, in_path("The image (default: the first of the embedded photos).")] = None,
     variant: common.VariantOption = None,
     set_: common.SetOption = None,
     _protocol: Annotated[
@@ -328,22 +332,22 @@ def speed(
     from disbench.workers.threads import limit
 
     limit(threads)
-    spec = common.spec_of(method, variant, set_)
+    spec = common.spec_from_options(method, variant, set_)
     if spec.budget:
         raise InputError(f"{spec.name}: gets all points at once, so it has no speed per click")
     pixels = (
         open_dataset("photos", None).read(0).image if image is None else read_rgb(addresses.local_copy(image), "ignore")
     )
     with contextlib.chdir(os.curdir):  # the method may change folders
-        made = spec.build()
-        found = measure_speed(made, pixels, repeats=repeats, clicks=clicks)
+        built_method = spec.build()
+        measured = measure_speed(built_method, pixels, repeats=repeats, clicks=clicks)
     options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
-    say(f"{spec.name} ({options})" if options else spec.name)
-    say_all(found.lines())
-    versions = {**versions_of(spec), **getattr(made, "versions", {})}
-    say(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {picture_hash(pixels)}")
-    say(f"{repeats} repeats, {threads} {'thread' if threads == 1 else 'threads'}, {processor()}")
-    say(", ".join(f"{name} {version}" for name, version in versions.items()))
+    echo(f"{spec.name} ({options})" if options else spec.name)
+    echo_lines(measured.lines())
+    versions = {**versions_of(spec), **getattr(built_method, "versions", {})}
+    echo(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {picture_hash(pixels)}")
+    echo(f"{repeats} repeats, {threads} {'thread' if threads == 1 else 'threads'}, {processor()}")
+    echo(", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def demo(
@@ -352,7 +356,7 @@ def demo(
     set_: common.SetOption = None,
     port: Annotated[int, opt("Port on 127.0.0.1 (default: a free one).", min=0, max=65535)] = 0,
     browser: Annotated[bool, opt("Open the page in the browser.", "--browser/--no-browser")] = True,
-    out: Annotated[Path | None, written("Folder for masks and clicks (default: the browser downloads them).")] = None,
+    out: Annotated[Path | None, out_path("Folder for masks and clicks (default: the browser downloads them).")] = None,
     exif: common.ExifOption = "ignore",
 ) -> None:
     """Segment photos by clicks in a local page: choose a candidate, refine it, save mask and clicks."""
@@ -366,5 +370,5 @@ def demo(
 
             webbrowser.open(address)
 
-    serve_demo(common.photos_of(images or (), exif), method, set_ or [], port=port, out=out, ready=ready, exif=exif)
+    serve_demo(common.local_photos(images or (), exif), method, set_ or [], port=port, out=out, ready=ready, exif=exif)
     typer.echo("the demo has ended")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Paths, Texts, arg, given, opt, path, say, written
+from disbench.cli.options import Paths, Strings, arg, echo, in_path, opt, out_path, path
 from disbench.io import addresses
 
 if TYPE_CHECKING:
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def sample(
     recipe: Annotated[str, arg("Name of a recipe (see --list), or the path of your own TOML file.")],
     out: Annotated[str, opt("Folder for the shards: a path or an address (s3://...).", metavar="<path>")],
-    lvis: Annotated[Paths, given("LVIS annotations (JSON, v0.5 or v1); may be repeated.")] = None,
-    coco: Annotated[Paths, given("COCO instance annotations (JSON); may be repeated.")] = None,
-    panoptic: Annotated[Paths, given("COCO panoptic annotations (JSON), for stuff regions.")] = None,
-    panoptic_masks: Annotated[Path | None, given("Folder of the panoptic PNGs (default: beside the JSON).")] = None,
-    sbd: Annotated[Path | None, given("Folder of SBD.")] = None,
-    voc: Annotated[Path | None, given("Folder of PascalVOC (VOC2012).")] = None,
-    hannotation: Annotated[Path | None, given("Folder with RITM's hannotation.pickle and masks/.")] = None,
+    lvis: Annotated[Paths, in_path("LVIS annotations (JSON, v0.5 or v1); may be repeated.")] = None,
+    coco: Annotated[Paths, in_path("COCO instance annotations (JSON); may be repeated.")] = None,
+    panoptic: Annotated[Paths, in_path("COCO panoptic annotations (JSON), for stuff regions.")] = None,
+    panoptic_masks: Annotated[Path | None, in_path("Folder of the panoptic PNGs (default: beside the JSON).")] = None,
+    sbd: Annotated[Path | None, in_path("Folder of SBD.")] = None,
+    voc: Annotated[Path | None, in_path("Folder of PascalVOC (VOC2012).")] = None,
+    hannotation: Annotated[Path | None, in_path("Folder with RITM's hannotation.pickle and masks/.")] = None,
     photos: Annotated[bool, opt("Use the embedded photos.", "--photos")] = False,
-    folder: Annotated[Path | None, given("Folder of the recipe's dataset (ADE20K, Pascal-Part, SA-1B ...).")] = None,
+    folder: Annotated[Path | None, in_path("Folder of the recipe's dataset (ADE20K, Pascal-Part, SA-1B ...).")] = None,
     split: Annotated[str, opt("Image list or split of a dataset in a folder: train, val ...")] = "train",
-    set_: Annotated[Texts, opt("Override an option of the recipe: option=value.", "--set")] = None,
+    set_: Annotated[Strings, opt("Override an option of the recipe: option=value.", "--set")] = None,
     seed: Annotated[int | None, opt("Random seed.", min=0)] = None,
     workers: common.WorkersOption = None,
     engine: common.EngineOption = "local",
@@ -64,23 +64,23 @@ def sample(
         data=data,
     )
     source = open_source(chosen, paths)
-    where = open_engine(engine, workers, address=address)
-    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as place:
+    pool = open_engine(engine, workers, address=address)
+    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
         manifest = make_shards(
             source,
             chosen,
-            place.folder,
-            engine=where,
+            destination.folder,
+            engine=pool,
             limit=limit,
             part=part,
             existing=existing,
             progress=True,
-            finished=place.push,
+            finished=destination.push,
         )
-    _print_made(out, manifest)
+    _echo_manifest(out, manifest)
 
 
-def _print_made(out: Path | str, manifest: ShardManifest) -> None:
+def _echo_manifest(out: Path | str, manifest: ShardManifest) -> None:
     """Print the contents of the shards and what was left out."""
     typer.echo(
         f"{out}: {manifest.scenes} scenes, {manifest.objects} objects, {manifest.sets} sets "
@@ -101,19 +101,19 @@ def merge(
     from disbench.shards.manifest import MANIFEST
 
     folders = [addresses.local_copy(part) for part in parts]
-    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as place:
-        manifest = merge_parts(folders, place.folder, existing=existing, progress=True, finished=place.push)
-    _print_made(out, manifest)
+    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
+        manifest = merge_parts(folders, destination.folder, existing=existing, progress=True, finished=destination.push)
+    _echo_manifest(out, manifest)
 
 
 def inspect(
     folders: Annotated[list[Path], arg("Folders of shards; several give one table.", metavar="DIR...", parser=path)],
-    images: Annotated[Path | None, given("Folder of the images, for the contact sheet.")] = None,
+    images: Annotated[Path | None, in_path("Folder of the images, for the contact sheet.")] = None,
     sheet: Annotated[
-        Path | None, written("Contact sheet (default: contact-sheet.png in the folder; for an address, here).")
+        Path | None, out_path("Contact sheet (default: contact-sheet.png in the folder; for an address, here).")
     ] = None,
     rows: Annotated[int, opt("Sets on the contact sheet; 0 draws none.", min=0)] = 8,
-    only: Annotated[Texts, opt("Draw only sets of this image id; may be repeated.", "--image")] = None,
+    only: Annotated[Strings, opt("Draw only sets of this image id; may be repeated.", "--image")] = None,
     seed: Annotated[int, opt("Seed for choosing the sets.", min=0)] = 0,
     fast: Annotated[bool, opt("Skip mask overlaps, which take most of the time.", "--fast")] = False,
     limit: Annotated[int | None, opt("Use only the first N scenes.", min=1)] = None,
@@ -131,24 +131,24 @@ def inspect(
     from disbench.shards.statistics import as_text, compare_folders, statistics
 
     if len(folders) > 1:
-        every = [
+        results = [
             (
-                addresses.restore_addresses(str(one)),
-                statistics(addresses.local_copy(one), overlaps=not fast, limit=limit),
+                addresses.restore_addresses(str(folder)),
+                statistics(addresses.local_copy(folder), overlaps=not fast, limit=limit),
             )
-            for one in folders
+            for folder in folders
         ]
-        typer.echo(json.dumps(dict(every), indent=1) if as_json else compare_folders(every))
+        typer.echo(json.dumps(dict(results), indent=1) if as_json else compare_folders(results))
         return
     (folder,) = folders
-    local = addresses.address_of(folder) is None
-    found = statistics(addresses.local_copy(folder), overlaps=not fast, limit=limit, progress=True)
-    typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))
+    is_local = addresses.address_of(folder) is None
+    stats = statistics(addresses.local_copy(folder), overlaps=not fast, limit=limit, progress=True)
+    typer.echo(json.dumps(stats, indent=1) if as_json else as_text(stats))
     if rows:
         drawn = draw_contact_sheet(
             folder,
             image_lookup(folder, images, data),
-            sheet or (folder if local else Path()) / "contact-sheet.png",
+            sheet or (folder if is_local else Path()) / "contact-sheet.png",
             rows=rows,
             seed=seed,
             only=only,
@@ -177,24 +177,24 @@ def export(
 
     addresses.local_copy(folder)
     if format_ == "ritm":
-        with output(out, ("*",), pull=False) as place:
-            scenes = export_ritm(folder, place.folder)
+        with output(out, ("*",), pull=False) as destination:
+            scenes = export_ritm(folder, destination.folder)
     else:
         parent, name = split_file(out)
-        with output(parent, (glob.escape(name),), pull=False) as place:
-            scenes = export_coco(folder, place.folder / name)
+        with output(parent, (glob.escape(name),), pull=False) as destination:
+            scenes = export_coco(folder, destination.folder / name)
     typer.echo(f"{out}: {scenes} scenes")
 
 
 def quickstart(
-    out: Annotated[Path, written("Folder for the results.")] = Path("quickstart"),
+    out: Annotated[Path, out_path("Folder for the results.")] = Path("quickstart"),
     existing: common.ExistingOption = "resume",
 ) -> None:
     """Try everything on the embedded photos: shards, contact sheets, a benchmark and its report."""
     from disbench.cli.quickstart import quickstart as run
 
-    for made in run(out, existing):
-        typer.echo(f"look at: {made}")
+    for file in run(out, existing):
+        typer.echo(f"look at: {file}")
 
 
 split_app = typer.Typer(help="Make and check frozen splits: fixed lists of diverse sets.", no_args_is_help=True)
@@ -204,7 +204,7 @@ ShardsArgument = Annotated[Path, arg("A finished folder of shards.", parser=path
 @split_app.command("make")
 def split_make(
     shards: ShardsArgument,
-    out: Annotated[Path, written("List to write, NAME.jsonl; NAME.toml beside it records how it was made.")],
+    out: Annotated[Path, out_path("List to write, NAME.jsonl; NAME.toml beside it records how it was made.")],
     dataset: Annotated[str, opt("Name of the dataset, the first part of each key.")],
     split: Annotated[str, opt("Split of the dataset, the second part of each key: val, test ...")],
     size: Annotated[int | None, opt("Sets to draw: at most 3 per image, 5 % of a part (default: all).", min=1)] = None,
@@ -216,7 +216,7 @@ def split_make(
     draw = standard_draw(dataset, split, images, size)
     drawn = make_split(addresses.local_copy(shards), out, draw, common.command_line(), progress=True)
     few = f", fewer than {size}: more would exceed the shares" if size and len(drawn.sets) < size else ""
-    say(
+    echo(
         f"{out}: {len(drawn.sets)} sets of {drawn.record.candidates:,} candidates{few}; list {drawn.record.list_sha256}"
     )
 
@@ -226,9 +226,9 @@ def split_check(split: Annotated[str, arg("Name of a split, or your own NAME.jso
     """Draw a split again from shards, and compare keys, order and masks with its list."""
     from disbench.sampling.splits import check_split, read_split
 
-    found = read_split(split)
-    problem = check_split(found, addresses.local_copy(shards), progress=True)
+    frozen = read_split(split)
+    problem = check_split(frozen, addresses.local_copy(shards), progress=True)
     if problem:
-        say(f"{shards}: not split {found.name}: {problem}", err=True)
+        echo(f"{shards}: not split {frozen.name}: {problem}", err=True)
         raise typer.Exit(common.BAD_INPUT)
-    say(f"{shards}: split {found.name} holds: {len(found.sets)} sets of {found.record.candidates:,} candidates")
+    echo(f"{shards}: split {frozen.name} holds: {len(frozen.sets)} sets of {frozen.record.candidates:,} candidates")

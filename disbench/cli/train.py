@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from disbench.cli import options as common
-from disbench.cli.options import Texts, arg, opt, say_all, written
+from disbench.cli.options import Strings, arg, echo_lines, opt, out_path
 
 if TYPE_CHECKING:
     from disbench.disnet.training.settings import Training
@@ -21,8 +21,10 @@ _VALIDATION_CLICKS = 5
 
 def train(
     config: Annotated[str, arg("Name of a training (disbench train --list), or your own TOML file.")],
-    out: Annotated[Path, written("Folder for the network, its checkpoint and its logs.")] = Path("training"),
-    set_: Annotated[Texts, opt("Set an option: option=value or table.option=value; may be repeated.", "--set")] = None,
+    out: Annotated[Path, out_path("Folder for the network, its checkpoint and its logs.")] = Path("training"),
+    set_: Annotated[
+        Strings, opt("Set an option: option=value or table.option=value; may be repeated.", "--set")
+    ] = None,
     dry_run: Annotated[bool, opt("Check data, shapes and one step, then exit.", "--dry-run")] = False,
     until: Annotated[int, opt("Stop after this step, with a checkpoint; 0: train to the end.", min=0)] = 0,
     device: Annotated[str, opt("cpu or cuda (default: what accelerate finds).")] = "",
@@ -34,20 +36,20 @@ def train(
     """Train a DISNet from shards; for several GPUs: `accelerate launch -m disbench train ...`."""
     from tqdm import tqdm
 
-    from disbench.disnet.training import train as training_of
+    from disbench.disnet.training import train as trainer
     from disbench.disnet.training.settings import load_training, resolved
-    from disbench.workers import threads as cores
+    from disbench.workers import threads as thread_limits
 
     if threads is not None:
-        cores.limit(threads)
+        thread_limits.limit(threads)
     training = resolved(load_training(config, set_ or []), data)
     if dry_run:
-        for name, value in training_of.dry_run(training, out, device).items():
+        for name, value in trainer.dry_run(training, out, device).items():
             typer.echo(f"{name:<24} {value if isinstance(value, str) else f'{value:,.6g}'}")
         return
     is_first = os.environ.get("RANK", "0") == "0"  # among the processes started by accelerate
     if is_first:
-        training_of.begin(out, existing)
+        trainer.begin(out, existing)
     benchmark = _benchmark(training, data) if training.validation else None
     with tqdm(unit="step", disable=None if is_first else True) as bar:
 
@@ -55,10 +57,10 @@ def train(
             bar.total, bar.n = steps, step
             bar.set_postfix({name: f"{figures[name]:.3g}" for name in ("loss", "iou1", "iou2") if name in figures})
 
-        result = training_of.train(training, out, benchmark=benchmark, report=show, device=device, until=until)
-    place = result.checkpoint if result.checkpoint.is_file() else out
+        result = trainer.train(training, out, benchmark=benchmark, report=show, device=device, until=until)
+    path = result.checkpoint if result.checkpoint.is_file() else out
     if is_first:
-        typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s in this call")
+        typer.echo(f"{path}: {result.steps} steps, {result.seconds:.0f} s in this call")
 
 
 def _benchmark(training: Training, data: Path | None) -> Benchmark:
@@ -69,11 +71,11 @@ def _benchmark(training: Training, data: Path | None) -> Benchmark:
 
     source = open_dataset(training.validation, data, training.validation_options)
     every = max(1, len(source.ids) // training.validation_samples) if training.validation_samples else 1
-    numbers = range(0, len(source.ids), every)[: training.validation_samples or None]
+    indices = range(0, len(source.ids), every)[: training.validation_samples or None]
 
     def run(method: DisnetMethod) -> Mapping[str, float]:
-        chosen = (source.read(number) for number in numbers)
-        results = evaluate(method, chosen, max_clicks=_VALIDATION_CLICKS)
+        samples = (source.read(index) for index in indices)
+        results = evaluate(method, samples, max_clicks=_VALIDATION_CLICKS)
         curve = results.miou_curve()
         figures = {f"miou@{click}": float(value) for click, value in enumerate(curve, start=1)}
         return {**figures, **{f"noc@{t}": results.noc(t / 100) for t in (85, 90)}}
@@ -101,14 +103,14 @@ def _line(name: str, content: Mapping[str, Any]) -> str:
 
 def ablate(
     table: Annotated[str, arg("An ablation: table2 ... table5 (see --list), or your own TOML file.")],
-    out: Annotated[Path, written("Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")] = Path("ablations"),
+    out: Annotated[Path, out_path("Output folder; gets TABLE/ROW/seed-S/ and TABLE/report/.")] = Path("ablations"),
     config: Annotated[str, opt("Base training: small, or any that disbench train takes.")] = "small",
-    set_: Annotated[Texts, opt("Option of every row's training: option=value; may be repeated.", "--set")] = None,
+    set_: Annotated[Strings, opt("Option of every row's training: option=value; may be repeated.", "--set")] = None,
     steps: Annotated[int | None, opt("Steps of every row (default: the ablation's; 0: the training's).", min=0)] = None,
-    rows: Annotated[Texts, opt("Only this row; may be repeated (default: all).")] = None,
+    rows: Annotated[Strings, opt("Only this row; may be repeated (default: all).")] = None,
     seeds: Annotated[list[int] | None, opt("Only this seed; may be repeated (default: the ablation's).", min=0)] = None,
-    dataset: Annotated[Texts, opt("Measure on this dataset; may be repeated (default: the ablation's).")] = None,
-    every: Annotated[Texts, opt("Use every n-th sample of a dataset, e.g. davis=3; may be repeated.")] = None,
+    dataset: Annotated[Strings, opt("Measure on this dataset; may be repeated (default: the ablation's).")] = None,
+    every: Annotated[Strings, opt("Use every n-th sample of a dataset, e.g. davis=3; may be repeated.")] = None,
     limit: Annotated[int | None, opt("Use only the first N samples of each dataset.", min=1)] = None,
     stop_at: Annotated[float, opt("End samples at this IoU: measures up to it stay exact; 0: all clicks.")] = 0.9,
     jobs: Annotated[int, opt("Rows and seeds to run at once; results do not depend on it.", min=1)] = 1,
@@ -150,4 +152,4 @@ def ablate(
             command=common.command_line(),
         )
         done = ablation.ablate(plan, out, options, say=typer.echo)
-    say_all(done.lines)
+    echo_lines(done.lines)
