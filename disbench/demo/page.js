@@ -2,8 +2,8 @@
 "use strict";
 (() => {
   const config = JSON.parse(document.getElementById("config").textContent);
-  const by = (id) => document.getElementById(id);
-  const [stage, sheet, photo, mask, marks, cross] = ["stage", "sheet", "photo", "mask", "marks", "cross"].map(by);
+  const byId = (id) => document.getElementById(id);
+  const [stage, sheet, photo, mask, marks, cross] = ["stage", "sheet", "photo", "mask", "marks", "cross"].map(byId);
   const html = (name, values, ...children) => {  // names with a hyphen are attributes, others properties
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(values)) {
@@ -15,71 +15,71 @@
   };
   const saves = [...document.querySelectorAll("[data-save]")];
   const photos = new Map(config.photos.map((one) => [one.number, one]));
-  const works = new Map();  // photo number -> work id, to resume earlier photos
+  const segmentations = new Map();  // photo number -> segmentation id, to resume earlier photos
   let shown = null;  // the selected photo
-  let state = null;  // the server's last state of its work
+  let state = null;  // the server's last state of its segmentation
   let sent = [];  // clicks without a response yet
   let zoom = 1;
-  let at = { x: 0, y: 0 };  // the cross, in integer image coordinates
+  let cursor = { x: 0, y: 0 };  // the cross, in integer image coordinates
 
   // Requests to the server, sent one at a time and in order.
 
   let last = Promise.resolve();
   let waiting = 0;
-  let since = 0;
+  let waitingSince = 0;
 
-  async function ask(path, body, headers = { "Content-Type": "application/json" }) {
-    let answer;
+  async function post(path, body, headers = { "Content-Type": "application/json" }) {
+    let response;
     try {
-      answer = await fetch(path, { method: "POST", headers: { "X-Disbench-Token": config.token, ...headers }, body });
+      response = await fetch(path, { method: "POST", headers: { "X-Disbench-Token": config.token, ...headers }, body });
     } catch {
       throw new Error("The demo does not answer: is it still running in its terminal?");
     }
-    if (answer.ok) return answer;
-    let words = `the demo answered with an error (${answer.status})`;
-    try { words = (await answer.json()).error; } catch { /* keep the default message */ }
-    throw new Error(words[0].toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : "."));
+    if (response.ok) return response;
+    let message = `the demo answered with an error (${response.status})`;
+    try { message = (await response.json()).error; } catch { /* keep the default message */ }
+    throw new Error(message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : "."));
   }
 
-  const json = async (path, content = {}) => (await ask(path, JSON.stringify(content))).json();
+  const json = async (path, content = {}) => (await post(path, JSON.stringify(content))).json();
 
-  function inTurn(task) {
-    if (!waiting) since = performance.now();
+  function enqueue(task) {
+    if (!waiting) waitingSince = performance.now();
     waiting += 1;
-    by("error").hidden = true;
-    tellWaiting();
-    last = last.then(task).catch(complain).finally(() => {
+    byId("error").hidden = true;
+    showProgress();
+    last = last.then(task).catch(showError).finally(() => {
       waiting -= 1;
-      since = performance.now();
+      waitingSince = performance.now();
       if (!waiting) { sent = []; stage.removeAttribute("aria-busy"); }
       draw();
     });
     return last;
   }
 
-  function complain(error) {
-    by("error").textContent = error.message;
-    by("error").hidden = false;
+  function showError(error) {
+    byId("error").textContent = error.message;
+    byId("error").hidden = false;
   }
 
-  function say(text) {
-    if (by("status").textContent === text) return;
-    by("status").textContent = text;
-    by("status").title = text;  // long text is truncated
+  function setStatus(text) {
+    if (byId("status").textContent === text) return;
+    byId("status").textContent = text;
+    byId("status").title = text;  // long text is truncated
   }
 
-  function tellWaiting() {
+  function showProgress() {
     if (!waiting) return;
     stage.setAttribute("aria-busy", "true");
-    const seconds = Math.floor((performance.now() - since) / 1000);
-    say(`${config.method} is working ${seconds > 1 ? `(${seconds} s) ` : ""}…`);
+    const seconds = Math.floor((performance.now() - waitingSince) / 1000);
+    setStatus(`${config.method} is working ${seconds > 1 ? `(${seconds} s) ` : ""}…`);
   }
-  setInterval(() => { if (waiting && performance.now() - since > 1500) tellWaiting(); }, 500);
+  setInterval(() => { if (waiting && performance.now() - waitingSince > 1500) showProgress(); }, 500);
 
   // Photos.
 
   function listPhotos() {
-    by("photos").replaceChildren(...[...photos.values()].map((one) => {
+    byId("photos").replaceChildren(...[...photos.values()].map((one) => {
       const button = html("button", {
         type: "button", className: "photo", value: one.number, title: `${one.name}, ${one.width} × ${one.height}`,
         "aria-label": `Photo ${one.name}`, "aria-pressed": one === shown,
@@ -90,24 +90,24 @@
   }
 
   function choosePhoto(one) {
-    const known = works.get(one.number);
-    return inTurn(async () => {
+    const known = segmentations.get(one.number);
+    return enqueue(async () => {
       let next = null;
       if (known) {
-        try { next = await json(`/works/${known}/state`); } catch { works.delete(one.number); }
+        try { next = await json(`/segmentations/${known}/state`); } catch { segmentations.delete(one.number); }
       }
-      next ??= await json("/works", { photo: one.number });
-      works.set(one.number, next.work);
+      next ??= await json("/segmentations", { photo: one.number });
+      segmentations.set(one.number, next.segmentation);
       shown = one;
       state = next;
       sent = [];
       zoom = 1;
-      at = { x: Math.floor(one.width / 2), y: Math.floor(one.height / 2) };
+      cursor = { x: Math.floor(one.width / 2), y: Math.floor(one.height / 2) };
       photo.src = `/photos/${one.number}`;
       stage.setAttribute("aria-label", `Photo ${one.name}, ${one.width} by ${one.height} pixels`);
-      by("sample").value = one.stem;
-      by("samples").replaceChildren(...one.samples.map(([id, name]) => html("option", { value: id, label: `${id}: ${name}` })));
-      for (const button of by("photos").children) {
+      byId("sample").value = one.stem;
+      byId("samples").replaceChildren(...one.samples.map(([id, name]) => html("option", { value: id, label: `${id}: ${name}` })));
+      for (const button of byId("photos").children) {
         button.setAttribute("aria-pressed", String(button.value === String(one.number)));
       }
       fit();
@@ -115,11 +115,11 @@
   }
 
   function openFile(file) {
-    return inTurn(async () => {
-      if (file.size > config.mostBytes) {
-        throw new Error(`${file.name} has more than ${config.mostBytes >> 20} MiB; make the photo smaller.`);
+    return enqueue(async () => {
+      if (file.size > config.maxUploadBytes) {
+        throw new Error(`${file.name} has more than ${config.maxUploadBytes >> 20} MiB; make the photo smaller.`);
       }
-      const one = await (await ask("/photos", file, {
+      const one = await (await post("/photos", file, {
         "Content-Type": "application/octet-stream", "X-Disbench-Name": encodeURIComponent(file.name),
       })).json();
       photos.set(one.number, one);
@@ -128,9 +128,9 @@
     });
   }
 
-  by("file").addEventListener("change", () => {
-    const [file] = by("file").files;
-    by("file").value = "";
+  byId("file").addEventListener("change", () => {
+    const [file] = byId("file").files;
+    byId("file").value = "";
     if (file) openFile(file);
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
@@ -143,16 +143,16 @@
 
   function fit() {
     if (!shown) return;
-    const wide = stage.clientWidth;
+    const maxWidth = stage.clientWidth;
     const top = stage.getBoundingClientRect().top + scrollY;  // fit the whole photo, unless it would be too small
-    const high = innerWidth <= 960 ? innerHeight * 0.6 : Math.max(320, innerHeight - top - 14);
-    stage.style.maxHeight = `${high}px`;
-    const width = Math.min(wide, ((high - 2) * shown.width) / shown.height, shown.width * 3) * zoom;
+    const maxHeight = innerWidth <= 960 ? innerHeight * 0.6 : Math.max(320, innerHeight - top - 14);
+    stage.style.maxHeight = `${maxHeight}px`;
+    const width = Math.min(maxWidth, ((maxHeight - 2) * shown.width) / shown.height, shown.width * 3) * zoom;
     sheet.style.width = `${width}px`;
     sheet.style.height = `${(width * shown.height) / shown.width}px`;
     sheet.classList.toggle("large", width > 2 * shown.width);
-    by("out").disabled = zoom <= 1;
-    by("in").disabled = zoom >= 16;
+    byId("out").disabled = zoom <= 1;
+    byId("in").disabled = zoom >= 16;
   }
   addEventListener("resize", fit);
 
@@ -168,8 +168,8 @@
     stage.scrollLeft = middle[0] * stage.scrollWidth - stage.clientWidth / 2;
     stage.scrollTop = middle[1] * stage.scrollHeight - stage.clientHeight / 2;
   }
-  by("in").addEventListener("click", () => resize(1.5));
-  by("out").addEventListener("click", () => resize(1 / 1.5));
+  byId("in").addEventListener("click", () => resize(1.5));
+  byId("out").addEventListener("click", () => resize(1 / 1.5));
 
   // Clicks, in integer image coordinates at any zoom.
 
@@ -180,24 +180,24 @@
     const near = pressed && Math.hypot(pressed.clientX - clicked.clientX, pressed.clientY - clicked.clientY) < 2;
     const event = near ? pressed : clicked;
     const box = photo.getBoundingClientRect();
-    const inside = (value, most) => Math.min(most - 1, Math.max(0, Math.floor(value)));
+    const clamp = (value, most) => Math.min(most - 1, Math.max(0, Math.floor(value)));
     return {
-      x: inside(((event.clientX - box.left) * shown.width) / box.width, shown.width),
-      y: inside(((event.clientY - box.top) * shown.height) / box.height, shown.height),
+      x: clamp(((event.clientX - box.left) * shown.width) / box.width, shown.width),
+      y: clamp(((event.clientY - box.top) * shown.height) / box.height, shown.height),
     };
   }
 
   function click({ x, y }, positive) {
     if (!shown) return;
     if (!positive && !state.clicks.length && !sent.length) {
-      complain(new Error("The first click must be on the object."));
+      showError(new Error("The first click must be on the object."));
       return;
     }
-    const work = state.work;
+    const segmentation = state.segmentation;
     sent.push([x, y, positive]);
-    inTurn(async () => {
+    enqueue(async () => {
       try {
-        take(await json(`/works/${work}/click`, { x, y, positive }));
+        applyState(await json(`/segmentations/${segmentation}/click`, { x, y, positive }));
       } finally {
         sent.shift();
       }
@@ -205,8 +205,8 @@
     draw();
   }
 
-  function take(next) {
-    if (state && next.work === state.work) state = next;
+  function applyState(next) {
+    if (state && next.segmentation === state.segmentation) state = next;
   }
 
   /** True on the photo or just beside it, since image pixels at the edge may be smaller than screen pixels. */
@@ -219,25 +219,25 @@
   stage.addEventListener("click", (event) => {
     if (!isOnPhoto(event)) return;
     cross.hidden = true;
-    at = pixel(event);
-    click(at, document.querySelector("[name=sign]:checked").value === "1");
+    cursor = pixel(event);
+    click(cursor, document.querySelector("[name=sign]:checked").value === "1");
   });
   stage.addEventListener("contextmenu", (event) => {
     if (event.pointerType === "" || !isOnPhoto(event)) return;  // "": menu opened from the keyboard
     event.preventDefault();
     cross.hidden = true;
-    at = pixel(event);
-    click(at, false);
+    cursor = pixel(event);
+    click(cursor, false);
   });
 
   function drawCross() {
     cross.hidden = false;
-    cross.firstElementChild.style.top = `${((at.y + 0.5) / shown.height) * 100}%`;
-    cross.lastElementChild.style.left = `${((at.x + 0.5) / shown.width) * 100}%`;
-    const [x, y] = [((at.x + 0.5) / shown.width) * sheet.clientWidth, ((at.y + 0.5) / shown.height) * sheet.clientHeight];
+    cross.firstElementChild.style.top = `${((cursor.y + 0.5) / shown.height) * 100}%`;
+    cross.lastElementChild.style.left = `${((cursor.x + 0.5) / shown.width) * 100}%`;
+    const [x, y] = [((cursor.x + 0.5) / shown.width) * sheet.clientWidth, ((cursor.y + 0.5) / shown.height) * sheet.clientHeight];
     if (x < stage.scrollLeft || x > stage.scrollLeft + stage.clientWidth) stage.scrollLeft = x - stage.clientWidth / 2;
     if (y < stage.scrollTop || y > stage.scrollTop + stage.clientHeight) stage.scrollTop = y - stage.clientHeight / 2;
-    if (!waiting) say(`Cross at ${at.x}, ${at.y}.`);
+    if (!waiting) setStatus(`Cross at ${cursor.x}, ${cursor.y}.`);
   }
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -246,14 +246,14 @@
     if (event.key in ARROWS) {
       const step = event.shiftKey ? 1 : Math.max(1, Math.round(Math.max(shown.width, shown.height) / 64));
       const [right, down] = ARROWS[event.key];
-      at = {
-        x: Math.min(shown.width - 1, Math.max(0, at.x + right * step)),
-        y: Math.min(shown.height - 1, Math.max(0, at.y + down * step)),
+      cursor = {
+        x: Math.min(shown.width - 1, Math.max(0, cursor.x + right * step)),
+        y: Math.min(shown.height - 1, Math.max(0, cursor.y + down * step)),
       };
     } else if (["Enter", " "].includes(event.key)) {
-      if (!event.repeat) click(at, true);
+      if (!event.repeat) click(cursor, true);
     } else if (event.key.toLowerCase() === "n") {
-      if (!event.repeat) click(at, false);
+      if (!event.repeat) click(cursor, false);
     } else return;
     event.preventDefault();
     drawCross();
@@ -261,9 +261,9 @@
   stage.addEventListener("focus", () => { if (shown && stage.matches(":focus-visible")) drawCross(); });
   stage.addEventListener("blur", () => { cross.hidden = true; });
 
-  const writing = (element) => element.matches("input:not([type=range], [type=radio], [type=file]), textarea, select");
+  const isTextField = (element) => element.matches("input:not([type=range], [type=radio], [type=file]), textarea, select");
   document.addEventListener("keydown", (event) => {
-    if (writing(event.target) || event.altKey) return;
+    if (isTextField(event.target) || event.altKey) return;
     if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") undo();
     else if (event.ctrlKey || event.metaKey) return;
     else if (/^[1-9]$/.test(event.key)) choose(Number(event.key) - 1);
@@ -275,21 +275,21 @@
 
   function undo() {
     if (!shown || (!state.clicks.length && !sent.length)) return;
-    const work = state.work;
-    inTurn(async () => take(await json(`/works/${work}/undo`)));
+    const segmentation = state.segmentation;
+    enqueue(async () => applyState(await json(`/segmentations/${segmentation}/undo`)));
   }
-  by("undo").addEventListener("click", undo);
-  by("reset").addEventListener("click", () => {
-    const work = state.work;
-    inTurn(async () => take(await json(`/works/${work}/reset`)));
+  byId("undo").addEventListener("click", undo);
+  byId("reset").addEventListener("click", () => {
+    const segmentation = state.segmentation;
+    enqueue(async () => applyState(await json(`/segmentations/${segmentation}/reset`)));
   });
 
   // Candidates.
 
   function choose(index) {
     if (!state || (!waiting && index >= state.candidates.length)) return;
-    inTurn(async () => {  // a pending response may bring the candidates
-      if (index < state.candidates.length) take(await json(`/works/${state.work}/choose`, { candidate: index }));
+    enqueue(async () => {  // a pending response may bring the candidates
+      if (index < state.candidates.length) applyState(await json(`/segmentations/${state.segmentation}/choose`, { candidate: index }));
     });
   }
 
@@ -319,15 +319,15 @@
 
   // Drawing the server's state.
 
-  function mark([x, y, positive], answered) {
-    const className = `mark ${positive ? "plus" : "minus"}${answered ? "" : " waiting"}`;
+  function mark([x, y, positive], confirmed) {
+    const className = `mark ${positive ? "plus" : "minus"}${confirmed ? "" : " waiting"}`;
     const dot = html("span", { className, textContent: positive ? "+" : "−" });
     dot.style.left = `${((x + 0.5) / shown.width) * 100}%`;
     dot.style.top = `${((y + 0.5) / shown.height) * 100}%`;
     return dot;
   }
 
-  let drawn = null;  // the state whose candidates are displayed
+  let drawnState = null;  // the state whose candidates are displayed
 
   function draw() {
     if (!state) return;
@@ -337,22 +337,22 @@
     mask.hidden = !state.overlay;
     if (state.overlay) mask.src = state.overlay;
     else mask.removeAttribute("src");
-    const begun = state.clicks.length > 0;
-    for (const button of [by("undo"), by("reset"), by("save-all"), ...saves]) if (button) button.disabled = !begun;
-    if (drawn !== state) {
-      const held = [...by("candidates").children].indexOf(document.activeElement);
-      by("candidates").replaceChildren(...state.candidates.map(candidate));
-      if (held >= 0) (by("candidates").children[held] ?? stage).focus({ preventScroll: true });
-      drawn = state;
+    const hasClicks = state.clicks.length > 0;
+    for (const button of [byId("undo"), byId("reset"), byId("save-all"), ...saves]) if (button) button.disabled = !hasClicks;
+    if (drawnState !== state) {
+      const focused = [...byId("candidates").children].indexOf(document.activeElement);
+      byId("candidates").replaceChildren(...state.candidates.map(candidate));
+      if (focused >= 0) (byId("candidates").children[focused] ?? stage).focus({ preventScroll: true });
+      drawnState = state;
     }
-    by("choice").hidden = state.candidates.length < 2;
-    by("again").hidden = !state.command;
-    by("command").textContent = state.command;
-    if (waiting) tellWaiting();
-    else say(words());
+    byId("choice").hidden = state.candidates.length < 2;
+    byId("again").hidden = !state.command;
+    byId("command").textContent = state.command;
+    if (waiting) showProgress();
+    else setStatus(statusText());
   }
 
-  function words() {
+  function statusText() {
     const count = state.clicks.length;
     if (!count) return "Click on something in the photo.";
     const pixels = `${state.pixels.toLocaleString("en")} pixels`;
@@ -364,45 +364,45 @@
     return `Click ${count} at ${x}, ${y} (${which}): ${pixels}.`;
   }
 
-  by("opacity").addEventListener("input", () => { mask.style.opacity = String(by("opacity").value / 100); });
+  byId("opacity").addEventListener("input", () => { mask.style.opacity = String(byId("opacity").value / 100); });
   mask.style.opacity = "0.9";
 
   // Saving.
 
-  try { by("user").value = localStorage.getItem("disbench-user") || "me"; } catch { by("user").value = "me"; }
-  by("user").addEventListener("change", () => {
-    try { localStorage.setItem("disbench-user", by("user").value); } catch { /* not remembered */ }
+  try { byId("user").value = localStorage.getItem("disbench-user") || "me"; } catch { byId("user").value = "me"; }
+  byId("user").addEventListener("change", () => {
+    try { localStorage.setItem("disbench-user", byId("user").value); } catch { /* not remembered */ }
   });
-  const names = () => ({ sample: by("sample").value, user: by("user").value });
+  const names = () => ({ sample: byId("sample").value, user: byId("user").value });
 
   for (const button of saves) {
     button.addEventListener("click", () => {
       const kind = button.dataset.save;
-      const [work, stem] = [state.work, shown.stem];
-      inTurn(async () => {
-        const content = await (await ask(`/works/${work}/save`, JSON.stringify({ kind, ...names() }))).blob();
+      const [segmentation, stem] = [state.segmentation, shown.stem];
+      enqueue(async () => {
+        const content = await (await post(`/segmentations/${segmentation}/save`, JSON.stringify({ kind, ...names() }))).blob();
         const link = html("a", { href: URL.createObjectURL(content), download: `${stem}-${kind}` });
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
       });
     });
   }
-  by("save-all")?.addEventListener("click", () => {
-    const work = state.work;
-    let told = null;
-    inTurn(async () => { told = await json(`/works/${work}/save-all`, names()); }).then(() => {
-      if (told) say(`Saved into ${told.folder}: ${told.files.join(", ")}.`);
+  byId("save-all")?.addEventListener("click", () => {
+    const segmentation = state.segmentation;
+    let saved = null;
+    enqueue(async () => { saved = await json(`/segmentations/${segmentation}/save-all`, names()); }).then(() => {
+      if (saved) setStatus(`Saved into ${saved.folder}: ${saved.files.join(", ")}.`);
     });
   });
-  by("copy").addEventListener("click", async () => {
+  byId("copy").addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(by("command").textContent);
-      by("copy").textContent = "Copied";
+      await navigator.clipboard.writeText(byId("command").textContent);
+      byId("copy").textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(by("command"));
-      by("copy").textContent = "Selected: press Ctrl+C";
+      getSelection().selectAllChildren(byId("command"));
+      byId("copy").textContent = "Selected: press Ctrl+C";
     }
-    setTimeout(() => { by("copy").textContent = "Copy"; }, 2000);
+    setTimeout(() => { byId("copy").textContent = "Copy"; }, 2000);
   });
 
   listPhotos();

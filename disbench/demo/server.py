@@ -37,25 +37,22 @@ from disbench.core.errors import InputError
 from disbench.core.limits import MAX_UPLOAD_BYTES
 from disbench.core.painting import overlay_png, png
 from disbench.core.prediction import Method, RgbImage
-from disbench.demo.work import (
+from disbench.demo.segmentation import (
     MethodFailedError,
-    Picture,
-    Pictures,
-    Work,
-    save_into,
-    saved,
+    Photo,
+    Photos,
+    Segmentation,
+    encode_file,
+    predict_command,
+    save_files,
     thumbnail_png,
     too_many_bytes,
 )
-from disbench.demo.work import command as predict_command
 
 HOST = "127.0.0.1"
 TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
 """Request headers: the token, and the URL-encoded name of an uploaded photo."""
-_MOST_WORKS = 12
-_MOST_WAITING = 16
-"""Maximum number of queued method calls."""
-_MOST_JSON = 4096
+_MAX_SEGMENTATIONS, _MAX_QUEUED_CALLS, _MAX_JSON_BYTES = 12, 16, 4096
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -64,39 +61,43 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_CHANGES: dict[str, tuple[dict[str, type], Callable[..., object]]] = {
-    "state": ({}, lambda work: None),
-    "click": ({"x": int, "y": int, "positive": bool}, lambda work, **click: work.click(Click(**click))),
-    "choose": ({"candidate": int}, lambda work, candidate: work.choose(candidate)),
-    "undo": ({}, Work.undo),
-    "reset": ({}, Work.reset),
+_ACTIONS: dict[str, tuple[dict[str, type], Callable[..., object]]] = {
+    "state": ({}, lambda segmentation: None),
+    "click": ({"x": int, "y": int, "positive": bool}, lambda segmentation, **click: segmentation.click(Click(**click))),
+    "choose": ({"candidate": int}, Segmentation.choose),
+    "undo": ({}, Segmentation.undo),
+    "reset": ({}, Segmentation.reset),
 }
-"""Actions on a work: the keys and types of the request's JSON, and the function to call."""
-_TYPES = {"mask.png": "image/png", "mask.json": "application/json", "clicks.parquet": "application/octet-stream"}
+"""Actions on a segmentation: the keys and types of the request's JSON, and the function to call."""
+_CONTENT_TYPES = {
+    "mask.png": "image/png",
+    "mask.json": "application/json",
+    "clicks.parquet": "application/octet-stream",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")
 
 
-class OneAtATime:
+class MethodThread:
     """Runs calls sequentially in a daemon thread."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(_MOST_WAITING)
-        threading.Thread(target=self._work, name="the method", daemon=True).start()
+        self._calls: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(_MAX_QUEUED_CALLS)
+        threading.Thread(target=self._run_calls, name="the method", daemon=True).start()
 
-    async def do(self, call: Callable[[], Result]) -> Result:
+    async def run(self, call: Callable[[], Result]) -> Result:
         """Queue a call and return its result; `InputError` if the queue is full."""
         future: Future[Result] = Future()
         try:
-            self._waiting.put_nowait((call, future))
+            self._calls.put_nowait((call, future))
         except queue.Full:
             raise InputError("too many clicks are waiting for the method; wait for its answer first") from None
         return await asyncio.wrap_future(future)
 
-    def _work(self) -> None:
+    def _run_calls(self) -> None:
         while True:
-            call, future = self._waiting.get()
+            call, future = self._calls.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -110,37 +111,29 @@ class Demo:
     """State and request handlers of the server.
 
     Attributes:
-        asked: the method as typed; `name` and `title` are its short and full names.
+        method_argument: the method as typed; `name` and `title` are its short and full names.
         out: folder for saved masks and clicks; None: the browser downloads them.
-        works: photos being segmented, by id.
+        segmentations: photos being segmented, by id; the least recently used are dropped if there are too many.
     """
 
     method: Method
-    asked: str
+    method_argument: str
     name: str
     title: str
     threshold: float
-    pictures: Pictures
+    photos: Photos
     overrides: Sequence[str] = ()
     out: Path | None = None
     token: str = field(default_factory=partial(secrets.token_urlsafe, 24))
-    works: OrderedDict[str, tuple[Picture, Work]] = field(default_factory=OrderedDict)
-    turns: OneAtATime = field(default_factory=OneAtATime)
+    segmentations: OrderedDict[str, tuple[Photo, Segmentation]] = field(default_factory=OrderedDict)
+    method_thread: MethodThread = field(default_factory=MethodThread)
 
-    def begin(self, picture: Picture, pixels: RgbImage) -> str:
-        """Start work on a photo and return the work's id; drops the least recently used if there are too many."""
-        name = secrets.token_urlsafe(9)
-        self.works[name] = picture, Work(self.method, pixels, self.threshold)
-        while len(self.works) > _MOST_WORKS:
-            self.works.popitem(last=False)
-        return name
-
-    def work(self, name: str) -> tuple[Picture, Work]:
-        """The photo and work with this id; `InputError` if there is none."""
-        if name not in self.works:
+    def find(self, name: str) -> tuple[Photo, Segmentation]:
+        """The photo and segmentation with this id; `InputError` if there is none."""
+        if name not in self.segmentations:
             raise InputError("this work was dropped; choose the photo again")
-        self.works.move_to_end(name)
-        return self.works[name]
+        self.segmentations.move_to_end(name)
+        return self.segmentations[name]
 
     async def _page(self, _: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
@@ -164,95 +157,99 @@ class Demo:
         config = {
             "token": self.token,
             "method": self.name,
-            "photos": [_facts(picture) for picture in self.pictures.all()],
+            "photos": [_photo_json(photo) for photo in self.photos.all()],
             "out": out,
-            "mostBytes": MAX_UPLOAD_BYTES,
+            "maxUploadBytes": MAX_UPLOAD_BYTES,
         }
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
         return environment.from_string(page).render(
             nonce=nonce, title=self.title, config=config, out=out, style=Markup(style), script=Markup(script)
         )
 
-    async def _picture(self, request: web.Request, made: Callable[[RgbImage], bytes]) -> web.Response:
+    async def _photo(self, request: web.Request, encode: Callable[[RgbImage], bytes]) -> web.Response:
         number = int(request.match_info["number"])
-        content = await asyncio.to_thread(lambda: made(self.pictures.pixels(number)))
+        content = await asyncio.to_thread(lambda: encode(self.photos.pixels(number)))
         return web.Response(body=content, content_type="image/png")
 
     async def _upload(self, request: web.Request) -> web.Response:
         name = unquote(request.headers.get(NAME, ""))
-        picture = await asyncio.to_thread(self.pictures.add_upload, name, await request.read())
-        return web.json_response(_facts(picture))
+        photo = await asyncio.to_thread(self.photos.add_upload, name, await request.read())
+        return web.json_response(_photo_json(photo))
 
     async def _open(self, request: web.Request) -> web.Response:
-        number = (await _asked(request, photo=int))["photo"]
-        picture = self.pictures.find(number)
-        name = self.begin(picture, await asyncio.to_thread(self.pictures.pixels, number))
-        return await self._told(name)
+        number = (await _parse_json(request, photo=int))["photo"]
+        photo = self.photos.find(number)
+        pixels = await asyncio.to_thread(self.photos.pixels, number)
+        name = secrets.token_urlsafe(9)
+        self.segmentations[name] = photo, Segmentation(self.method, pixels, self.threshold)
+        if len(self.segmentations) > _MAX_SEGMENTATIONS:
+            self.segmentations.popitem(last=False)
+        return await self._apply(name)
 
     async def _change(self, request: web.Request) -> web.Response:
-        kinds, change = _CHANGES[request.match_info["verb"]]
-        asked = await _asked(request, **kinds) if kinds else {}
-        return await self._told(request.match_info["work"], lambda work: change(work, **asked))
+        types, action = _ACTIONS[request.match_info["action"]]
+        arguments = await _parse_json(request, **types) if types else {}
+        return await self._apply(request.match_info["id"], partial(action, **arguments))
 
     async def _save(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, kind=str, sample=str, user=str)
-        _, work = self.work(request.match_info["work"])
-        made = partial(saved, asked["kind"], work, asked["sample"], asked["user"])
-        return web.Response(body=await self.turns.do(made), content_type=_TYPES.get(asked["kind"], "text/plain"))
+        fields = await _parse_json(request, kind=str, sample=str, user=str)
+        _, segmentation = self.find(request.match_info["id"])
+        content = await self.method_thread.run(partial(encode_file, segmentation=segmentation, **fields))
+        return web.Response(body=content, content_type=_CONTENT_TYPES.get(fields["kind"], "text/plain"))
 
     async def _save_all(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, sample=str, user=str)
+        fields = await _parse_json(request, sample=str, user=str)
         if self.out is None:
             raise InputError("the demo was started without --out, so it writes no files; save single files instead")
-        picture, work = self.work(request.match_info["work"])
-        made = partial(save_into, self.out, picture, work, asked["sample"], asked["user"])
-        return web.json_response({"folder": str(self.out), "files": await self.turns.do(made)})
+        photo, segmentation = self.find(request.match_info["id"])
+        files = await self.method_thread.run(partial(save_files, self.out, photo, segmentation, **fields))
+        return web.json_response({"folder": str(self.out), "files": files})
 
-    async def _told(self, name: str, change: Callable[[Work], object] = lambda _: None) -> web.Response:
-        """Apply a change to a work in the method's thread and return the new state."""
-        picture, work = self.work(name)
+    async def _apply(self, name: str, change: Callable[[Segmentation], object] = lambda _: None) -> web.Response:
+        """Apply a change to a segmentation in the method's thread and return the new state."""
+        photo, segmentation = self.find(name)
 
-        def turn() -> dict[str, Any]:
-            change(work)
-            return self._state(picture, work)
+        def apply() -> dict[str, Any]:
+            change(segmentation)
+            return self._state(photo, segmentation)
 
-        return web.json_response({"work": name, **await self.turns.do(turn)})
+        return web.json_response({"segmentation": name, **await self.method_thread.run(apply)})
 
-    def _state(self, picture: Picture, work: Work) -> dict[str, Any]:
-        """The state of a work as JSON for the page."""
-        height, width = work.size
-        found, candidates = work.found, []
-        if found and work.choosing:
-            for number, mask in enumerate(found.masks):
-                score = None if found.scores is None else found.scores[number]
-                overlay = _data(overlay_png(mask, number))
+    def _state(self, photo: Photo, segmentation: Segmentation) -> dict[str, Any]:
+        """The state of a segmentation as JSON for the page."""
+        height, width = segmentation.size
+        offered, candidates = segmentation.candidates, []
+        if offered and segmentation.can_choose:
+            for number, mask in enumerate(offered.masks):
+                score = None if offered.scores is None else offered.scores[number]
+                overlay = _data_url(overlay_png(mask, number))
                 candidates.append({"score": score, "pixels": int(mask.sum()), "overlay": overlay})
         return {
-            "photo": picture.number,
+            "photo": photo.number,
             "height": height,
             "width": width,
-            "clicks": [list(click) for click in work.clicks],
-            "kept": work.kept,
-            "chosen": work.chosen,
-            "pixels": int(work.mask.sum()),
-            "overlay": _data(overlay_png(work.mask, work.meant)) if found else "",
+            "clicks": [list(click) for click in segmentation.clicks],
+            "kept": segmentation.kept,
+            "chosen": segmentation.chosen,
+            "pixels": int(segmentation.mask.sum()),
+            "overlay": _data_url(overlay_png(segmentation.mask, segmentation.first_kept)) if offered else "",
             "candidates": candidates,
-            "command": predict_command(picture, work, self.asked, self.overrides) if found else "",
+            "command": predict_command(photo, segmentation, self.method_argument, self.overrides) if offered else "",
         }
 
 
 def application(demo: Demo) -> web.Application:
     """The aiohttp application of a demo."""
-    app = web.Application(middlewares=[_answered, guard_of(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
+    app = web.Application(middlewares=[_respond, request_guard(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", demo._page)
     plain = partial(png, compression=1)  # without metadata, which may contain an orientation
-    app.router.add_get(r"/photos/{number:\d{1,9}}", partial(demo._picture, made=plain))
-    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", partial(demo._picture, made=thumbnail_png))
+    app.router.add_get(r"/photos/{number:\d{1,9}}", partial(demo._photo, encode=plain))
+    app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", partial(demo._photo, encode=thumbnail_png))
     app.router.add_post("/photos", demo._upload)
-    app.router.add_post("/works", demo._open)
-    app.router.add_post(f"/works/{{work}}/{{verb:{'|'.join(_CHANGES)}}}", demo._change)
-    app.router.add_post("/works/{work}/save", demo._save)
-    app.router.add_post("/works/{work}/save-all", demo._save_all)
+    app.router.add_post("/segmentations", demo._open)
+    app.router.add_post(f"/segmentations/{{id}}/{{action:{'|'.join(_ACTIONS)}}}", demo._change)
+    app.router.add_post("/segmentations/{id}/save", demo._save)
+    app.router.add_post("/segmentations/{id}/save-all", demo._save_all)
     return app
 
 
@@ -285,11 +282,10 @@ def demo(
         raise InputError(
             f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
         )
-    pictures = Pictures(images, exif)
-    title = str(spec.card.get("title", spec.name))
-    shown = Demo(spec.build(), method, spec.name, title, spec.threshold, pictures, overrides, out)
+    title, photos = str(spec.card.get("title", spec.name)), Photos(images, exif)
+    state = Demo(spec.build(), method, spec.name, title, spec.threshold, photos, overrides, out)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(shown, port, ready))
+        asyncio.run(serve(state, port, ready))
 
 
 async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
@@ -308,7 +304,7 @@ async def serve(demo: Demo, port: int, ready: Callable[[str], None]) -> None:
 
 
 @web.middleware
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Add the security headers to every response and turn errors into one-sentence messages."""
     try:
         response = await handler(request)
@@ -327,7 +323,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     return response
 
 
-def guard_of(token: str) -> Any:
+def request_guard(token: str) -> Any:
     """Middleware that rejects requests not made by the page itself."""
 
     @web.middleware
@@ -346,12 +342,12 @@ def guard_of(token: str) -> Any:
     return guard
 
 
-def _facts(picture: Picture) -> dict[str, Any]:
+def _photo_json(photo: Photo) -> dict[str, Any]:
     names = ("number", "name", "stem", "height", "width", "samples")
-    return {name: getattr(picture, name) for name in names}
+    return {name: getattr(photo, name) for name in names}
 
 
-def _data(content: bytes) -> str:
+def _data_url(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -359,15 +355,15 @@ def _error(status: int, sentence: str) -> web.Response:
     return web.json_response({"error": " ".join(sentence.split())}, status=status, headers=_HEADERS)
 
 
-async def _asked(request: web.Request, **kinds: type) -> dict[str, Any]:
+async def _parse_json(request: web.Request, **types: type) -> dict[str, Any]:
     """Parse a request's JSON object, with exactly these keys and types; `InputError` otherwise."""
-    if request.content_type != "application/json" or (request.content_length or 0) > _MOST_JSON:
-        raise InputError(f"the request must be JSON of at most {_MOST_JSON} bytes")
+    if request.content_type != "application/json" or (request.content_length or 0) > _MAX_JSON_BYTES:
+        raise InputError(f"the request must be JSON of at most {_MAX_JSON_BYTES} bytes")
     try:
-        found = json.loads(await request.read())
+        content = json.loads(await request.read())
     except (ValueError, RecursionError):
         raise InputError("the request is not JSON") from None
-    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != kinds:
-        wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
-        raise InputError(f"the request must have exactly these keys: {wanted}")
-    return found
+    if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != types:
+        keys = ", ".join(f"{name} ({type_.__name__})" for name, type_ in types.items())
+        raise InputError(f"the request must have exactly these keys: {keys}")
+    return content

@@ -15,10 +15,10 @@ pytest.importorskip("aiohttp")
 from aiohttp.test_utils import TestClient, TestServer
 
 from disbench.core.prediction import Prediction
+from disbench.demo.segmentation import Photos
 from disbench.demo.server import NAME, TOKEN, Demo, application
-from disbench.demo.work import Pictures
 from tests.toy_methods import Discs, DiscsSession
-from tests.unit.demo.test_demo_work import png
+from tests.unit.demo.test_demo_segmentation import png
 
 Client = Any
 
@@ -27,7 +27,7 @@ def talk(test: Callable[[Client, Demo], Awaitable[None]], method: Any = None, **
     """Run a conversation with a demo of toy discs."""
 
     async def conversation() -> None:
-        demo = Demo(method or Discs(candidates=3), "toy", "toy", "Toy <discs>", 0.5, Pictures(), **more)
+        demo = Demo(method or Discs(candidates=3), "toy", "toy", "Toy <discs>", 0.5, Photos(), **more)
         async with TestClient(TestServer(application(demo), host="127.0.0.1")) as client:
             await test(client, demo)
 
@@ -79,46 +79,46 @@ def test_nobody_else_is_answered() -> None:
                 answer = await client.get(path, headers=headers)
                 assert answer.status == 403, (path, headers)
                 assert demo.token not in await answer.text()
-            answer = await client.post("/works", json={"photo": 0}, headers={**headers, TOKEN: demo.token})
+            answer = await client.post("/segmentations", json={"photo": 0}, headers={**headers, TOKEN: demo.token})
             assert answer.status == 403
         for token in ({}, {TOKEN: ""}, {TOKEN: "x" + demo.token}, {TOKEN: "é".encode().decode("latin-1")}):
-            for path in ("/works", "/photos", "/works/x/click", "/works/x/save"):
+            for path in ("/segmentations", "/photos", "/segmentations/x/click", "/segmentations/x/save"):
                 answer = await client.post(path, json={"photo": 0}, headers=token)
                 assert answer.status == 403
-        assert not demo.works
-        assert len(demo.pictures.all()) == 8
+        assert not demo.segmentations
+        assert len(demo.photos.all()) == 8
         for host in ("127.0.0.1", "localhost"):
             good = {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}", "Sec-Fetch-Site": "same-origin"}
-            answer = await client.post("/works", json={"photo": 0}, headers={**good, TOKEN: demo.token})
+            answer = await client.post("/segmentations", json={"photo": 0}, headers={**good, TOKEN: demo.token})
             assert answer.status == 200
             assert "Access-Control-Allow-Origin" not in answer.headers
-        assert (await client.options("/works", headers={"Origin": "http://evil.example"})).status == 403
+        assert (await client.options("/segmentations", headers={"Origin": "http://evil.example"})).status == 403
 
     talk(test)
 
 
 def test_requests_that_are_none() -> None:
     async def test(client: Client, demo: Demo) -> None:
-        state = await post(client, demo, "/works", photo=0)
-        work = f"/works/{state['work']}"
+        state = await post(client, demo, "/segmentations", photo=0)
+        segmentation = f"/segmentations/{state['segmentation']}"
         for path, content in (
             *(
-                (f"{work}/click", {"x": x, "y": 1, "positive": positive})
+                (f"{segmentation}/click", {"x": x, "y": 1, "positive": positive})
                 for x, positive in ((1, None), (1.5, True), (True, True), (10**30, True), (-1, True), (1, False))
             ),
-            (f"{work}/choose", {"candidate": 0}),
-            (f"{work}/save", {"kind": "../x", "sample": "s", "user": "u"}),
-            (f"{work}/save-all", {"sample": "s", "user": "u"}),
-            ("/works/none/undo", {}),
-            *(("/works", {"photo": photo}) for photo in (99, "../../etc/passwd")),
+            (f"{segmentation}/choose", {"candidate": 0}),
+            (f"{segmentation}/save", {"kind": "../x", "sample": "s", "user": "u"}),
+            (f"{segmentation}/save-all", {"sample": "s", "user": "u"}),
+            ("/segmentations/none/undo", {}),
+            *(("/segmentations", {"photo": photo}) for photo in (99, "../../etc/passwd")),
         ):
             answer = await post(client, demo, path, status=400, **content)
             assert set(answer) == {"error"}
             assert "\n" not in answer["error"]
         headers = {TOKEN: demo.token, "Content-Type": "application/json"}
         for body in (b"{", b"[" * 4000, b'"x"', b"{" + b" " * 5000 + b"}"):
-            assert (await client.post("/works", data=body, headers=headers)).status == 400
-        assert (await client.post("/works", data=b"photo=0", headers={TOKEN: demo.token})).status == 400
+            assert (await client.post("/segmentations", data=body, headers=headers)).status == 400
+        assert (await client.post("/segmentations", data=b"photo=0", headers={TOKEN: demo.token})).status == 400
         for path in ("/etc/passwd", "/photos/../../etc/passwd", "/photos/-1", "/photos/..%2f..%2fetc%2fpasswd"):
             answer = await client.get(path)
             assert answer.status == 404
@@ -146,7 +146,7 @@ def test_uploads_over_the_wire() -> None:
             status, answer = await upload(name, content)
             assert status == expected, answer
             assert set(answer) == {"error"}
-        assert len(demo.pictures.all()) == 9
+        assert len(demo.photos.all()) == 9
 
     talk(test)
 
@@ -175,11 +175,11 @@ def test_a_slow_method_holds_nobody_up_and_is_asked_one_by_one() -> None:
     method = Slow()
 
     async def test(client: Client, demo: Demo) -> None:
-        works = [(await post(client, demo, "/works", photo=n))["work"] for n in (0, 2)]
+        segmentations = [(await post(client, demo, "/segmentations", photo=n))["segmentation"] for n in (0, 2)]
         clicks = [
-            asyncio.create_task(post(client, demo, f"/works/{work}/click", x=5 + n, y=5, positive=True))
+            asyncio.create_task(post(client, demo, f"/segmentations/{segmentation}/click", x=5 + n, y=5, positive=True))
             for n in range(4)
-            for work in works
+            for segmentation in segmentations
         ]
         await asyncio.sleep(0.1)
         for path in ("/", "/photos/1", "/photos/1/thumbnail"):
@@ -197,11 +197,13 @@ def test_too_many_wait() -> None:
     method = Slow()
 
     async def test(client: Client, demo: Demo) -> None:
-        work = (await post(client, demo, "/works", photo=0))["work"]
+        segmentation = (await post(client, demo, "/segmentations", photo=0))["segmentation"]
         asked = [
             asyncio.create_task(
                 client.post(
-                    f"/works/{work}/click", json={"x": n, "y": 5, "positive": True}, headers={TOKEN: demo.token}
+                    f"/segmentations/{segmentation}/click",
+                    json={"x": n, "y": 5, "positive": True},
+                    headers={TOKEN: demo.token},
                 )
             )
             for n in range(25)

@@ -1,4 +1,4 @@
-"""A photo being worked on: what the method hears, what undoing does, what is saved, and what photos are let in."""
+"""Segmenting a photo by clicks: calls of the method, undo, saved files, and accepted photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from disbench.core import painting
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.demo.work import MOST_CLICKS, MethodFailedError, Pictures, Work, save_into, saved
+from disbench.demo.segmentation import MAX_CLICKS, MethodFailedError, Photos, Segmentation, encode_file, save_files
 from disbench.harness.predict import predict
 from disbench.io.recorded_clicks import Sequenced, read_sequences
 from tests.refusals import refuses
@@ -26,77 +26,88 @@ CLICKS = [Click(20, 30, True), Click(28, 30, False), Click(50, 40, True)]
 
 def test_the_method_hears_what_predict_tells_it() -> None:
     method = Answers(candidates=3)
-    work = Work(method, IMAGE, 0.5)
-    work.click(CLICKS[0])
-    assert (work.kept, work.choosing) == (0, True)
-    work.choose(1)
-    work.choose(2)
+    segmentation = Segmentation(method, IMAGE, 0.5)
+    segmentation.click(CLICKS[0])
+    assert (segmentation.kept, segmentation.can_choose) == (0, True)
+    segmentation.choose(1)
+    segmentation.choose(2)
     for click in CLICKS[1:]:
-        work.click(click)
+        segmentation.click(click)
     heard, method.told = method.told, []
     answer = predict(method, IMAGE, CLICKS, threshold=0.5, keep=2)
     assert heard == method.told[: len(heard)]  # of the last answer nobody has to be told
-    assert np.array_equal(work.mask, answer.mask)
+    assert np.array_equal(segmentation.mask, answer.mask)
     method.told = []
-    work.undo()
+    segmentation.undo()
     assert method.told == ["open", 1, "keep 2", 2]
-    assert np.array_equal(work.mask, predict(Discs(candidates=3), IMAGE, CLICKS[:2], threshold=0.5, keep=2).mask)
-    work.undo()
-    assert (work.clicks, work.kept, work.chosen) == (CLICKS[:1], 2, 2)
-    work.undo()
-    work.undo()
-    assert (work.clicks, work.found, work.chosen, work.mask.any()) == ([], None, None, False)
+    assert np.array_equal(
+        segmentation.mask, predict(Discs(candidates=3), IMAGE, CLICKS[:2], threshold=0.5, keep=2).mask
+    )
+    segmentation.undo()
+    assert (segmentation.clicks, segmentation.kept, segmentation.chosen) == (CLICKS[:1], 2, 2)
+    segmentation.undo()
+    segmentation.undo()
+    assert (segmentation.clicks, segmentation.candidates, segmentation.chosen, segmentation.mask.any()) == (
+        [],
+        None,
+        None,
+        False,
+    )
 
 
 def test_what_is_refused() -> None:
-    work = Work(Discs(candidates=2), IMAGE, 0.5)
+    segmentation = Segmentation(Discs(candidates=2), IMAGE, 0.5)
     for click, words in ((Click(80, 0, True), "outside the photo of 80 x 60"), (Click(3, 3, False), "on the object")):
-        refuses(words, work.click, click)
-    refuses("after the first click", work.choose, 0)
-    work.click(CLICKS[0])
-    refuses("no candidate 3", work.choose, 2)
-    work.click(CLICKS[1])
-    refuses("undo later clicks", work.choose, 0)
-    work.clicks = [CLICKS[0]] * MOST_CLICKS
-    refuses("200 clicks already", work.click, CLICKS[0])
+        refuses(words, segmentation.click, click)
+    refuses("after the first click", segmentation.choose, 0)
+    segmentation.click(CLICKS[0])
+    refuses("no candidate 3", segmentation.choose, 2)
+    segmentation.click(CLICKS[1])
+    refuses("undo later clicks", segmentation.choose, 0)
+    segmentation.clicks = [CLICKS[0]] * MAX_CLICKS
+    refuses("200 clicks already", segmentation.click, CLICKS[0])
 
 
 @pytest.mark.parametrize(("fault", "words"), [(2, "ValueError: a bad day"), (3, "NaN"), (4, "masks of shape")])
 def test_a_method_that_fails_keeps_what_there_was(fault: int, words: str) -> None:
     image = np.full((60, 80, 3), fault, np.uint8)
-    work = Work(Misbehaves(), image, 0.5)
-    work.click(CLICKS[0])
-    work.click(CLICKS[1])
-    before = work.mask.copy()
+    segmentation = Segmentation(Misbehaves(), image, 0.5)
+    segmentation.click(CLICKS[0])
+    segmentation.click(CLICKS[1])
+    before = segmentation.mask.copy()
     for _ in range(2):
         with pytest.raises(MethodFailedError, match=words):
-            work.click(CLICKS[2])
-        assert work.clicks == CLICKS[:2]
-        assert np.array_equal(work.mask, before)
-    work.undo()
-    assert work.clicks == CLICKS[:1]
+            segmentation.click(CLICKS[2])
+        assert segmentation.clicks == CLICKS[:2]
+        assert np.array_equal(segmentation.mask, before)
+    segmentation.undo()
+    assert segmentation.clicks == CLICKS[:1]
     with pytest.raises(MethodFailedError, match="open raised RuntimeError: cannot open this one"):
-        Work(Misbehaves(), np.full((9, 9, 3), 1, np.uint8), 0.5).click(Click(1, 1, True))
+        Segmentation(Misbehaves(), np.full((9, 9, 3), 1, np.uint8), 0.5).click(Click(1, 1, True))
 
 
 def test_what_is_saved(tmp_path: Path) -> None:
     photo = tmp_path / "a b;é.png"
     Image.fromarray(IMAGE).save(photo)
-    picture = Pictures([photo]).all()[0]
-    work = Work(Discs(candidates=3), IMAGE, 0.5)
-    refuses("nothing to save yet", saved, "mask.png", work, "s", "ann")
-    work.click(CLICKS[0])
-    work.click(CLICKS[1])
-    mask = np.asarray(Image.open(io.BytesIO(saved("mask.png", work, "s", "ann"))))
-    assert np.array_equal(mask, work.mask * np.uint8(255))
-    rle = json.loads(saved("mask.json", work, "s", "ann"))
-    assert np.array_equal(coco_mask.decode(rle), work.mask)
+    photo = Photos([photo]).all()[0]
+    segmentation = Segmentation(Discs(candidates=3), IMAGE, 0.5)
+    refuses("nothing to save yet", encode_file, "mask.png", segmentation, "s", "ann")
+    segmentation.click(CLICKS[0])
+    segmentation.click(CLICKS[1])
+    mask = np.asarray(Image.open(io.BytesIO(encode_file("mask.png", segmentation, "s", "ann"))))
+    assert np.array_equal(mask, segmentation.mask * np.uint8(255))
+    rle = json.loads(encode_file("mask.json", segmentation, "s", "ann"))
+    assert np.array_equal(coco_mask.decode(rle), segmentation.mask)
     for kind, sample, user in (("clicks.parquet", " ", "ann"), ("clicks.parquet", "s", "a,b"), ("mask.exe", "s", "a")):
         with pytest.raises(InputError):
-            saved(kind, work, sample, user)
+            encode_file(kind, segmentation, sample, user)
     out = tmp_path / "out"
-    assert save_into(out, picture, work, "../../s", "ann") == ["a_b_-1.png", "a_b_-1.json", "recorded-clicks.parquet"]
-    assert save_into(out, picture, work, "t", "ann")[0] == "a_b_-2.png"
+    assert save_files(out, photo, segmentation, "../../s", "ann") == [
+        "a_b_-1.png",
+        "a_b_-1.json",
+        "recorded-clicks.parquet",
+    ]
+    assert save_files(out, photo, segmentation, "t", "ann")[0] == "a_b_-2.png"
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(
         [photo.name, *(f"a_b_-{n}.{end}" for n in (1, 2) for end in ("png", "json")), "recorded-clicks.parquet"]
     )
@@ -114,9 +125,9 @@ def png(width: int, height: int) -> bytes:
 
 
 def test_uploads() -> None:
-    pictures = Pictures()
-    assert len(pictures.all()) == 8
-    assert ("astronaut/1") in dict(pictures.all()[0].samples)
+    photos = Photos()
+    assert len(photos.all()) == 8
+    assert ("astronaut/1") in dict(photos.all()[0].samples)
     for name, content, words in (
         ("x.png", b"no image", "not a whole image"),
         ("x.png", png(64, 64)[:45], "not a whole image"),
@@ -126,14 +137,14 @@ def test_uploads() -> None:
         ("heavy.png", b"0" * (2**25 + 1), "more than 32 MiB"),
     ):
         with pytest.raises(InputError, match=words) as raised:
-            pictures.add_upload(name, content)
+            photos.add_upload(name, content)
         assert "\n" not in str(raised.value)
     for number in range(10):
-        added = pictures.add_upload(f"{number}.png", png(30 + number, 20))
+        added = photos.add_upload(f"{number}.png", png(30 + number, 20))
     assert (added.name, added.stem, added.width, added.height) == ("9.png", "upload-17", 39, 20)
-    assert [picture.name for picture in pictures.all()[8:]] == [f"{number}.png" for number in range(2, 10)]
-    assert pictures.pixels(added.number).shape == (20, 39, 3)
-    refuses("no longer available", pictures.pixels, 8)
+    assert [photo.name for photo in photos.all()[8:]] == [f"{number}.png" for number in range(2, 10)]
+    assert photos.pixels(added.number).shape == (20, 39, 3)
+    refuses("no longer available", photos.pixels, 8)
 
 
 def test_a_photo_is_shown_turned_if_wanted(tmp_path: Path) -> None:
@@ -141,12 +152,12 @@ def test_a_photo_is_shown_turned_if_wanted(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(IMAGE[:, :-3]).save(tmp_path / "t.png", exif=exif)
-    pictures = Pictures([tmp_path / "t.png"], "apply")
-    added = pictures.add_upload("u.png", (tmp_path / "t.png").read_bytes())
-    for picture in (pictures.all()[0], added):
-        pixels = pictures.pixels(picture.number)
+    photos = Photos([tmp_path / "t.png"], "apply")
+    added = photos.add_upload("u.png", (tmp_path / "t.png").read_bytes())
+    for photo in (photos.all()[0], added):
+        pixels = photos.pixels(photo.number)
         assert np.array_equal(pixels, np.rot90(IMAGE[:, :-3], -1))
-        assert (picture.height, picture.width) == pixels.shape[:2]
+        assert (photo.height, photo.width) == pixels.shape[:2]
 
 
 def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
@@ -154,10 +165,10 @@ def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "t.png", exif=exif)
-    pictures = Pictures([tmp_path / "t.png"])
-    shown = Image.open(io.BytesIO(painting.png(pictures.pixels(0), compression=1)))
+    photos = Photos([tmp_path / "t.png"])
+    shown = Image.open(io.BytesIO(painting.png(photos.pixels(0), compression=1)))
     assert (shown.size, dict(shown.getexif())) == ((6, 4), {})
     assert np.array_equal(np.asarray(shown)[..., 0], np.asarray(turned))
     Image.fromarray(IMAGE).save(tmp_path / "t.png")
     with pytest.raises(InputError, match="the file has changed"):
-        Pictures.pixels(pictures, 0) if not pictures._pixels.cache_clear() else None
+        Photos.pixels(photos, 0) if not photos._pixels.cache_clear() else None

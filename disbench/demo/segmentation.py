@@ -31,29 +31,27 @@ from disbench.harness.tasks import Candidates, checked_candidates, choose, predi
 from disbench.io.files import atomic_write
 from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
 
-Kind = Literal["mask.png", "mask.json", "clicks.parquet"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-RECORDED = "recorded-clicks.parquet"
-"""File in the `--out` folder with the clicks of all photos and users, in the format of the policy `replay`."""
-MOST_CLICKS = 200
-"""Maximum number of clicks per photo."""
+FileKind = Literal["mask.png", "mask.json", "clicks.parquet"]
+FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
+RECORDED_CLICKS = "recorded-clicks.parquet"  # the clicks of all photos and users, in the format of the policy `replay`
+MAX_CLICKS = 200  # per photo
 
 
 class MethodFailedError(Exception):
     """The method failed on a click; the message is shown in the page."""
 
 
-class Work:
+class Segmentation:
     """One photo, the clicks so far, and the method's prediction for the last click.
 
     The method is called as in `disbench predict`: once per click, then `keep` with the kept candidate. Sessions cannot
     undo a click, so undo opens a new session and replays the remaining clicks.
 
     Attributes:
-        found: candidates for the last click; None before the first.
+        candidates: candidates for the last click; None before the first.
         kept: index of the current mask among the candidates.
         chosen: index the user chose at the first click; None: use the highest score.
-        meant: index kept at the first click.
+        first_kept: index kept at the first click.
     """
 
     def __init__(self, method: Method, image: RgbImage, threshold: float) -> None:
@@ -64,10 +62,10 @@ class Work:
     def reset(self) -> None:
         """Discard all clicks and the choice."""
         self.clicks: list[Click] = []
-        self.found: Candidates | None = None
+        self.candidates: Candidates | None = None
         self.kept = 0
         self.chosen: int | None = None
-        self.meant = 0
+        self.first_kept = 0
         self._session = None
 
     @property
@@ -78,12 +76,12 @@ class Work:
     @property
     def mask(self) -> BoolArray:
         """The kept mask, bool (height, width); all False before the first click."""
-        if self.found is None:
+        if self.candidates is None:
             return np.zeros(self.size, dtype=bool)
-        return np.asarray(self.found.masks[self.kept], dtype=bool)
+        return np.asarray(self.candidates.masks[self.kept], dtype=bool)
 
     @property
-    def choosing(self) -> bool:
+    def can_choose(self) -> bool:
         """True if a candidate can be chosen: after the first click, before the second."""
         return len(self.clicks) == 1
 
@@ -94,65 +92,65 @@ class Work:
             raise InputError(f"the click at {click.x}, {click.y} is outside the photo of {width} x {height} pixels")
         if not self.clicks and not click.positive:
             raise InputError("the first click must be on the object")
-        if len(self.clicks) == MOST_CLICKS:
-            raise InputError(f"there are {MOST_CLICKS} clicks already; undo some or reset")
+        if len(self.clicks) == MAX_CLICKS:
+            raise InputError(f"there are {MAX_CLICKS} clicks already; undo some or reset")
         if self._session is None:
             self._replay(self.clicks)
         self._advance(click)
 
-    def choose(self, index: int) -> None:
+    def choose(self, candidate: int) -> None:
         """Choose a candidate of the first click; `InputError` for an unknown index or after the second click."""
-        if self.found is None or not self.choosing:
+        if self.candidates is None or not self.can_choose:
             raise InputError(
                 "candidates can be chosen only after the first click and before the second; undo later clicks first"
             )
-        if not 0 <= index < len(self.found.masks):
-            raise InputError(f"there is no candidate {index + 1}; the method offers {len(self.found.masks)}")
-        self.chosen = self.kept = self.meant = index
+        if not 0 <= candidate < len(self.candidates.masks):
+            raise InputError(f"there is no candidate {candidate + 1}; the method offers {len(self.candidates.masks)}")
+        self.chosen = self.kept = self.first_kept = candidate
 
     def undo(self) -> None:
         """Undo the last click; undoing the first also discards the choice. May raise `MethodFailedError`."""
-        left = self.clicks[:-1]
-        if left:
-            self._replay(left)
+        if len(self.clicks) > 1:
+            self._replay(self.clicks[:-1])
         else:
             self.reset()
 
     def _replay(self, clicks: list[Click]) -> None:
         """Open a new session and repeat these clicks."""
-        before = self.clicks, self.found, self.kept
+        previous = self.clicks, self.candidates, self.kept
         try:
-            with self._complaining():
-                make_ready = getattr(self._method, "make_ready", None)
-                if make_ready is not None:
+            with self._method_errors():
+                if make_ready := getattr(self._method, "make_ready", None):
                     call_method("make_ready", make_ready)
                 self._session = call_method("open", lambda: self._method.open(self._image.copy()))
-            self.clicks, self.found = [], None
+            self.clicks, self.candidates = [], None
             for click in clicks:
                 self._advance(click)
         except MethodFailedError:
-            self.clicks, self.found, self.kept = before
+            self.clicks, self.candidates, self.kept = previous
             raise
 
     def _advance(self, click: Click) -> None:
-        with self._complaining():
+        with self._method_errors():
             if self.clicks:
                 tell_kept(self._session, self.kept)
-            found = checked_candidates(predicted(self._session, [*self.clicks, click]), *self.size, self._threshold)
-            kept = self._kept(found)
-        self.clicks, self.found, self.kept = [*self.clicks, click], found, kept
-        if self.choosing:
-            self.meant = kept
+            candidates = checked_candidates(
+                predicted(self._session, [*self.clicks, click]), *self.size, self._threshold
+            )
+            kept = self._select(candidates)
+        self.clicks, self.candidates, self.kept = [*self.clicks, click], candidates, kept
+        if self.can_choose:
+            self.first_kept = kept
 
-    def _kept(self, found: Candidates) -> int:
+    def _select(self, candidates: Candidates) -> int:
         if self.clicks:
-            return choose("oracle-first", len(self.clicks) + 1, found, (), self.mask)
-        if self.chosen is not None and self.chosen < len(found.masks):
+            return choose("oracle-first", len(self.clicks) + 1, candidates, (), self.mask)
+        if self.chosen is not None and self.chosen < len(candidates.masks):
             return self.chosen
-        return 0 if found.scores is None else int(np.argmax(np.asarray(found.scores)))
+        return 0 if candidates.scores is None else int(np.argmax(np.asarray(candidates.scores)))
 
     @contextmanager
-    def _complaining(self) -> Iterator[None]:
+    def _method_errors(self) -> Iterator[None]:
         """Turn a method's error into a message and drop its session."""
         try:
             yield
@@ -162,67 +160,65 @@ class Work:
             raise MethodFailedError(f"{name} failed: {error}; earlier clicks are kept") from error
 
 
-def saved(kind: str, work: Work, sample: str, user: str) -> bytes:
+def encode_file(kind: str, segmentation: Segmentation, sample: str, user: str) -> bytes:
     """The bytes of a file to save; `InputError` before the first click.
 
     `kind` is the mask as a PNG of 0 and 255 or as COCO compressed RLE in JSON (`size`, `counts`), or the clicks, with
     sample id and user name, as Parquet (`disbench.io.recorded_clicks.SCHEMA`).
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of file", kind, KINDS)
+    if kind not in FILE_KINDS:
+        raise unknown_name("kind of file", kind, FILE_KINDS)
     if kind == "clicks.parquet":
-        return as_parquet([_sequence(work, sample, user)])
-    _check_begun(work)
+        return as_parquet([_sequence(segmentation, sample, user)])
+    _check_has_clicks(segmentation)
     if kind == "mask.png":
-        return mask_png(work.mask)
-    rle = masks.encode(work.mask)
+        return png(segmentation.mask.astype(np.uint8) * np.uint8(255))  # as `disbench predict` writes it
+    rle = masks.encode(segmentation.mask)
     return (json.dumps({"size": rle["size"], "counts": rle["counts"].decode("ascii")}) + "\n").encode()
 
 
-def save_into(folder: Path, picture: Picture, work: Work, sample: str, user: str) -> list[str]:
+def save_files(folder: Path, photo: Photo, segmentation: Segmentation, sample: str, user: str) -> list[str]:
     """Save the mask in both formats under new names, append the clicks to the recording, and return the file names."""
-    recorded = _sequence(work, sample, user)
+    sequence = _sequence(segmentation, sample, user)
     folder.mkdir(parents=True, exist_ok=True)
-    stems = (f"{picture.stem}-{number}" for number in count(1))
-    stem = next(one for one in stems if not any((folder / f"{one}{end}").exists() for end in (".png", ".json")))
+    stems = (f"{photo.stem}-{number}" for number in count(1))
+    stem = next(name for name in stems if not any((folder / f"{name}{end}").exists() for end in (".png", ".json")))
     for kind in ("mask.png", "mask.json"):
         with atomic_write(folder / f"{stem}{Path(kind).suffix}") as file:
-            file.write(saved(kind, work, sample, user))
-    add_sequence(folder / RECORDED, recorded)
-    return [f"{stem}.png", f"{stem}.json", RECORDED]
+            file.write(encode_file(kind, segmentation, sample, user))
+    add_sequence(folder / RECORDED_CLICKS, sequence)
+    return [f"{stem}.png", f"{stem}.json", RECORDED_CLICKS]
 
 
-def command(picture: Picture, work: Work, asked: str, overrides: Sequence[str]) -> str:
+def predict_command(photo: Photo, segmentation: Segmentation, method_argument: str, overrides: Sequence[str]) -> str:
     """The `disbench predict` command for the same mask; an uploaded photo is given by name only."""
-    clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in work.clicks]
-    keep = [] if work.chosen is None else ["--keep", str(work.chosen)]
-    words = ["disbench", "predict", str(picture.path or picture.name), "--method", asked]
+    clicks = [f"{click.x},{click.y},{'+' if click.positive else '-'}" for click in segmentation.clicks]
+    keep = [] if segmentation.chosen is None else ["--keep", str(segmentation.chosen)]
+    arguments = ["disbench", "predict", str(photo.path or photo.name), "--method", method_argument]
     for option, values in (("--set", overrides), ("--click", clicks)):
-        words += [word for value in values for word in (option, value)]
-    return shlex.join([*words, *keep, "--out", f"{picture.stem}-mask.png"])
+        arguments += [argument for value in values for argument in (option, value)]
+    return shlex.join([*arguments, *keep, "--out", f"{photo.stem}-mask.png"])
 
 
-def _sequence(work: Work, sample: str, user: str) -> Sequenced:
-    _check_begun(work)
-    return Sequenced(check_name(sample, "sample"), check_name(user, "user"), tuple(work.clicks))
+def _sequence(segmentation: Segmentation, sample: str, user: str) -> Sequenced:
+    _check_has_clicks(segmentation)
+    return Sequenced(check_name(sample, "sample"), check_name(user, "user"), tuple(segmentation.clicks))
 
 
-def _check_begun(work: Work) -> None:
-    if not work.clicks:
+def _check_has_clicks(segmentation: Segmentation) -> None:
+    if not segmentation.clicks:
         raise InputError("nothing to save yet; click on the photo first")
 
 
 _MISSING = "image not found; check its path"
-_MOST_UPLOADS = 8
-_DECODED = 2
-"""Number of photos whose pixels are cached."""
-_THUMBNAIL = 160
-"""Long side in pixels."""
+_MAX_UPLOADS = 8
+_CACHED_PHOTOS = 2  # whose decoded pixels are kept
+_THUMBNAIL_SIDE = 160  # long side in pixels
 _PLAIN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photo:
     """A photo offered by the demo.
 
     Attributes:
@@ -241,42 +237,42 @@ class Picture:
     samples: tuple[tuple[str, str], ...] = ()
 
 
-class Pictures:
+class Photos:
     """All photos of a demo (the embedded ones by default), optionally rotated by EXIF orientation; thread-safe."""
 
     def __init__(self, paths: Sequence[Path] = (), exif: Exif = "ignore") -> None:
         self._exif = exif
-        self._all: dict[int, Picture] = {}
-        self._pixels = lru_cache(_DECODED)(_pixels)
+        self._all: dict[int, Photo] = {}
+        self._pixels = lru_cache(_CACHED_PHOTOS)(_pixels)
         self._lock = Lock()
         self._next = 0
-        for path, samples in [(path, ()) for path in paths] or _embedded():
+        for path, samples in [(path, ()) for path in paths] or _embedded_photos():
             height, width = _size(path, exif)
             self._add(path.name, path.stem, height, width, path=path, samples=samples)
 
-    def all(self) -> list[Picture]:
+    def all(self) -> list[Photo]:
         """The photos in the order they were added."""
         with self._lock:
             return list(self._all.values())
 
-    def find(self, number: int) -> Picture:
+    def find(self, number: int) -> Photo:
         """The photo with this number; `InputError` if it does not exist or was dropped for later uploads."""
         with self._lock:
-            found = self._all.get(number)
-        if found is None:
+            photo = self._all.get(number)
+        if photo is None:
             raise InputError("this photo is no longer available; open it again")
-        return found
+        return photo
 
-    def add_upload(self, name: str, content: bytes) -> Picture:
+    def add_upload(self, name: str, content: bytes) -> Photo:
         """Add an uploaded photo, in memory only; drops the oldest upload if there are too many."""
         if not name or len(name) > 255 or re.search(r"[/\\\0-\x1f]", name) or name in (".", ".."):
             raise InputError(f"{quote(name)} is not a file name; open the photo in the page")
         if len(content) > MAX_UPLOAD_BYTES:
             raise InputError(too_many_bytes(name))
-        pixels = _decoded(content, name, self._exif)
+        pixels = _decode(content, name, self._exif)
         with self._lock:
-            uploads = [picture.number for picture in self._all.values() if picture.path is None]
-            for number in uploads[: max(0, len(uploads) + 1 - _MOST_UPLOADS)]:
+            uploads = [photo.number for photo in self._all.values() if photo.path is None]
+            for number in uploads[: max(0, len(uploads) + 1 - _MAX_UPLOADS)]:
                 del self._all[number]
         height, width = pixels.shape[:2]
         return self._add(name, f"upload-{self._next}", height, width, content=content)
@@ -285,13 +281,13 @@ class Pictures:
         """The photo's pixels, as displayed and segmented; `InputError` as `find`, or if the file has changed."""
         return self._pixels(self.find(number), self._exif)
 
-    def _add(self, name: str, stem: str, height: int, width: int, **more: object) -> Picture:
+    def _add(self, name: str, stem: str, height: int, width: int, **fields: object) -> Photo:
         with self._lock:
-            plain = _PLAIN.sub("_", stem)[:60] or "photo"
-            picture = Picture(self._next, name, plain, height, width, **more)  # type: ignore[arg-type]
-            self._all[picture.number] = picture
+            safe_stem = _PLAIN.sub("_", stem)[:60] or "photo"
+            photo = Photo(self._next, name, safe_stem, height, width, **fields)  # type: ignore[arg-type]
+            self._all[photo.number] = photo
             self._next += 1
-            return picture
+            return photo
 
 
 def too_many_bytes(name: str) -> str:
@@ -304,22 +300,20 @@ def thumbnail_png(pixels: RgbImage) -> bytes:
     from PIL import Image  # noqa: PLC0415
 
     small = Image.fromarray(pixels)
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL), reducing_gap=2.0)
+    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), reducing_gap=2.0)
     return png(np.asarray(small))
 
 
-def mask_png(mask: BoolArray) -> bytes:
-    """A mask as a PNG of 0 and 255, like those of `disbench predict`."""
-    return png(mask.astype(np.uint8) * np.uint8(255))
-
-
-def _embedded() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:
+def _embedded_photos() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:
     """Paths of the embedded photos with the (id, category) of each object."""
     file = open_photos()
     for image_id, image in file.images.items():
         path = photo_path(image.file_name)
-        named = [(one["id"], file.categories[one["category_id"]].name) for one in file.annotations(image_id)]
-        yield path, tuple((f"{path.stem}/{number}", name) for number, name in named)
+        categories = [
+            (annotation["id"], file.categories[annotation["category_id"]].name)
+            for annotation in file.annotations(image_id)
+        ]
+        yield path, tuple((f"{path.stem}/{number}", name) for number, name in categories)
 
 
 def _size(path: Path, exif: Exif) -> tuple[int, int]:
@@ -328,16 +322,16 @@ def _size(path: Path, exif: Exif) -> tuple[int, int]:
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
-def _pixels(picture: Picture, exif: Exif) -> RgbImage:
-    if picture.path is None:
-        return _decoded(picture.content, picture.name, exif)
-    with opened_image(picture.path, _MISSING, MAX_SHOWN_PIXELS) as image:
-        found = rgb_pixels(image, picture.path, exif)
-    if found.shape[:2] != (picture.height, picture.width):
-        raise InputError(f"{picture.name}: the file has changed; start the demo again")
-    return found
+def _pixels(photo: Photo, exif: Exif) -> RgbImage:
+    if photo.path is None:
+        return _decode(photo.content, photo.name, exif)
+    with opened_image(photo.path, _MISSING, MAX_SHOWN_PIXELS) as image:
+        pixels = rgb_pixels(image, photo.path, exif)
+    if pixels.shape[:2] != (photo.height, photo.width):
+        raise InputError(f"{photo.name}: the file has changed; start the demo again")
+    return pixels
 
 
-def _decoded(content: bytes, name: str, exif: Exif) -> RgbImage:
+def _decode(content: bytes, name: str, exif: Exif) -> RgbImage:
     with checked_image(io.BytesIO(content), name, MAX_SHOWN_PIXELS) as image:
         return rgb_pixels(image, name, exif)
