@@ -1,16 +1,16 @@
-# Two commands for a newcomer: `make quickstart` and `make test`. Both make their own environment in .venv.
+# Start with `make quickstart` or `make test`; both create their environment in .venv.
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 WHEEL_SITE := build/wheel-site
 TEST_PROCESSES ?= 4
-# What packaging can break: the wheel's files and command, and the commands and units that read definitions.
+# Tests of what packaging can break: the wheel's files and command, and code that reads the packaged definitions.
 WHEEL_TESTS := $(addprefix tests/end_to_end/test_,wheel.py command_line.py data_command.py report_commands.py) \
 	$(addprefix tests/unit/,sampling/test_recipes.py datasets/test_dataset_cards.py baselines/test_method_cards.py \
 	reports/test_published.py)
 
-# The OpenCV that lvis brings needs libGL and libglib. Where a machine lacks them, the same release without windows
-# takes its place: both are the module cv2, so the one must go before the other comes.
+# lvis depends on opencv-python, which needs libGL and libglib. If cv2 cannot be imported, install the same headless
+# release instead; both packages provide cv2, so the first must be uninstalled.
 CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 	release=$$($(BIN)/python -c "from importlib.metadata import version; print(version('opencv-python'))") && \
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
@@ -18,8 +18,7 @@ CHECK_OPENCV = $(BIN)/python -c "import cv2" 2>/dev/null || { \
 
 INSTALL := $(BIN)/python -m pip install --quiet
 
-# Where Python is told to keep no compiled modules, as in many containers, each of the processes that the tests start
-# would compile all that it imports.
+# Many containers set this, and then every process that the tests start would recompile all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test check types unit wheel-test faults dist lint benchmark speed clean
@@ -27,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 quickstart: $(VENV)/.installed
 	$(BIN)/disbench quickstart --out quickstart
 
-# Types are checked beside the tests, for mypy has use for one core only.
+# mypy uses a single core, so it runs in parallel with the tests.
 test: lint
 	$(MAKE) --no-print-directory -j2 types unit
 	$(MAKE) --no-print-directory wheel-test
@@ -44,7 +43,7 @@ lint: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 
-# The tests are copied out of the checkout, so that nothing of it can be imported.
+# Tests run on a copy outside the checkout, so that only the wheel can be imported.
 wheel-test: dist
 	rm -rf build/wheel-tests $(WHEEL_SITE)
 	$(INSTALL) --no-deps --target $(WHEEL_SITE) dist/*.whl
@@ -53,10 +52,10 @@ wheel-test: dist
 		DISBENCH_EXPECTED_SITE=$(CURDIR)/$(WHEEL_SITE) \
 		$(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" $(WHEEL_TESTS)
 
-# Tests with real kills, at moments that differ each time, as often as REPEAT says.
+# Tests that kill processes at random times, repeated REPEAT times.
 REPEAT ?= 20
 faults: $(VENV)/.installed-dev
-	for time in $$(seq $(REPEAT)); do DISBENCH_KILLS=10 $(BIN)/python -m pytest -q -m fault -n $(TEST_PROCESSES) tests || exit 1; done
+	for run in $$(seq $(REPEAT)); do DISBENCH_KILLS=10 $(BIN)/python -m pytest -q -m fault -n $(TEST_PROCESSES) tests || exit 1; done
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist
@@ -69,7 +68,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/clicks.py --stand-in
 	$(BIN)/python benchmarks/reports.py --page
 
-# Ratios to bare work, beside those of the last run on such a processor (docs/performance.md).
+# The speed suite, compared with the last run on the same processor (docs/performance.md).
 speed: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/suite.py --compare
 
@@ -82,7 +81,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(CHECK_OPENCV)
 	touch $@
 
-# Compiling all of these packages would take longer than installing them; Python compiles what the tests import.
+# Compiling all packages takes longer than installing them; Python compiles what the tests import.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --no-compile --constraint constraints.txt --editable ".[dev,interop,onnx,models,maxflow,ray,demo]"
 	$(CHECK_OPENCV)

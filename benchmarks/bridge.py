@@ -45,33 +45,33 @@ class Session:
 
 def milliseconds(call: Callable[[], object]) -> float:
     """Wall time of one call."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return 1000 * (time.perf_counter() - begun)
+    return 1000 * (time.perf_counter() - start)
 
 
-def processor_seconds(session: BridgeSession, clicks: list[Click]) -> float:
+def cpu_seconds(session: BridgeSession, clicks: list[Click]) -> float:
     """CPU time used so far by both processes."""
     scores = session.predict(clicks).scores
     assert scores is not None
     return time.process_time() + float(scores[0])
 
 
-def times_of(method: Bridge, image: np.ndarray, repeats: int) -> tuple[dict[str, list[float]], float]:
+def measure_calls(method: Bridge, image: np.ndarray, repeats: int) -> tuple[dict[str, list[float]], float]:
     """Milliseconds of each call by its name, and CPU milliseconds of a predict with its keep."""
     clicks = [Click(n, n, n % 2 == 0) for n in range(20)]
     times: dict[str, list[float]] = {"predict": [], "keep (a round trip alone)": [], "open": []}
     predicted, kept, opened = times.values()
     opened += [milliseconds(lambda: method.open(image)) for _ in range(20)]
     session = method.open(image)
-    begun = processor_seconds(session, clicks)
+    start = cpu_seconds(session, clicks)
     for _ in range(repeats):
         predicted.append(milliseconds(lambda: session.predict(clicks)))
         kept.append(milliseconds(lambda: session.keep(0)))
-    return times, 1000 * (processor_seconds(session, clicks) - begun) / (repeats + 1)
+    return times, 1000 * (cpu_seconds(session, clicks) - start) / (repeats + 1)
 
 
-def told(times: list[float]) -> str:
+def summary(times: list[float]) -> str:
     return f"{statistics.median(times):.2f} ({min(times):.2f}, {sorted(times)[int(0.9 * len(times))]:.2f})"
 
 
@@ -88,9 +88,9 @@ def main() -> None:
         path.write_text(ADAPTER)
         for kind, candidates in (("bool", 1), ("bool", 7), ("float32", 1), ("float32", 3), ("float32", 7)):
             method = Bridge(adapter=str(path), repo=folder, python=sys.executable, kind=kind, candidates=candidates)
-            times, processor = times_of(method, image, arguments.repeats)
+            times, processor = measure_calls(method, image, arguments.repeats)
             method.close()
-            parts = ", ".join(f"{name} {told(found)}" for name, found in times.items())
+            parts = ", ".join(f"{name} {summary(values)}" for name, values in times.items())
             print(f"{candidates} x {kind}: {parts}; processor {processor:.2f}")
 
 

@@ -29,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
 
 import click_restatement  # the same statement that the tests compare with
-from inputs import Array, Situation, stand_ins
+from inputs import Array, ClickState, simulated_states
 
 from disbench.core import clicks as ours
 from disbench.core import masks
@@ -40,7 +40,7 @@ from disbench.harness.store import read_run
 SIZES = ((375, 500), (480, 854), (1080, 1920))
 
 
-class Timed(NamedTuple):
+class ClickTimes(NamedTuple):
     """Seconds of one click on both sides; `first` is True for a sample's first click."""
 
     first: bool
@@ -48,8 +48,8 @@ class Timed(NamedTuple):
     literal: float
 
 
-def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
-    """The situations before all clicks of a stored run, sample by sample."""
+def stored_states(run_folder: Path, data: Path, every: int) -> Iterator[ClickState]:
+    """The states before all clicks of a stored run, sample by sample."""
     run = read_run(run_folder)
     source = open_dataset(run.dataset, data)
     index = {sample: number for number, sample in enumerate(source.ids)}
@@ -59,10 +59,10 @@ def situations(run_folder: Path, data: Path, every: int) -> Iterator[Situation]:
         by_sample.setdefault(row["sample"], []).append(row)
     for sample in list(by_sample)[::every]:
         target = source.read(index[sample]).target
-        prediction, made = np.zeros(target.shape, dtype=bool), []
+        prediction, clicks = np.zeros(target.shape, dtype=bool), []
         for row in by_sample[sample]:
-            yield Situation(target, prediction, list(made))
-            made.append(ours.Click(row["x"], row["y"], row["positive"]))
+            yield ClickState(target, prediction, list(clicks))
+            clicks.append(ours.Click(row["x"], row["y"], row["positive"]))
             if row["mask"] is None:
                 raise SystemExit(f"{run_folder}: {sample} has no mask at click {row['click']}; store kept masks")
             prediction = masks.decode({"size": [row["height"], row["width"]], "counts": row["mask"]})
@@ -73,27 +73,27 @@ def targets(source: SampleSource, every: int) -> Iterator[Array]:
     return (source.read(index).target for index in range(0, len(source.ids), every))
 
 
-def timed(seen: Situation, repeats: int) -> Timed:
+def time_click(state: ClickState, repeats: int) -> ClickTimes:
     best = [float("inf"), float("inf")]
     sides: tuple[Callable[..., Any], ...] = (ours.next_click, click_restatement.next_click)
     for repeat in range(5 * repeats):
         if repeat >= repeats and best[1] > 2 * best[0]:
             break
-        found = []
+        results = []
         for side, click in enumerate(sides):
             begun = time.perf_counter()
-            found.append(click(*seen))
+            results.append(click(*state))
             best[side] = min(best[side], time.perf_counter() - begun)
-        if tuple(found[0]) != found[1]:
-            raise SystemExit(f"ours {found[0]}, the restatement's {found[1]}: the clicks differ")
-    return Timed(not seen.clicks, *best)
+        if tuple(results[0]) != results[1]:
+            raise SystemExit(f"ours {results[0]}, the restatement's {results[1]}: the clicks differ")
+    return ClickTimes(not state.clicks, *best)
 
 
-def line(size: tuple[int, int], what: str, results: Sequence[Timed]) -> str:
+def table_row(size: tuple[int, int], label: str, results: Sequence[ClickTimes]) -> str:
     ratios = np.array([result.literal / result.ours for result in results])
     quantiles = np.quantile(ratios, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])
     medians = (1e3 * np.median([getattr(result, side) for result in results]) for side in ("ours", "literal"))
-    cells = [f"{size[0]} x {size[1]}", what, str(len(results)), *(f"{q:.2f}" for q in quantiles)]
+    cells = [f"{size[0]} x {size[1]}", label, str(len(results)), *(f"{q:.2f}" for q in quantiles)]
     return "| " + " | ".join([*cells, *(f"{m:.2f}" for m in medians), str(int((ratios < 1).sum()))]) + " |"
 
 
@@ -113,24 +113,24 @@ def main() -> None:
     data = Path(arguments.data)
     if arguments.stand_in:
         sources = [open_dataset(name, data) for name in ("grabcut", "davis")]
-        streams = [stand_ins(targets(source, arguments.every)) for source in sources]
+        streams = [simulated_states(targets(source, arguments.every)) for source in sources]
     else:
-        streams = [situations(run, data, arguments.every) for run in arguments.runs]
-    results: dict[tuple[int, int], list[Timed]] = {size: [] for size in SIZES}
-    native = dict.fromkeys(SIZES, 0)
+        streams = [stored_states(run, data, arguments.every) for run in arguments.runs]
+    results: dict[tuple[int, int], list[ClickTimes]] = {size: [] for size in SIZES}
+    unscaled = dict.fromkeys(SIZES, 0)
     for stream in streams:
-        for seen in stream:
+        for state in stream:
             for size in SIZES:
-                there = seen.at(size)
-                native[size] += there is seen
-                results[size].append(timed(there, arguments.repeats))
+                resized = state.resized(size)
+                unscaled[size] += resized is state
+                results[size].append(time_click(resized, arguments.repeats))
     print(f"OpenCV {ours.opencv_version()}, {cv2.getNumThreads()} threads, best of {arguments.repeats}")
     print("| size | clicks | n | min | 1% | 5% | 25% | median | 75% | max | ours, ms | literal, ms | slower |")
     print("| --- " * 13 + "|")
     for size, timings in results.items():
-        print(line(size, "2 to 20", [result for result in timings if not result.first]))
-        print(line(size, "1", [result for result in timings if result.first]))
-    scaled = ", ".join(f"{s[0]} x {s[1]}: {len(results[s]) - native[s]} of {len(results[s])}" for s in SIZES)
+        print(table_row(size, "2 to 20", [result for result in timings if not result.first]))
+        print(table_row(size, "1", [result for result in timings if result.first]))
+    scaled = ", ".join(f"{s[0]} x {s[1]}: {len(results[s]) - unscaled[s]} of {len(results[s])}" for s in SIZES)
     print(f"taken to this size from another (nearest pixel): {scaled}")
 
 

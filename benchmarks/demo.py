@@ -30,7 +30,7 @@ COLOURS = 256
 """Colours of a screenshot: small files without a visible difference."""
 
 
-def copied_photos(folder: Path) -> list[str]:
+def copy_photos(folder: Path) -> list[str]:
     """Copy the embedded photos to a folder, so that commands show a file name and not an installation path."""
     names = [image.file_name for image in open_photos().images.values()]
     for name in names:
@@ -51,7 +51,7 @@ def demo(folder: Path, *arguments: str) -> Iterator[str]:
         process.wait(30)
 
 
-class Person:
+class User:
     """Actions of a user on the page."""
 
     def __init__(self, page: Any, pictures: Path) -> None:
@@ -70,11 +70,11 @@ class Person:
         self.page.mouse.click(box["x"] + (x + 0.5) * scale, box["y"] + (y + 0.5) * scale, button=button)
         self.wait()
 
-    def picture(self, name: str) -> None:
+    def screenshot(self, name: str) -> None:
         """Save a screenshot."""
-        taken = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         path = self.pictures / f"demo-{name}.png"
-        taken.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -84,14 +84,16 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=Path("demo-path"), help="folder of the screenshots")
     parser.add_argument("--method", default="mobilesam")
     parser.add_argument("--set", nargs="*", default=["later=1"], help="options of the method")
-    asked = parser.parse_args()
-    options = [word for value in asked.set for word in ("--set", value)]
-    asked.pictures.mkdir(parents=True, exist_ok=True)
+    arguments = parser.parse_args()
+    options = [word for value in arguments.set for word in ("--set", value)]
+    arguments.pictures.mkdir(parents=True, exist_ok=True)
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     with (
         tempfile.TemporaryDirectory() as scratch,
         demo(
-            Path(scratch), *copied_photos(Path(scratch)), *("--method", asked.method, *options, "--out", asked.out.name)
+            Path(scratch),
+            *copy_photos(Path(scratch)),
+            *("--method", arguments.method, *options, "--out", arguments.out.name),
         ) as address,
         sync_playwright() as playwright,
     ):
@@ -99,26 +101,26 @@ def main() -> None:
             viewport={"width": 1000, "height": 700}, color_scheme="light"
         )
         page.goto(address)
-        path = Person(page, asked.pictures)
-        path.wait()
-        path.picture("begin")
-        path.click(*FIRST)
-        path.picture("candidates")
+        user = User(page, arguments.pictures)
+        user.wait()
+        user.screenshot("begin")
+        user.click(*FIRST)
+        user.screenshot("candidates")
         page.keyboard.press(CHOICE)
-        path.wait()
+        user.wait()
         page.keyboard.press("Escape")
-        path.picture("choice")
+        user.screenshot("choice")
         for click in REFINING:
-            path.click(*click)
+            user.click(*click)
             print(page.inner_text("#status"))
         page.get_by_label("Sample").fill(SAMPLE)
         page.get_by_label("You").fill("ann")
         page.locator("#save-all").click()
-        path.wait()
-        path.picture("refined")
+        user.wait()
+        user.screenshot("refined")
         print(page.inner_text("#status"))
         print(page.inner_text("#command"))
-        shutil.copytree(Path(scratch) / asked.out.name, asked.out, dirs_exist_ok=True)
+        shutil.copytree(Path(scratch) / arguments.out.name, arguments.out, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

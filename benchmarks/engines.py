@@ -25,12 +25,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from inputs import default_annotations, write_scaled
-from throughput import run_and_watch
+from throughput import measure_command
 
 from disbench.datasets.instances import open_annotations
 
 
-def content(folder: Path) -> str:
+def folder_hash(folder: Path) -> str:
     """A hash of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -39,7 +39,7 @@ def content(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def standing_cluster(workers: int) -> Iterator[None]:
+def running_cluster(workers: int) -> Iterator[None]:
     """A Ray cluster on this machine with one core per worker; stops all Ray processes on this machine at the end."""
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     start = [*ray, "start", "--head", "--num-cpus", str(workers), "--include-dashboard", "false"]
@@ -56,35 +56,35 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=1000)
     parser.add_argument("--recipes", nargs="+", default=["lvis-hierarchy", "coco-lvis-proximity"])
     parser.add_argument("--engines", nargs="+", default=["local:1", "local:2", "ray:2", "cluster:2"])
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as scratch:
         annotations = Path(scratch, "lvis.json")
-        write_scaled(chosen.annotations, chosen.copies, annotations)
-        begun = time.perf_counter()
+        write_scaled(arguments.annotations, arguments.copies, annotations)
+        start = time.perf_counter()
         images = len(open_annotations(annotations, "lvis").images)
-        reading = time.perf_counter() - begun
+        reading = time.perf_counter() - start
         print(f"{images:,} images, {annotations.stat().st_size / 2**30:.2f} GiB of JSON, read in {reading:.1f} s")
         print("| recipe | engine | workers | wall s | images/s | peak GiB, all processes | efficiency | same bytes |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-        for recipe in chosen.recipes:
-            alone, first = 0.0, ""
-            for engine in chosen.engines:
+        for recipe in arguments.recipes:
+            one_worker, first_hash = 0.0, ""
+            for engine in arguments.engines:
                 name, workers = engine.split(":")
                 out = Path(scratch, f"{recipe}-{name}-{workers}")
-                where = ["ray", "--address", "auto"] if name == "cluster" else [name]
-                standing = standing_cluster(int(workers)) if name == "cluster" else contextlib.nullcontext()
-                with standing:
-                    wall, peak = run_and_watch(
+                engine_options = ["ray", "--address", "auto"] if name == "cluster" else [name]
+                cluster = running_cluster(int(workers)) if name == "cluster" else contextlib.nullcontext()
+                with cluster:
+                    wall, peak = measure_command(
                         [
                             *(sys.executable, "-m", "disbench", "sample", recipe, "--set", "sources=lvis"),
                             *("--lvis", str(annotations), "--out", str(out)),
-                            *("--workers", workers, "--engine", *where),
+                            *("--workers", workers, "--engine", *engine_options),
                         ]
                     )
-                alone, first = alone or wall, first or content(out)
-                efficiency = (alone - reading) / (int(workers) * (wall - reading))
-                same = "yes" if content(out) == first else "NO"
+                one_worker, first_hash = one_worker or wall, first_hash or folder_hash(out)
+                efficiency = (one_worker - reading) / (int(workers) * (wall - reading))
+                same = "yes" if folder_hash(out) == first_hash else "NO"
                 print(
                     f"| {recipe} | {name} | {workers} | {wall:.1f} | {images / wall:.0f} | {peak:.2f} | "
                     f"{efficiency:.0%} | {same} |",

@@ -29,18 +29,18 @@ from typing import Any
 import numpy as np
 
 Json = dict[str, Any]
-Maker = Callable[[Path, Path], None]
+Exporter = Callable[[Path, Path], None]
 PICTURES = 6
-MAKERS: dict[str, tuple[str, Maker]] = {}
+EXPORTERS: dict[str, tuple[str, Exporter]] = {}
 """Name of an export -> its library, and the function that exports from the source folder to a new folder."""
 
 
-def maker(name: str, library: str) -> Callable[[Maker], Maker]:
+def exporter(name: str, library: str) -> Callable[[Exporter], Exporter]:
     """Register the maker of an export."""
 
-    def register(make: Maker) -> Maker:
-        MAKERS[name] = library, make
-        return make
+    def register(export_all: Exporter) -> Exporter:
+        EXPORTERS[name] = library, export_all
+        return export_all
 
     return register
 
@@ -51,9 +51,9 @@ def write_source(folder: Path) -> None:
     coco = json.loads((root / "instances_val.json").read_text())
     objects = Counter(annotation["image_id"] for annotation in coco["annotations"])
     crowded = {annotation["image_id"] for annotation in coco["annotations"] if annotation["iscrowd"]}
-    few = [image for image in coco["images"] if 3 <= objects[image["id"]] <= 8 and image["id"] not in crowded]
-    many = [image for image in coco["images"] if objects[image["id"]] < 25 and image["id"] in crowded]
-    coco["images"] = few[: PICTURES - 1] + many[:1]
+    small = [image for image in coco["images"] if 3 <= objects[image["id"]] <= 8 and image["id"] not in crowded]
+    crowded_images = [image for image in coco["images"] if objects[image["id"]] < 25 and image["id"] in crowded]
+    coco["images"] = small[: PICTURES - 1] + crowded_images[:1]
     chosen = {image["id"] for image in coco["images"]}
     coco["annotations"] = [annotation for annotation in coco["annotations"] if annotation["image_id"] in chosen]
     pictures = folder / "images" / "default"
@@ -64,12 +64,12 @@ def write_source(folder: Path) -> None:
     (folder / "annotations" / "instances_default.json").write_text(json.dumps(coco))
 
 
-def describe(out: Path, **options: str) -> None:
+def write_options(out: Path, **options: str) -> None:
     """Write the dataset options with which disbench reads an export; paths are relative to its folder."""
     (out / "read.json").write_text(json.dumps(options))
 
 
-def parts(source: Path) -> tuple[Path, Path]:
+def source_paths(source: Path) -> tuple[Path, Path]:
     """The source's annotations and photographs."""
     return source / "annotations" / "instances_default.json", source / "images" / "default"
 
@@ -86,62 +86,62 @@ def datumaro(source: Path, out: Path, layout: str, *, as_masks: bool, **options:
     dataset.export(str(out), layout, save_media=True, **options)
 
 
-@maker("datumaro coco", "datumaro")
+@exporter("datumaro coco", "datumaro")
 def _(source: Path, out: Path) -> None:
     datumaro(source, out, "coco_instances", as_masks=False)
-    describe(out, annotations="annotations/instances_default.json", images="images/default")
+    write_options(out, annotations="annotations/instances_default.json", images="images/default")
 
 
-@maker("datumaro coco, brush masks", "datumaro")
+@exporter("datumaro coco, brush masks", "datumaro")
 def _(source: Path, out: Path) -> None:
     datumaro(source, out, "coco_instances", as_masks=True, segmentation_mode="mask")
-    describe(out, annotations="annotations/instances_default.json", images="images/default", crowds="keep")
+    write_options(out, annotations="annotations/instances_default.json", images="images/default", crowds="keep")
 
 
-@maker("datumaro voc", "datumaro")
+@exporter("datumaro voc", "datumaro")
 def _(source: Path, out: Path) -> None:
     datumaro(source, out, "voc_instance_segmentation", as_masks=True)
-    describe(out, images="JPEGImages", masks="SegmentationObject", mode="instances")
+    write_options(out, images="JPEGImages", masks="SegmentationObject", mode="instances")
 
 
 # --- supervision, sahi, labelme2coco
 
 
-@maker("supervision coco", "supervision")
+@exporter("supervision coco", "supervision")
 def _(source: Path, out: Path) -> None:
     import supervision
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     dataset = supervision.DetectionDataset.from_coco(str(images), str(annotations), force_masks=True)
     dataset.as_coco(str(out / "images"), str(out / "annotations.json"))
-    describe(out, annotations="annotations.json", images="images")
+    write_options(out, annotations="annotations.json", images="images")
 
 
-@maker("sahi coco", "sahi")
+@exporter("sahi coco", "sahi")
 def _(source: Path, out: Path) -> None:
     from sahi.utils.coco import Coco
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     coco = Coco.from_coco_dict_or_path(str(annotations), image_dir=str(images))
     (out / "coco.json").write_text(json.dumps(coco.json))
     shutil.copytree(images, out / "images")
-    describe(out, annotations="coco.json", images="images")
+    write_options(out, annotations="coco.json", images="images")
 
 
-@maker("sahi slices", "sahi")
+@exporter("sahi slices", "sahi")
 def _(source: Path, out: Path) -> None:
     from sahi.slicing import slice_coco
 
-    annotations, images = map(str, parts(source))
+    annotations, images = map(str, source_paths(source))
     slice_coco(annotations, images, "sliced", output_dir=str(out), slice_height=256, slice_width=256)
-    describe(out, annotations="sliced_coco.json", images=".")
+    write_options(out, annotations="sliced_coco.json", images=".")
 
 
-@maker("labelme2coco", "labelme2coco")
+@exporter("labelme2coco", "labelme2coco")
 def _(source: Path, out: Path) -> None:
     import labelme2coco
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     coco = json.loads(annotations.read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
     shutil.copytree(images, out / "labels")
@@ -157,7 +157,7 @@ def _(source: Path, out: Path) -> None:
         labelled = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image["file_name"], **size}
         (out / "labels" / image["file_name"]).with_suffix(".json").write_text(json.dumps(labelled))
     labelme2coco.convert(str(out / "labels"), str(out))
-    describe(out, annotations="dataset.json", images="labels")
+    write_options(out, annotations="dataset.json", images="labels")
 
 
 # --- fiftyone; its exporters work without its database
@@ -167,7 +167,7 @@ def fiftyone(source: Path, exporter: Any, label: Callable[[Json, list[tuple[str,
     from fiftyone import ImageMetadata
     from pycocotools.coco import COCO
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     coco = COCO(str(annotations))
     with exporter:
         for image in coco.dataset["images"]:
@@ -190,23 +190,23 @@ def detections(image: Json, masks: list[tuple[str, Any]]) -> Any:
     return Detections(detections=found)
 
 
-@maker("fiftyone coco", "fiftyone")
+@exporter("fiftyone coco", "fiftyone")
 def _(source: Path, out: Path) -> None:
     from fiftyone.utils.coco import COCODetectionDatasetExporter
 
     fiftyone(source, COCODetectionDatasetExporter(export_dir=str(out), tolerance=1.0), detections)
-    describe(out, annotations="labels.json", images="data")
+    write_options(out, annotations="labels.json", images="data")
 
 
-@maker("fiftyone coco, absolute paths", "fiftyone")
+@exporter("fiftyone coco, absolute paths", "fiftyone")
 def _(source: Path, out: Path) -> None:
     from fiftyone.utils.coco import COCODetectionDatasetExporter
 
     fiftyone(source, COCODetectionDatasetExporter(export_dir=str(out), abs_paths=True), detections)
-    describe(out, annotations="labels.json", images="data")
+    write_options(out, annotations="labels.json", images="data")
 
 
-@maker("fiftyone segmentation", "fiftyone")
+@exporter("fiftyone segmentation", "fiftyone")
 def _(source: Path, out: Path) -> None:
     from fiftyone import Segmentation
     from fiftyone.utils.data.exporters import ImageSegmentationDirectoryExporter
@@ -215,7 +215,7 @@ def _(source: Path, out: Path) -> None:
         return Segmentation(mask=255 * np.any([mask for _, mask in masks], axis=0).astype(np.uint8))
 
     fiftyone(source, ImageSegmentationDirectoryExporter(export_dir=str(out)), union)
-    describe(out, images="data", masks="labels")
+    write_options(out, images="data", masks="labels")
 
 
 # --- Label Studio
@@ -225,7 +225,7 @@ def label_studio(source: Path, out: Path, layout: str, tag: str, result: Callabl
     from label_studio_sdk.converter import Converter
     from pycocotools.coco import COCO
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     coco = COCO(str(annotations))
     tasks = []
     (out / "images").mkdir()
@@ -249,17 +249,17 @@ def label_studio(source: Path, out: Path, layout: str, tag: str, result: Callabl
     converter.convert(str(out / "tasks.json"), str(out), layout, is_dir=False)
 
 
-@maker("label studio polygons", "label-studio-sdk")
+@exporter("label studio polygons", "label-studio-sdk")
 def _(source: Path, out: Path) -> None:
     def rings(each: Json, _: Any) -> list[Json]:
         size = np.array([each["width"], each["height"]])
         return [{"points": (np.reshape(ring, (-1, 2)) / size * 100).tolist()} for ring in each["segmentation"]]
 
     label_studio(source, out, "COCO", "PolygonLabels", rings)
-    describe(out, annotations="result.json", images="images")
+    write_options(out, annotations="result.json", images="images")
 
 
-@maker("label studio brush", "label-studio-sdk")
+@exporter("label studio brush", "label-studio-sdk")
 def _(source: Path, out: Path) -> None:
     from label_studio_sdk.converter import brush
 
@@ -267,18 +267,18 @@ def _(source: Path, out: Path) -> None:
         return [{"format": "rle", "rle": brush.mask2rle(mask * 255)}]
 
     label_studio(source, out, "BRUSH_TO_COCO", "BrushLabels", strokes)
-    describe(out, annotations="result_coco.json", images="images")
+    write_options(out, annotations="result_coco.json", images="images")
 
 
 # --- imantics, pylabel, globox
 
 
-@maker("imantics coco", "imantics")
+@exporter("imantics coco", "imantics")
 def _(source: Path, out: Path) -> None:
     import imantics
     from pycocotools.coco import COCO
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     coco = COCO(str(annotations))
     dataset = imantics.Dataset("photographs")
     for image in coco.dataset["images"]:
@@ -291,36 +291,36 @@ def _(source: Path, out: Path) -> None:
         dataset.add(picture)
     (out / "coco.json").write_text(json.dumps(dataset.coco(), default=lambda number: number.item()))
     shutil.copytree(images, out / "images")
-    describe(out, annotations="coco.json", images="images")
+    write_options(out, annotations="coco.json", images="images")
 
 
-@maker("pylabel coco", "pylabel")
+@exporter("pylabel coco", "pylabel")
 def _(source: Path, out: Path) -> None:
     from pylabel import importer
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     dataset = importer.ImportCoco(str(annotations), path_to_images=str(images))
     dataset.export.ExportToCoco(output_path=str(out / "coco.json"), cat_id_index=1)
     shutil.copytree(images, out / "images")
-    describe(out, annotations="coco.json", images="images")
+    write_options(out, annotations="coco.json", images="images")
 
 
-@maker("globox coco (boxes)", "globox")
+@exporter("globox coco (boxes)", "globox")
 def _(source: Path, out: Path) -> None:
     import globox
 
-    annotations, images = parts(source)
+    annotations, images = source_paths(source)
     globox.AnnotationSet.from_coco(str(annotations)).save_coco(out / "coco.json", auto_ids=True)
     shutil.copytree(images, out / "images")
-    describe(out, annotations="coco.json", images="images")
+    write_options(out, annotations="coco.json", images="images")
 
 
-def make(folder: Path) -> None:
+def export_all(folder: Path) -> None:
     """Write every export whose library is installed."""
     source = folder / "source"
     if not source.exists():
         write_source(source)
-    for name, (library, build) in MAKERS.items():
+    for name, (library, build) in EXPORTERS.items():
         try:
             release = version(library)
         except ModuleNotFoundError:
@@ -347,19 +347,19 @@ def command(*words: object) -> str:
     return "; ".join(re.sub("; method.*| in 1 shards.*", "", line.strip()) for line in done.stdout.splitlines())
 
 
-def compared(folder: Path, annotations: str, samples: list[Any]) -> str:
+def compare_areas(folder: Path, annotations: str, samples: list[Any]) -> str:
     """How many samples have the same area as pycocotools' mask."""
     from pycocotools.coco import COCO
 
-    sys.stdout, shown = open(os.devnull, "w"), sys.stdout  # noqa: SIM115, PTH123  (COCO prints)
+    sys.stdout, stdout = open(os.devnull, "w"), sys.stdout  # noqa: SIM115, PTH123  (COCO prints)
     coco = COCO(str(folder / annotations))
-    sys.stdout = shown
+    sys.stdout = stdout
     for each in coco.dataset["annotations"]:
         if isinstance(each["segmentation"], list):  # pycocotools fails if the first ring has fewer than three points
             each["segmentation"] = [ring for ring in each["segmentation"] if len(ring) >= 6]
-    theirs = Counter(int(coco.annToMask(each).sum()) for each in coco.dataset["annotations"] if each["segmentation"])
+    reference = Counter(int(coco.annToMask(each).sum()) for each in coco.dataset["annotations"] if each["segmentation"])
     ours = Counter(int((sample.target == 1).sum()) for sample in samples)
-    return f"{sum((ours & theirs).values())} of {len(samples)}"
+    return f"{sum((ours & reference).values())} of {len(samples)}"
 
 
 def check(folder: Path) -> None:
@@ -382,7 +382,7 @@ def check(folder: Path) -> None:
             ran = command("run", "--method", "disk", "--dataset", *dataset, *options, "--out", out / "run", *limits)
             if annotations and not ran.startswith("error"):
                 source = open_dataset("coco", export, options[1::2])
-                areas = compared(export, annotations, [source.read(index) for index in range(len(source.ids))])
+                areas = compare_areas(export, annotations, [source.read(index) for index in range(len(source.ids))])
             cells = [
                 title,
                 tool,
@@ -400,4 +400,4 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    {"make": make, "check": check}[arguments.action](arguments.folder)
+    {"make": export_all, "check": check}[arguments.action](arguments.folder)

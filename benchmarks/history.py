@@ -32,7 +32,7 @@ class Change(NamedTuple):
         return self.before is not None and self.now.low > self.before.high
 
 
-def appended(path: Path, record: Record) -> None:
+def append(path: Path, record: Record) -> None:
     """Append a record as one line."""
     with path.open("ab", buffering=0) as file:  # a single write, so that lines never interleave
         file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
@@ -54,7 +54,7 @@ def changes(now: Record, records: list[Record]) -> dict[str, Change]:
     return found
 
 
-def as_ratios(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
+def rounded_ratios(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
     """Ratios as stored in a record: four significant digits."""
     return {
         name: {key: float(f"{value:.4g}") for key, value in asdict(ratio).items()} for name, ratio in ratios.items()

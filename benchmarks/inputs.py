@@ -34,15 +34,15 @@ def annotations_and_rounds(description: str) -> tuple[AnnotationFile, int]:
     return open_annotations(path, "lvis") if path else open_photos(), arguments.rounds
 
 
-class Situation(NamedTuple):
+class ClickState(NamedTuple):
     """The input of a simulated user before a click."""
 
     target: Array
     prediction: Array
     clicks: list[ours.Click]
 
-    def at(self, size: tuple[int, int]) -> Situation:
-        """The situation resized to `size` (transposed for portrait images); itself if it has that size already."""
+    def resized(self, size: tuple[int, int]) -> ClickState:
+        """The state resized to `size` (transposed for portrait images); itself if it has that size already."""
         height, width = self.target.shape
         new_height, new_width = size if height <= width else size[::-1]
         if (new_height, new_width) == (height, width):
@@ -52,38 +52,40 @@ class Situation(NamedTuple):
         clicks = [
             ours.Click(x * new_width // width, y * new_height // height, positive) for x, y, positive in self.clicks
         ]
-        at = np.ix_(rows, columns)
-        return Situation(self.target[at], self.prediction[at], clicks)
+        index = np.ix_(rows, columns)
+        return ClickState(self.target[index], self.prediction[index], clicks)
 
 
-def stand_ins(targets: Iterable[Array], seed: int = 0) -> Iterator[Situation]:
+def simulated_states(targets: Iterable[Array], seed: int = 0) -> Iterator[ClickState]:
     """Ragged predictions around targets, 20 clicks each, improving with each click."""
-    noise = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     for target in targets:
-        prediction, made = np.zeros(target.shape, dtype=bool), []
+        prediction, clicks = np.zeros(target.shape, dtype=bool), []
         for number in range(1, 21):
-            yield Situation(target, prediction, list(made))
-            made.append(ours.next_click(target, prediction, made))
-            prediction = ragged(target == 1, number, noise)
+            yield ClickState(target, prediction, list(clicks))
+            clicks.append(ours.next_click(target, prediction, clicks))
+            prediction = perturb(target == 1, number, generator)
 
 
-def ragged(mask: Array, number: int, noise: np.random.Generator) -> Array:
+def perturb(mask: Array, number: int, generator: np.random.Generator) -> Array:
     """A mask with an uneven outline, and holes and islands that become fewer with the number of the click."""
     import cv2  # noqa: PLC0415  (loaded after threads are limited)
 
-    def field(scale: float) -> Array:
+    def random_field(scale: float) -> Array:
         height, width = mask.shape
-        coarse = noise.standard_normal((int(height / scale) + 2, int(width / scale) + 2)).astype(np.float32)
+        coarse = generator.standard_normal((int(height / scale) + 2, int(width / scale) + 2)).astype(np.float32)
         return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     depth -= cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
-    amount = noise.lognormal(0.5, 0.5)
-    depth += amount * field(noise.uniform(3, 12)) + 9 * amount / number * field(noise.uniform(20, 80))
+    amount = generator.lognormal(0.5, 0.5)
+    depth += amount * random_field(generator.uniform(3, 12)) + 9 * amount / number * random_field(
+        generator.uniform(20, 80)
+    )
     predicted = depth > 0
-    for _ in range(noise.poisson(6 / number)):
-        blobs = field(noise.uniform(30, 120)) > noise.uniform(1.3, 2.4)
-        predicted = predicted & ~blobs if noise.random() < 0.6 else predicted | blobs
+    for _ in range(generator.poisson(6 / number)):
+        blobs = random_field(generator.uniform(30, 120)) > generator.uniform(1.3, 2.4)
+        predicted = predicted & ~blobs if generator.random() < 0.6 else predicted | blobs
     return predicted
 
 

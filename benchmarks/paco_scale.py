@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from throughput import run_and_watch
+from throughput import measure_command
 
 IMAGES, ANNOTATIONS = 45_790, 612_188
 
@@ -30,11 +30,11 @@ IMAGES, ANNOTATIONS = 45_790, 612_188
 def annotations(records: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """The annotations of all images; each image's annotations are repeated with new ids."""
     written = 0
-    for image, own in zip(range(IMAGES), cycle(records)):
+    for image, image_records in zip(range(IMAGES), cycle(records)):
         target = (image + 1) * ANNOTATIONS // IMAGES
-        for number, record in islice(enumerate(cycle(own)), target - written):
+        for number, record in islice(enumerate(cycle(image_records)), target - written):
             # The object comes first in each repetition, so that only parts are cut off.
-            first = written + number - number % len(own) + 1
+            first = written + number - number % len(image_records) + 1
             yield {**record, "id": written + number + 1, "image_id": image + 1, "obj_ann_id": first}
         written = target
 
@@ -43,7 +43,7 @@ def write_scaled(source: Path, path: Path) -> None:
     """Write the large file."""
     data = orjson.loads(source.read_bytes())
     by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
-    for record in sorted(data["annotations"], key=lambda one: one["id"] != one["obj_ann_id"]):
+    for record in sorted(data["annotations"], key=lambda record: record["id"] != record["obj_ann_id"]):
         by_image[record["image_id"]].append(record)
     images = islice(cycle(data["images"]), IMAGES)
     with path.open("wb") as file:
@@ -65,11 +65,11 @@ def main() -> None:
         path, out = Path(folder) / "paco.json", Path(folder) / "shards"
         write_scaled(arguments.annotations, path)
         command = [sys.executable, "-m", "disbench", "sample", "paco-parts", "--lvis", str(path), "--out", str(out)]
-        wall, peak = run_and_watch([*command, "--workers", str(arguments.workers)])
-        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall, peak = measure_command([*command, "--workers", str(arguments.workers)])
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"{path.stat().st_size / 1e6:,.0f} MB, {IMAGES:,} images, {ANNOTATIONS:,} annotations: {wall:.1f} s, "
-            f"{spent.ru_utime + spent.ru_stime:.1f} s of processor time, {peak:.2f} GiB at most"
+            f"{usage.ru_utime + usage.ru_stime:.1f} s of processor time, {peak:.2f} GiB at most"
         )
 
 

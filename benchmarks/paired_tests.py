@@ -57,17 +57,17 @@ def print_scipy() -> None:
                 ("interval", bootstrap_interval, scipy_interval),
                 ("p", sign_flip_p, scipy_sign_flip_p),
             ):
-                texts = [timed(function, differences) for function in (ours, scipys)]
-                print(f"  {name:<8} disbench {texts[0]}, scipy {texts[1]}")
+                results = [time_call(function, differences) for function in (ours, scipys)]
+                print(f"  {name:<8} disbench {results[0]}, scipy {results[1]}")
 
 
-def timed(function: Callable[[FloatArray], Any], differences: FloatArray) -> str:
+def time_call(function: Callable[[FloatArray], Any], differences: FloatArray) -> str:
     """The result and the CPU seconds, best of three calls."""
     seconds = []
     for _ in range(3):
-        begun = time.process_time()
+        start = time.process_time()
         found = function(differences)
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.process_time() - start)
     return f"{np.round(found, 4)} in {min(seconds):.3f} s"
 
 

@@ -70,7 +70,7 @@ class Ratio:
     seconds: float
 
 
-def measured(pair: Pair) -> Ratio:
+def measure(pair: Pair) -> Ratio:
     """Measure the ratio of a pair, after one warm-up call of each side."""
     sides = (pair.ours, pair.reference)
     once = [_seconds(side, pair.clock, 1) for side in sides]
@@ -88,9 +88,9 @@ def measured(pair: Pair) -> Ratio:
 
 def _seconds(side: Side, clock: Clock, repeats: int) -> float:
     """Mean seconds per call."""
-    told = 0.0
+    self_timed = 0.0
     begun = clock()
     for _ in range(repeats):
-        told += side() or 0.0
-    spent = clock() - begun
-    return (told or spent) / repeats
+        self_timed += side() or 0.0
+    elapsed = clock() - begun
+    return (self_timed or elapsed) / repeats

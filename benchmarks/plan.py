@@ -38,7 +38,7 @@ COPIES = 30
 
 
 @dataclass(frozen=True)
-class Measured:
+class RecipeCost:
     """Cost of a recipe on this machine.
 
     Attributes:
@@ -52,7 +52,7 @@ class Measured:
     written: Array
 
 
-def measured(name: str, repeats: int) -> Measured:
+def measure_recipe(name: str, repeats: int) -> RecipeCost:
     recipe = load_recipe(name, ["join=outer"])
     source = real_source(recipe)
     counts, times = costs(source, recipe, repeats)
@@ -65,23 +65,23 @@ def measured(name: str, repeats: int) -> Measured:
             begun = time.process_time()
             write_chunks(writer, chunks, tqdm(disable=True))
             best = min(best, time.process_time() - begun)
-            whole = sum(path.stat().st_size for path in Path(folder).iterdir())
+            total_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
     # Uncompressed rows give the growth with the number of objects; the shards' size gives the compression.
     sizes = np.array([size for chunk in chunks for size in chunk.sizes])
     stored = np.concatenate([pc.list_value_length(chunk.batch["objects"]).to_numpy() for chunk in chunks])
-    terms, _ = fit(stored, sizes)
-    return Measured(fit(counts, times)[0], 1e3 * best / len(sizes), terms * (whole / sizes.sum()))
+    size_terms, _ = fit(stored, sizes)
+    return RecipeCost(fit(counts, times)[0], 1e3 * best / len(sizes), size_terms * (total_bytes / sizes.sum()))
 
 
-def reading() -> tuple[float, float]:
+def measure_reading() -> tuple[float, float]:
     """Bytes of JSON per second, and bytes per annotation."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lvis.json")
         write_scaled(default_annotations(), COPIES, path)
         begun = time.perf_counter()
-        found = open_annotations(path, "lvis")
+        annotation_file = open_annotations(path, "lvis")
         seconds = time.perf_counter() - begun
-        annotations = sum(len(list(found.annotations(int(image)))) for image in found.images)
+        annotations = sum(len(list(annotation_file.annotations(int(image)))) for image in annotation_file.images)
         return path.stat().st_size / seconds, path.stat().st_size / annotations
 
 
@@ -94,18 +94,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=8, help="cores per node")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 4, 16])
-    chosen = parser.parse_args()
-    rate, annotation_bytes = reading()
+    arguments = parser.parse_args()
+    rate, annotation_bytes = measure_reading()
     print(f"JSON: {rate / 1e6:.0f} MB a second, {annotation_bytes:.0f} bytes an annotation")
-    recipes = {name: measured(name, chosen.repeats) for name in RECIPES}
+    recipes = {name: measure_recipe(name, arguments.repeats) for name in RECIPES}
     for name, cost in recipes.items():
         print(
             f"{name}: {cost.scene[0]:.2f} + {cost.scene[1]:.3f} n ms a scene of n objects; written in "
             f"{cost.writing:.2f} ms, {cost.written[0]:.0f} + {cost.written[1]:.0f} n bytes"
         )
-    nodes = "".join(f" minutes on {n} x {chosen.cores} cores |" for n in chosen.nodes)
+    nodes = "".join(f" minutes on {n} x {arguments.cores} cores |" for n in arguments.nodes)
     print("\n| dataset | images | masks | JSON | recipe | core minutes | driver, minutes | shards |" + nodes)
-    print("| --- " * (8 + len(chosen.nodes)) + "|")
+    print("| --- " * (8 + len(arguments.nodes)) + "|")
     for dataset, images, masks in DATASETS:
         read = masks * annotation_bytes / rate / 60
         for name, cost in recipes.items():
@@ -116,8 +116,8 @@ def main() -> None:
                 *(dataset, f"{images:,}", f"{masks:,}", f"{masks * annotation_bytes / 1e9:.1f} GB"),
                 *(f"`{name}`", f"{work:.1f}", f"{read:.1f} + {writing:.1f}", f"{shards / 1e9:.1f} GB"),
             ]
-            for count in chosen.nodes:
-                parts = {"reading": read, "sampling": work / (count * chosen.cores), "writing": writing}
+            for count in arguments.nodes:
+                parts = {"reading": read, "sampling": work / (count * arguments.cores), "writing": writing}
                 cells.append(
                     f"{read + max(parts['sampling'], writing):.1f} ({max(parts, key=lambda part: parts[part])})"
                 )

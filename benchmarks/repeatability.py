@@ -41,22 +41,22 @@ def run(arguments: list[str], seconds: float | None) -> int:
         return process.wait()
 
 
-def compared(first: StoredRun, other: StoredRun) -> str:
+def comparison_row(first: StoredRun, other: StoredRun) -> str:
     """A table row: the number of clicks, IoUs and rows that differ, and NoC@90 of both."""
     tables = [run.rows() for run in (first, other)]
     if tables[0].num_rows != tables[1].num_rows:
         return f"| {tables[0].num_rows} and {tables[1].num_rows} rows | | | | |"
-    clicks = differing(tables, ("x", "y", "positive"))
+    clicks = count_differing(tables, ("x", "y", "positive"))
     ious = np.abs(np.subtract(*(table["iou"].to_numpy() for table in tables)))
     columns = tuple(name for name in tables[0].column_names if name not in SECONDS)
     values = [noc(list(run.by_sample().values()), 0.9) for run in (first, other)]
     return (
         f"| {tables[0].num_rows} | {clicks} | {int((ious > 0).sum())} (at most {ious.max():.4f}) "
-        f"| {differing(tables, columns)} | {values[0]:.3f}, {values[1]:.3f} |"
+        f"| {count_differing(tables, columns)} | {values[0]:.3f}, {values[1]:.3f} |"
     )
 
 
-def differing(tables: list[pa.Table], columns: tuple[str, ...]) -> int:
+def count_differing(tables: list[pa.Table], columns: tuple[str, ...]) -> int:
     """Number of rows that differ in any of the columns."""
     rows = [table.select(columns).to_pylist() for table in tables]
     return sum(one != other for one, other in zip(*rows, strict=True))
@@ -70,30 +70,30 @@ def main() -> None:
     parser.add_argument("--every", default="1")
     parser.add_argument("--data", default=os.environ.get("DISBENCH_DATA", ""))
     parser.add_argument("--batch", help="also run in batches of this size, for a method with predict_batch")
-    given = parser.parse_args()
-    job = ["--method", given.method, "--dataset", given.dataset, "--every", given.every]
-    job += ["--data", given.data] if given.data else []
-    ways: Ways = {"one worker": ("--workers", "1"), "two workers": ("--workers", "2")}
-    ways["killed and resumed"] = ("--workers", "2")
-    if given.batch:
-        ways[f"batches of {given.batch}"] = ("--workers", "1", "--batch", given.batch)
+    arguments = parser.parse_args()
+    job = ["--method", arguments.method, "--dataset", arguments.dataset, "--every", arguments.every]
+    job += ["--data", arguments.data] if arguments.data else []
+    variants: Ways = {"one worker": ("--workers", "1"), "two workers": ("--workers", "2")}
+    variants["killed and resumed"] = ("--workers", "2")
+    if arguments.batch:
+        variants[f"batches of {arguments.batch}"] = ("--workers", "1", "--batch", arguments.batch)
     print("| way | kills | rows | clicks that differ | IoUs that differ | rows that differ | NoC@90 |")
     print("| --- " * 7 + "|")
     with tempfile.TemporaryDirectory() as folder:
         first: StoredRun | None = None
-        taken = 0.0
-        for number, (way, options) in enumerate(ways.items()):
-            arguments = [*job, "--out", f"{folder}/{number}", *options]
+        first_seconds = 0.0
+        for number, (name, options) in enumerate(variants.items()):
+            command = [*job, "--out", f"{folder}/{number}", *options]
             begun, kills = time.monotonic(), 0
-            limit = taken / 3 + 2 if way.startswith("killed") else None
-            while (code := run(arguments, limit)) == -signal.SIGKILL:
+            limit = first_seconds / 3 + 2 if name.startswith("killed") else None
+            while (code := run(command, limit)) == -signal.SIGKILL:
                 kills += 1
             if code not in (0, 1):
-                raise SystemExit(f"{way}: exit code {code}")
-            made = read_run(Path(folder) / str(number))
-            taken = taken or time.monotonic() - begun
-            print(f"| {way} | {kills} {compared(first or made, made)}", flush=True)
-            first = first or made
+                raise SystemExit(f"{name}: exit code {code}")
+            stored = read_run(Path(folder) / str(number))
+            first_seconds = first_seconds or time.monotonic() - begun
+            print(f"| {name} | {kills} {comparison_row(first or stored, stored)}", flush=True)
+            first = first or stored
 
 
 if __name__ == "__main__":

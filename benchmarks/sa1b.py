@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from throughput import run_and_watch
+from throughput import measure_command
 
 HEIGHT, WIDTH = 1500, 2250
 SCENES = 500
@@ -40,7 +40,7 @@ def rectangle(top: int, left: int, height: int, width: int) -> dict[str, Any]:
 def annotations(masks: int, seed: int) -> str:
     """JSON of masks; every fourth is inside the one before, like a part."""
     random = np.random.default_rng(seed)
-    found = []
+    records = []
     top = left = height = width = 0
     for number in range(masks):
         if number % 4 == 3:
@@ -50,11 +50,11 @@ def annotations(masks: int, seed: int) -> str:
             top, left = int(random.integers(1, HEIGHT - 61)), int(random.integers(1, WIDTH - 61))
         box = [float(side) for side in (left, top, width, height)]
         segmentation = rectangle(top, left, height, width)
-        found.append({"id": number, "segmentation": segmentation, "bbox": box, "area": height * width})
-    return json.dumps(found)
+        records.append({"id": number, "segmentation": segmentation, "bbox": box, "area": height * width})
+    return json.dumps(records)
 
 
-def make(folder: Path, begin: int, end: int, masks: int) -> None:
+def write_files(folder: Path, begin: int, end: int, masks: int) -> None:
     """Write files `begin` to `end` - 1; numbers that are equal modulo `SCENES` have the same masks."""
     for number in range(begin, end):
         place = folder / f"sa_{number // 1000:06d}"
@@ -78,21 +78,21 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=100)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     print(
         f"{'files':>9} {'masks':>11} {'wall s':>7} {'CPU s':>7} {'files/CPU s':>12} {'masks/CPU s':>12} {'peak MiB':>9}"
     )
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         root, begin = Path(temporary), 0
         (root / "files").mkdir()
-        for files in (chosen.files, chosen.times * chosen.files):
-            make(root / "files", begin, files, chosen.masks)
+        for files in (arguments.files, arguments.times * arguments.files):
+            write_files(root / "files", begin, files, arguments.masks)
             begin = files
             command = [sys.executable, "-m", "disbench", "sample", "sa1b-hierarchy", "--folder", root / "files"]
-            words = [*command, "--out", root / f"out-{files}", "--workers", chosen.workers]
+            command_line_ = [*command, "--out", root / f"out-{files}", "--workers", arguments.workers]
             before = children_seconds()
-            wall, peak = run_and_watch(list(map(str, words)))
-            cpu, masks = children_seconds() - before, files * chosen.masks
+            wall, peak = measure_command(list(map(str, command_line_)))
+            cpu, masks = children_seconds() - before, files * arguments.masks
             print(
                 f"{files:>9,} {masks:>11,} {wall:>7.0f} {cpu:>7.0f} {files / cpu:>12.0f} {masks / cpu:>12.0f} "
                 f"{peak * 1024:>9.0f}",

@@ -50,15 +50,15 @@ def costs(source: SceneSource, recipe: Recipe, repeats: int) -> tuple[Array, Arr
             best = min(best, time.process_time() - begun)
         counts.append(len(scene.objects))
         times.append(best * 1e3)
-    there = np.array(counts) > 0
-    return np.array(counts)[there], np.array(times)[there]
+    non_empty = np.array(counts) > 0
+    return np.array(counts)[non_empty], np.array(times)[non_empty]
 
 
 def fit(counts: Array, values: Array, degree: int = 1) -> tuple[Array, float]:
     """Coefficients of a polynomial in the number of objects, and R2."""
     terms = np.polynomial.polynomial.polyfit(counts, values, degree)
-    left = values - np.polynomial.polynomial.polyval(counts, terms)
-    return terms, float(1 - left.var() / values.var())
+    residuals = values - np.polynomial.polynomial.polyval(counts, terms)
+    return terms, float(1 - residuals.var() / values.var())
 
 
 def main() -> None:
@@ -70,8 +70,8 @@ def main() -> None:
         counts, times = costs(real_source(recipe), recipe, repeats)
         for degree in (1, 2):
             terms, r2 = fit(counts, times, degree)
-            told = ", ".join(f"{term:.4f}" for term in terms)
-            print(f"{name}: {len(counts)} scenes, {told} ms times 1, n, ...; R2 {r2:.2f}")
+            coefficients = ", ".join(f"{term:.4f}" for term in terms)
+            print(f"{name}: {len(counts)} scenes, {coefficients} ms times 1, n, ...; R2 {r2:.2f}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import history
-from paired_timing import ROUNDS, Pair, Ratio, measured
+from paired_timing import ROUNDS, Pair, Ratio, measure
 
 from disbench import __version__
 from disbench.core.errors import InputError
@@ -32,9 +32,9 @@ _LIBRARIES = ("numpy", "opencv-python", "opencv-python-headless", "orjson", "pil
 _LIBRARIES += ("rlemasklib", "torch", "typer")
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and record; returns the exit code."""
-    arguments = _parser().parse_args(given)
+    arguments = _parser().parse_args(argv)
     threads.limit(1)  # before any numeric library is loaded
     import workloads  # noqa: PLC0415
 
@@ -43,13 +43,13 @@ def main(given: Sequence[str] | None = None) -> int:
     ratios: dict[str, Ratio] = {}
     with tempfile.TemporaryDirectory() as folder:
         for pair in workloads.pairs(workloads.Workload(data, Path(folder)), arguments.only):
-            ratios[pair.name] = measured(pair)
-            print(_line(pair, ratios[pair.name]), flush=True)
+            ratios[pair.name] = measure(pair)
+            print(_table_row(pair, ratios[pair.name]), flush=True)
     record = _record(ratios, data, (before, os.getloadavg()[0]))
     earlier = history.read_history(arguments.history)
-    slower = _compared(history.changes(record, earlier)) if arguments.compare else False
+    slower = _print_comparison(history.changes(record, earlier)) if arguments.compare else False
     if not arguments.no_history:
-        history.appended(arguments.history, record)
+        history.append(arguments.history, record)
     return int(slower and arguments.fail)
 
 
@@ -63,23 +63,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _line(pair: Pair, ratio: Ratio) -> str:
-    spread = f"{_short(ratio.median)} ({_short(ratio.low)} to {_short(ratio.high)})"
+def _table_row(pair: Pair, ratio: Ratio) -> str:
+    spread = f"{_format(ratio.median)} ({_format(ratio.low)} to {_format(ratio.high)})"
     return f"{pair.name:<18} {spread:<26} {ratio.seconds * 1e3:9.3f} ms / {pair.item:<6} against {pair.against}"
 
 
-def _short(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _compared(found: dict[str, history.Change]) -> bool:
+def _print_comparison(changes: dict[str, history.Change]) -> bool:
     """Print the comparison; returns whether anything is slower."""
     print(f"\n{'':<18} {'now':<26} {'before':<26} commit")
-    for name, (now, before, commit) in found.items():
-        cells = [f"{_short(r.median)} ({_short(r.low)} to {_short(r.high)})" if r else "-" for r in (now, before)]
-        mark = "  SLOWER" if found[name].slower else ""
+    for name, (now, before, commit) in changes.items():
+        cells = [f"{_format(r.median)} ({_format(r.low)} to {_format(r.high)})" if r else "-" for r in (now, before)]
+        mark = "  SLOWER" if changes[name].slower else ""
         print(f"{name:<18} {cells[0]:<26} {cells[1]:<26} {commit[:10]}{mark}")
-    return any(change.slower for change in found.values())
+    return any(change.slower for change in changes.values())
 
 
 def _record(ratios: dict[str, Ratio], data: Path | None, load: tuple[float, float]) -> history.Record:
@@ -94,18 +94,18 @@ def _record(ratios: dict[str, Ratio], data: Path | None, load: tuple[float, floa
         "load": [round(value, 2) for value in load],
         "data": "real" if data else "photos",
         "rounds": ROUNDS,
-        "ratios": history.as_ratios(ratios),
+        "ratios": history.rounded_ratios(ratios),
     }
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    changes = {}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            changes[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return changes
 
 
 def _commit() -> str:

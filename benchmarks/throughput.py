@@ -26,7 +26,7 @@ from inputs import default_annotations, write_scaled
 from disbench.datasets.instances import open_annotations
 
 
-def run_and_watch(command: list[str]) -> tuple[float, float]:
+def measure_command(command: list[str]) -> tuple[float, float]:
     """Wall seconds of a command, and the sum of the peak memory of all its processes in GiB."""
     begun = time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL)
@@ -72,7 +72,7 @@ def main() -> None:
             images = len(open_annotations(path, "lvis").images)
             reading = time.perf_counter() - begun
             out = Path(folder) / f"shards_x{copies}"
-            wall, peak = run_and_watch(
+            wall, peak = measure_command(
                 [
                     sys.executable,
                     "-m",

@@ -56,20 +56,20 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self.steps: list[float] = []
-        self._within = False
+        self._inside_part = False
 
     def watch(self, owner: Any, name: str, part: str) -> None:
         """Count calls of a function for a part."""
         function = getattr(owner, name)
 
         def call(*given: Any, **options: Any) -> Any:
-            if self._within:
+            if self._inside_part:
                 return function(*given, **options)
-            self._within, begun = True, time.process_time()
+            self._inside_part, begun = True, time.process_time()
             try:
                 return function(*given, **options)
             finally:
-                self._within = False
+                self._inside_part = False
                 self.seconds[part] += time.process_time() - begun
 
         setattr(owner, name, call)
@@ -88,7 +88,7 @@ class Clock:
         return call
 
 
-def measured(arguments: argparse.Namespace) -> dict[str, float]:
+def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """CPU milliseconds per set, by part."""
     settings = load_training(arguments.training, [*arguments.set, "workers=0", "accumulate=1"])
     training = resolved(settings, arguments.data)
@@ -116,19 +116,19 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
-        print(json.dumps(measured(arguments)))
+        print(json.dumps(measure(arguments)))
         return
-    own = Path(__file__).resolve().parents[1]
-    checkouts = [own] if arguments.against is None else [own, arguments.against.resolve()]
+    this_checkout = Path(__file__).resolve().parents[1]
+    checkouts = [this_checkout] if arguments.against is None else [this_checkout, arguments.against.resolve()]
     turns: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
     for _ in range(TURNS):
         for checkout in reversed(checkouts):
-            place = {**os.environ, "PYTHONPATH": str(checkout)}
-            told = subprocess.check_output([sys.executable, *sys.argv, "--once"], env=place, text=True)
-            turns[checkout].append(json.loads(told.splitlines()[-1]))
+            environment = {**os.environ, "PYTHONPATH": str(checkout)}
+            printed = subprocess.check_output([sys.executable, *sys.argv, "--once"], env=environment, text=True)
+            turns[checkout].append(json.loads(printed.splitlines()[-1]))
     names = ["here", "against"]
     print(f"{'ms of CPU a set':<18}" + "".join(f"{name:>12}" for name, _ in zip(names, checkouts, strict=False)))
-    for part in turns[own][0]:
+    for part in turns[this_checkout][0]:
         medians = [statistics.median(turn[part] for turn in turns[checkout]) for checkout in checkouts]
         print(f"{part:<18}" + "".join(f"{value:12.1f}" for value in medians))
     rates = [statistics.median(1e3 / sum(turn.values()) for turn in turns[checkout]) for checkout in checkouts]

@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from inputs import Array, Situation, stand_ins, write_scaled
+from inputs import Array, ClickState, simulated_states, write_scaled
 from paired_timing import Pair
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -50,7 +50,7 @@ SCENES = 64
 TARGETS = 4
 """Objects to click, 20 times each."""
 _SAMPLES, _CLICKS = 1000, 20
-_LOADED = 24
+_LOADED_SCENES = 24
 """Scenes loaded by the data loader."""
 _SLOW_ROUNDS = 5
 """Rounds of figures that start processes, which take about a second each."""
@@ -103,8 +103,8 @@ class Workload:
     @cached_property
     def sampled(self) -> list[SampledScene]:
         """The scenes with sets from the proximity method; scenes without a set are dropped."""
-        found = (sample_scene(scene, self.recipe("coco-proximity")) for scene in self.scenes_read)
-        return [scene for scene in found if scene.sets]
+        scenes = (sample_scene(scene, self.recipe("coco-proximity")) for scene in self.scenes_read)
+        return [scene for scene in scenes if scene.sets]
 
     @cached_property
     def shards(self) -> Path:
@@ -139,10 +139,10 @@ class Workload:
         return paths
 
     @cached_property
-    def situations(self) -> list[Situation]:
+    def click_states(self) -> list[ClickState]:
         """Inputs of simulated users: ragged predictions of growing quality."""
         targets = (RULES["any-channel"](path, 0) for path in self.mask_files[: self.targets])
-        return list(stand_ins(targets))
+        return list(simulated_states(targets))
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,11 @@ def pairs(work: Workload, only: Sequence[str] | None = None) -> Iterator[Pair]:
 
 
 def click(work: Workload, name: str) -> Pair:
-    errors = [_padded(seen) for seen in work.situations]
+    errors = [_padded(state) for state in work.click_states]
     return Pair(
         name,
-        lambda: _each(lambda seen: next_click(*seen), work.situations),
-        lambda: _each(lambda pair: [transform(mask) for mask in pair], errors),
+        lambda: _for_each(lambda state: next_click(*state), work.click_states),
+        lambda: _for_each(lambda pair: [transform(mask) for mask in pair], errors),
         "two distance transforms of the whole image",
         len(errors),
         "click",
@@ -191,22 +191,22 @@ def click(work: Workload, name: str) -> Pair:
 def iou(work: Workload, name: str) -> Pair:
     return Pair(
         name,
-        lambda: _each(lambda seen: metrics.iou(seen.target, seen.prediction), work.situations),
-        lambda: _each(lambda seen: _bare_iou(seen.target, seen.prediction), work.situations),
+        lambda: _for_each(lambda state: metrics.iou(state.target, state.prediction), work.click_states),
+        lambda: _for_each(lambda state: _bare_iou(state.target, state.prediction), work.click_states),
         "the same in bare NumPy",
-        len(work.situations),
+        len(work.click_states),
         "mask",
     )
 
 
 def boundary_iou(work: Workload, name: str) -> Pair:
-    bounds = [metrics.TargetBoundary(seen.target) for seen in work.situations]
-    side = 2 * round(0.02 * math.hypot(*work.situations[0].target.shape)) + 1
+    bounds = [metrics.TargetBoundary(state.target) for state in work.click_states]
+    side = 2 * round(0.02 * math.hypot(*work.click_states[0].target.shape)) + 1
     kernel = np.ones((side, side), dtype=np.uint8)
     return Pair(
         name,
-        lambda: _each(lambda pair: pair[0].iou(pair[1].prediction), zip(bounds, work.situations, strict=True)),
-        lambda: _each(lambda seen: cv2.erode(seen.prediction.view(np.uint8), kernel), work.situations),
+        lambda: _for_each(lambda pair: pair[0].iou(pair[1].prediction), zip(bounds, work.click_states, strict=True)),
+        lambda: _for_each(lambda state: cv2.erode(state.prediction.view(np.uint8), kernel), work.click_states),
         "OpenCV's erosion of the whole image",
         len(bounds),
         "mask",
@@ -215,25 +215,25 @@ def boundary_iou(work: Workload, name: str) -> Pair:
 
 def noc(work: Workload, name: str) -> Pair:
     ious = _ious()
-    return _of_ious(name, lambda: metrics.noc(ious, 0.9), lambda: _bare_noc(ious).mean())
+    return _metric_pair(name, lambda: metrics.noc(ious, 0.9), lambda: _bare_noc(ious).mean())
 
 
 def nof(work: Workload, name: str) -> Pair:
     ious = _ious()
-    return _of_ious(name, lambda: metrics.nof(ious, 0.9), lambda: _bare_nof(ious))
+    return _metric_pair(name, lambda: metrics.nof(ious, 0.9), lambda: _bare_nof(ious))
 
 
 def curve(work: Workload, name: str) -> Pair:
     ious = _ious()
-    return _of_ious(name, lambda: metrics.miou_curve(ious), lambda: ious.mean(axis=0, dtype=np.float64))
+    return _metric_pair(name, lambda: metrics.miou_curve(ious), lambda: ious.mean(axis=0, dtype=np.float64))
 
 
 def hierarchy(work: Workload, name: str) -> Pair:
-    return _sampling(work, name, "coco-hierarchy")
+    return _sampling_pair(work, name, "coco-hierarchy")
 
 
 def proximity(work: Workload, name: str) -> Pair:
-    return _sampling(work, name, "coco-proximity")
+    return _sampling_pair(work, name, "coco-proximity")
 
 
 def sampling(work: Workload, name: str) -> Pair:
@@ -271,7 +271,7 @@ def shard_writing(work: Workload, name: str) -> Pair:
 def shard_reading(work: Workload, name: str) -> Pair:
     return Pair(
         name,
-        lambda: _each(lambda scene: scene, ShardReader(work.shards)),
+        lambda: _for_each(lambda scene: scene, ShardReader(work.shards)),
         partial(_read_raw, work.shards),
         "pyarrow reading the same Parquet",
         len(work.sampled),
@@ -284,7 +284,7 @@ def shuffled_reading(work: Workload, name: str) -> Pair:
 
     def ours() -> None:
         reader = ShardReader(work.shards, cached_groups=1)  # as in large folders: most scenes are in another group
-        _each(lambda index: reader[index], order)
+        _for_each(lambda index: reader[index], order)
 
     return Pair(
         name, ours, partial(_read_raw, work.shards), "pyarrow reading the same Parquet", len(order), "scene", turns=1
@@ -298,13 +298,13 @@ def loading(work: Workload, name: str, workers: int) -> Pair:
 
     dataset = DiverseSetDataset(work.shards, work.image)
     firsts = np.cumsum([0, *(len(scene.sets) for scene in work.sampled[:-1])])
-    chosen = Subset(dataset, np.random.default_rng(0).permutation(firsts)[:_LOADED].tolist())
+    chosen = Subset(dataset, np.random.default_rng(0).permutation(firsts)[:_LOADED_SCENES].tolist())
 
     def ours() -> float:
-        begun = _processor_seconds()
+        begun = _cpu_seconds()
         for _ in DataLoader(chosen, batch_size=1, num_workers=workers, collate_fn=list_collate):
             pass
-        return _processor_seconds() - begun
+        return _cpu_seconds() - begun
 
     return Pair(
         name,
@@ -321,23 +321,23 @@ def loading(work: Workload, name: str, workers: int) -> Pair:
 
 def json_index(work: Workload, name: str) -> Pair:
     path = _large_json(work)
-    return _parsing(path, name, lambda: index_json(path))
+    return _parsing_pair(path, name, lambda: index_json(path))
 
 
 def annotations(work: Workload, name: str) -> Pair:
     path, dialect = _large_json(work), "photos" if work.data is None else "lvis"
-    return _parsing(path, name, lambda: open_annotations(path, dialect))
+    return _parsing_pair(path, name, lambda: open_annotations(path, dialect))
 
 
 def harness(work: Workload, name: str) -> Pair:
     samples = list(_samples(work))
-    answers = {sample.id: [seen.prediction for seen in found] for sample, found in samples}
+    predictions = {sample.id: [state.prediction for state in found] for sample, found in samples}
     return Pair(
         name,
-        lambda: _quietly(
-            lambda: evaluate(_Instant(answers), [sample for sample, _ in samples], max_clicks=_CLICKS - 1)
+        lambda: _discard_result(
+            lambda: evaluate(_PreparedMethod(predictions), [sample for sample, _ in samples], max_clicks=_CLICKS - 1)
         ),
-        lambda: _each(lambda seen: next_click(*seen), [seen for _, found in samples for seen in found[:-1]]),
+        lambda: _for_each(lambda state: next_click(*state), [state for _, found in samples for state in found[:-1]]),
         "the click simulation alone",
         len(samples) * (_CLICKS - 1),
         "click",
@@ -347,8 +347,8 @@ def harness(work: Workload, name: str) -> Pair:
 def startup(work: Workload, name: str) -> Pair:
     return Pair(
         name,
-        partial(_run, "-m", "disbench", "--help"),
-        partial(_run, "-c", "pass"),
+        partial(_run_python, "-m", "disbench", "--help"),
+        partial(_run_python, "-c", "pass"),
         "python -c pass",
         1,
         "start",
@@ -357,11 +357,11 @@ def startup(work: Workload, name: str) -> Pair:
 
 
 def image_decoding(work: Workload, name: str) -> Pair:
-    return _decoding(name, work.images, read_rgb, "image")
+    return _decoding_pair(name, work.images, read_rgb, "image")
 
 
 def mask_decoding(work: Workload, name: str) -> Pair:
-    return _decoding(name, work.mask_files, lambda path: RULES["any-channel"](path, 0), "mask")
+    return _decoding_pair(name, work.mask_files, lambda path: RULES["any-channel"](path, 0), "mask")
 
 
 FIGURES: dict[str, Callable[[Workload, str], Pair]] = {
@@ -390,14 +390,14 @@ FIGURES: dict[str, Callable[[Workload, str], Pair]] = {
 """Every figure by its name."""
 
 
-def _each(work: Callable[[object], object], items: object) -> None:
+def _for_each(work: Callable[[object], object], items: object) -> None:
     for item in items:  # type: ignore[attr-defined]
         work(item)
 
 
-def _padded(seen: Situation) -> list[Array]:
+def _padded(state: ClickState) -> list[Array]:
     """Both kinds of errors, padded with zeros for the distance transform."""
-    return [np.pad(errors, 1).view(np.uint8) for errors in error_masks(seen.target, seen.prediction)]
+    return [np.pad(errors, 1).view(np.uint8) for errors in error_masks(state.target, state.prediction)]
 
 
 def _bare_iou(target: Array, prediction: Array) -> float:
@@ -421,20 +421,22 @@ def _bare_nof(ious: Array) -> int:
     return int((~(ious >= np.float32(0.9)).any(axis=1)).sum())
 
 
-def _of_ious(name: str, ours: Callable[[], object], bare: Callable[[], object]) -> Pair:
-    return Pair(name, partial(_quietly, ours), partial(_quietly, bare), "the same in bare NumPy", 1, "run")
+def _metric_pair(name: str, ours: Callable[[], object], bare: Callable[[], object]) -> Pair:
+    return Pair(
+        name, partial(_discard_result, ours), partial(_discard_result, bare), "the same in bare NumPy", 1, "run"
+    )
 
 
-def _quietly(call: Callable[[], object]) -> None:
+def _discard_result(call: Callable[[], object]) -> None:
     call()
 
 
-def _sampling(work: Workload, name: str, recipe_name: str) -> Pair:
+def _sampling_pair(work: Workload, name: str, recipe_name: str) -> Pair:
     recipe = work.recipe(recipe_name)
     return Pair(
         name,
-        lambda: _each(lambda scene: sample_scene(scene, recipe), work.scenes_read),
-        lambda: _each(masks.decode, work.rles),
+        lambda: _for_each(lambda scene: sample_scene(scene, recipe), work.scenes_read),
+        lambda: _for_each(masks.decode, work.rles),
         "decoding each mask once",
         len(work.scenes_read),
         "scene",
@@ -477,68 +479,68 @@ def _large_json(work: Workload) -> Path:
     return path
 
 
-def _parsing(path: Path, name: str, ours: Callable[[], object]) -> Pair:
+def _parsing_pair(path: Path, name: str, ours: Callable[[], object]) -> Pair:
     content = path.read_bytes()
     return Pair(
         name,
-        partial(_quietly, ours),
-        lambda: _quietly(lambda: orjson.loads(content)),
+        partial(_discard_result, ours),
+        lambda: _discard_result(lambda: orjson.loads(content)),
         "orjson.loads of the same bytes",
         1,
         "file",
     )
 
 
-def _samples(work: Workload) -> Iterator[tuple[Sample, list[Situation]]]:
+def _samples(work: Workload) -> Iterator[tuple[Sample, list[ClickState]]]:
     """Each target as a sample, with the inputs of its 20 clicks."""
-    seen = iter(work.situations)
-    for number in range(len(work.situations) // _CLICKS):
-        found = list(islice(seen, _CLICKS))
-        target = found[0].target
-        yield Sample(f"s{number}", np.zeros((*target.shape, 3), dtype=np.uint8), target), found
+    remaining = iter(work.click_states)
+    for number in range(len(work.click_states) // _CLICKS):
+        states = list(islice(remaining, _CLICKS))
+        target = states[0].target
+        yield Sample(f"s{number}", np.zeros((*target.shape, 3), dtype=np.uint8), target), states
 
 
-class _Instant:
+class _PreparedMethod:
     """A method that immediately returns a prepared answer for each click."""
 
-    def __init__(self, answers: dict[str, list[Array]]) -> None:
-        self._answers = iter(answers.values())
+    def __init__(self, predictions: dict[str, list[Array]]) -> None:
+        self._predictions = iter(predictions.values())
 
-    def open(self, image: Array) -> _InstantSession:
-        return _InstantSession(next(self._answers))
+    def open(self, image: Array) -> _PreparedSession:
+        return _PreparedSession(next(self._predictions))
 
 
-class _InstantSession:
-    """One sample of `_Instant`."""
+class _PreparedSession:
+    """One sample of `_PreparedMethod`."""
 
-    def __init__(self, answers: list[Array]) -> None:
-        self._answers = answers
+    def __init__(self, predictions: list[Array]) -> None:
+        self._predictions = predictions
 
     def predict(self, clicks: list[Click]) -> Prediction:
-        return Prediction(self._answers[len(clicks)][None])
+        return Prediction(self._predictions[len(clicks)][None])
 
 
-def _run(*arguments: str) -> float:
+def _run_python(*arguments: str) -> float:
     """CPU seconds of a Python process from start to exit."""
-    begun = _processor_seconds()
+    begun = _cpu_seconds()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return _processor_seconds() - begun
+    return _cpu_seconds() - begun
 
 
-def _processor_seconds() -> float:
+def _cpu_seconds() -> float:
     """CPU seconds of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(part.ru_utime + part.ru_stime for part in used)
 
 
-def _decoding(name: str, paths: Sequence[Path], read: Callable[[Path], object], item: str) -> Pair:
+def _decoding_pair(name: str, paths: Sequence[Path], read: Callable[[Path], object], item: str) -> Pair:
     if not paths:
         raise InputError(f"{name}: no files found; check DISBENCH_DATA")
     contents = [path.read_bytes() for path in paths]
     return Pair(
         name,
-        lambda: _each(read, paths),
-        lambda: _each(lambda content: Image.open(io.BytesIO(content)).load(), contents),
+        lambda: _for_each(read, paths),
+        lambda: _for_each(lambda content: Image.open(io.BytesIO(content)).load(), contents),
         "Pillow's decoding alone",
         len(paths),
         item,

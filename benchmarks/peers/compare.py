@@ -3,9 +3,9 @@
     python benchmarks/peers/compare.py ritm --data DIR [--repo DIR --python DIR/bin/python --checkpoint FILE]
 
 Omitted options come from the installation (`disbench methods install`). The first images of GrabCut are evaluated
-twice: by the peer's code in its own Python (`theirs.py`), and by disbench through the bridge, with the options,
-threshold, candidate selection and clicks of the peer's protocol; both sides are first tried on one image. No evaluation
-stops early. Both sides run with one thread and without OpenCV's Intel IPP, whose distance transform is not
+twice: by the peer's code in its own Python (`peer_evaluation.py`), and by disbench through the bridge, with the
+options, threshold, candidate selection and clicks of the peer's protocol; both sides are first tried on one image. No
+evaluation stops early. Both sides run with one thread and without OpenCV's Intel IPP, whose distance transform is not
 deterministic. Prints a table row with the number of bitwise equal IoUs and the largest difference.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+PEERS_FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(PEERS_FOLDER.parents[1]))
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_IPP": "disabled"}
 
 from disbench.baselines.cards import method_spec  # noqa: E402
@@ -46,21 +46,21 @@ class Peer:
     """How to start a peer's own evaluation, and the matching settings of disbench.
 
     Attributes:
-        kind: the `KIND` of `theirs.py`.
-        more: arguments of the peer's script.
+        kind: the `KIND` of `peer_evaluation.py`.
+        script_arguments: arguments of the peer's script.
         settings: method options that override the card's.
         selection: rule for the kept candidate.
         policy: click policy.
     """
 
     kind: str = "isegm"
-    more: tuple[str, ...] = ()
+    script_arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     selection: str = "score"
     policy: str = "center"
 
 
-class Told:
+class FixedGranularity:
     """A method with the same granularity for all images."""
 
     def __init__(self, method: Any, granularity: float) -> None:
@@ -72,34 +72,36 @@ class Told:
 
 
 PEERS: dict[str, Peer] = {
-    "ritm": Peer(more=("NoBRS", *WHOLE)),
-    "fbrs": Peer(more=("f-BRS-B", *WHOLE), policy="scipy-center"),
-    "simpleclick": Peer(more=("NoBRS", *WHOLE)),
-    "icmformer": Peer(more=("NoBRS", *WHOLE)),
-    "cfr-icl": Peer(more=("NoBRS", *WHOLE, "--cf-n=4", "--acf")),
-    "piclick": Peer(more=("NoBRS", *WHOLE), selection="oracle-all"),
-    "focalclick": Peer(more=("FocalClick", "--infer-size=256", "--thresh=0.5", *WHOLE)),
-    "cdnet": Peer(more=("CDNet", "--infer-size=384", "--thresh=0.5", *WHOLE)),
-    "emc-click": Peer(more=("EMC-Click", "--eval-mode=emc-click", "--thresh=0.5", *WHOLE)),
+    "ritm": Peer(script_arguments=("NoBRS", *WHOLE)),
+    "fbrs": Peer(script_arguments=("f-BRS-B", *WHOLE), policy="scipy-center"),
+    "simpleclick": Peer(script_arguments=("NoBRS", *WHOLE)),
+    "icmformer": Peer(script_arguments=("NoBRS", *WHOLE)),
+    "cfr-icl": Peer(script_arguments=("NoBRS", *WHOLE, "--cf-n=4", "--acf")),
+    "piclick": Peer(script_arguments=("NoBRS", *WHOLE), selection="oracle-all"),
+    "focalclick": Peer(script_arguments=("FocalClick", "--infer-size=256", "--thresh=0.5", *WHOLE)),
+    "cdnet": Peer(script_arguments=("CDNet", "--infer-size=384", "--thresh=0.5", *WHOLE)),
+    "emc-click": Peer(script_arguments=("EMC-Click", "--eval-mode=emc-click", "--thresh=0.5", *WHOLE)),
     "fcfi": Peer(
         kind="fcfi",
-        more=(
+        script_arguments=(
             *("NoBRS", "--backbone=h18s", "--with-flip", "--resume-path={checkpoint}", "--save-path={folder}"),
             *EVALUATE,
         ),
     ),
     "fcanet": Peer(kind="fcanet", policy="scipy-center"),
     "focuscut": Peer(
-        kind="focuscut", more=("-ap", "backbone='resnet50',pretrained=False", "-hrv"), policy="scipy-restart"
+        kind="focuscut",
+        script_arguments=("-ap", "backbone='resnet50',pretrained=False", "-hrv"),
+        policy="scipy-restart",
     ),
-    "segnext": Peer(more=(*WHOLE, "--max-n-clicks={clicks}")),
-    "sam-official": Peer(kind="sam", more=("vit_b",)),
-    "sam-hq-official": Peer(kind="sam", more=("vit_tiny",), settings=("backbone=vit_tiny",)),
+    "segnext": Peer(script_arguments=(*WHOLE, "--max-n-clicks={clicks}")),
+    "sam-official": Peer(kind="sam", script_arguments=("vit_b",)),
+    "sam-hq-official": Peer(kind="sam", script_arguments=("vit_tiny",), settings=("backbone=vit_tiny",)),
     "iog": Peer(kind="iog"),
-    "sam2-official": Peer(kind="sam2", more=("configs/sam2.1/sam2.1_hiera_t.yaml",)),
+    "sam2-official": Peer(kind="sam2", script_arguments=("configs/sam2.1/sam2.1_hiera_t.yaml",)),
     "graco": Peer(
         kind="graco",
-        more=("NoBRS", *WHOLE, "--lora_checkpoint={checkpoint}.own"),
+        script_arguments=("NoBRS", *WHOLE, "--lora_checkpoint={checkpoint}.own"),
         settings=("lora={checkpoint}.own",),
     ),
 }
@@ -109,26 +111,26 @@ PEERS: dict[str, Peer] = {
 class Comparison:
     """IoUs of both sides by sample."""
 
-    ours: Ious
-    theirs: Ious
+    bridge_ious: Ious
+    peer_ious: Ious
 
     def row(self, peer: str, commit: str) -> str:
         """A table row."""
         pairs = [
-            (np.float32(mine), np.float32(other))
-            for sample in self.theirs
-            for mine, other in zip(self.ours[sample], self.theirs[sample], strict=True)
+            (np.float32(ours), np.float32(theirs))
+            for sample in self.peer_ious
+            for ours, theirs in zip(self.bridge_ious[sample], self.peer_ious[sample], strict=True)
         ]
-        mine, other = (np.array(side) for side in zip(*pairs, strict=True))
-        equal = int((mine.view(np.uint32) == other.view(np.uint32)).sum())
-        moved = int(sum(len(set(ious)) > 1 for ious in self.theirs.values()))
+        ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+        equal = int((ours.view(np.uint32) == theirs.view(np.uint32)).sum())
+        moved = int(sum(len(set(ious)) > 1 for ious in self.peer_ious.values()))
         return (
-            f"| {peer} | {commit} | {len(self.theirs)} | {len(pairs)} | {equal} | {np.abs(mine - other).max():.3g} "
-            f"| {other.min():.3f} to {other.max():.3f}, mean {other.mean():.3f}; {moved} curves move |"
+            f"| {peer} | {commit} | {len(self.peer_ious)} | {len(pairs)} | {equal} | {np.abs(ours - theirs).max():.3g} "
+            f"| {theirs.min():.3f} to {theirs.max():.3f}, mean {theirs.mean():.3f}; {moved} curves move |"
         )
 
 
-def small_set(data: Path, count: int, folder: Path) -> list[str]:
+def write_subset(data: Path, count: int, folder: Path) -> list[str]:
     """Make a GrabCut dataset of the first images; returns their stems, in order."""
     stems = []
     for kind in ("data_GT", "boundary_GT"):
@@ -145,30 +147,30 @@ def small_set(data: Path, count: int, folder: Path) -> list[str]:
     return stems
 
 
-def theirs(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Iterable[str]) -> Ious:
+def peer_ious(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: Iterable[str]) -> Ious:
     """IoUs from the peer's own evaluation."""
     out = folder / "theirs.json"
-    places = {"checkpoint": arguments.checkpoint, "folder": folder, "clicks": arguments.clicks}
-    command = [str(arguments.python), str(HERE / "theirs.py"), peer.kind, "--repo", arguments.repo]
+    values = {"checkpoint": arguments.checkpoint, "folder": folder, "clicks": arguments.clicks}
+    command = [str(arguments.python), str(PEERS_FOLDER / "peer_evaluation.py"), peer.kind, "--repo", arguments.repo]
     command += ["--checkpoint", arguments.checkpoint, "--data", str(folder / "GrabCut"), "--out", str(out)]
-    command += ["--clicks", str(arguments.clicks), "--", *(part.format(**places) for part in peer.more)]
-    if told := arguments.granularity:
-        command.append("--graco" if told == "oracle" else f"--gra={told}")
+    command += ["--clicks", str(arguments.clicks), "--", *(part.format(**values) for part in peer.script_arguments)]
+    if granularity := arguments.granularity:
+        command.append("--graco" if granularity == "oracle" else f"--gra={granularity}")
     if code := subprocess.run(command, check=False).returncode:
         sys.exit(f"{arguments.peer}: its own evaluation failed with exit code {code}: {shlex.join(command)}")
     return dict(zip(stems, json.loads(out.read_text()), strict=True))
 
 
-def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
+def bridge_ious(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
     """IoUs from disbench through the bridge, and the samples that failed."""
-    places = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
+    paths = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
     settings = [part.format(checkpoint=arguments.checkpoint) for part in peer.settings]
-    spec = method_spec(arguments.peer, [*places, "timeout=600", *settings, *arguments.set])
-    method, told = spec.build(), arguments.granularity
-    numbers = [number / 10 for number in range(1, 11)] if told == "oracle" else [float(told)] if told else []
-    loops = [
+    spec = method_spec(arguments.peer, [*paths, "timeout=600", *settings, *arguments.set])
+    method, granularity = spec.build(), arguments.granularity
+    levels = [tenths / 10 for tenths in range(1, 11)] if granularity == "oracle" else [granularity]
+    results = [
         evaluate(
-            one,
+            variant,
             open_dataset("grabcut", folder),
             max_clicks=arguments.clicks,
             threshold=spec.threshold,
@@ -176,14 +178,14 @@ def ours(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious,
             policy=peer.policy,
             budget=spec.budget,
         )
-        for one in [Told(method, number) for number in numbers] or [method]
+        for variant in ([FixedGranularity(method, float(level)) for level in levels] if granularity else [method])
     ]
     ious = {}
-    for sample in loops[0].ious:
-        curves = [loop.ious[sample].tolist() for loop in loops]
+    for sample in results[0].ious:
+        curves = [result.ious[sample].tolist() for result in results]
         best = best_loop(curves, 1.0, arguments.clicks) if len(curves) > 1 else 0
         ious[sample.rpartition("/")[2]] = curves[best]
-    return ious, loops[0].failures
+    return ious, results[0].failures
 
 
 def main() -> None:
@@ -200,24 +202,24 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="option=value of the method")
     arguments = parser.parse_args()
     if not (arguments.repo and arguments.python and arguments.checkpoint):
-        found = require_installed(arguments.peer, arguments.variant)
+        installation = require_installed(arguments.peer, arguments.variant)
         for name in ("repo", "python", "checkpoint"):
-            setattr(arguments, name, getattr(arguments, name) or getattr(found, name))
+            setattr(arguments, name, getattr(arguments, name) or getattr(installation, name))
     for name in ("repo", "checkpoint"):
         setattr(arguments, name, str(Path(getattr(arguments, name)).resolve()))
     peer = PEERS[arguments.peer]
-    for images in sorted({1, arguments.images}):
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            stems = small_set(Path(arguments.data), images, folder)
-            other = theirs(peer, arguments, folder, stems)
-            mine, failures = ours(peer, arguments, folder)
+    for count in sorted({1, arguments.images}):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            stems = write_subset(Path(arguments.data), count, folder)
+            theirs = peer_ious(peer, arguments, folder, stems)
+            ours, failures = bridge_ious(peer, arguments, folder)
         if failures:
             sys.exit("\n".join(f"{sample}: {reason}" for sample, reason in failures.items()))
-    row = Comparison(mine, other)
+    comparison = Comparison(ours, theirs)
     git = ["git", "-C", arguments.repo, "rev-parse", "--short=10", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    print(row.row(arguments.peer, commit))
+    print(comparison.row(arguments.peer, commit))
 
 
 if __name__ == "__main__":

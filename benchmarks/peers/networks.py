@@ -43,24 +43,24 @@ class Recipe:
 
     Attributes:
         build: builds the network, of the peer's own class; it may be smaller than the published ones.
-        last: name of the layer that gives the logits, or of a normalisation after it; "" leaves the network unchanged.
+        last_layer: name of the layer that gives the logits, or of a normalisation after it; "": change nothing.
         options: options of the adapter.
-        described: the file also contains the network's description (`config`), not only its weights.
+        with_config: the file also contains the network's description (`config`), not only its weights.
         folder: folder of the checkout that contains the package.
         adapter: name of the adapter, if different from the card's.
-        within: key of the weights in the file.
-        own: name parts of the weights that go to a second file, OUT.own, the adapter's option `lora`.
+        weights_key: key of the weights in the file.
+        separate: name parts of the weights that go to a second file, OUT.own, the adapter's option `lora`.
         clicks: numbers of clicks to predict with, in order.
     """
 
     build: Callable[[], Any]
-    last: str
+    last_layer: str
     options: dict[str, Any]
-    described: bool = True
+    with_config: bool = True
     folder: str = ""
     adapter: str = ""
-    within: str = ""
-    own: tuple[str, ...] = ()
+    weights_key: str = ""
+    separate: tuple[str, ...] = ()
     clicks: tuple[int, ...] = (1, 2, 3)
 
 
@@ -188,7 +188,7 @@ def piclick() -> Any:
     )
 
 
-def prompted(backbone: str) -> Any:
+def sam(backbone: str) -> Any:
     """SAM or SAM-HQ."""
     return importlib.import_module("segment_anything").sam_model_registry[backbone]()
 
@@ -209,7 +209,7 @@ OCR = "feature_extractor.cls_head"
 ZOOM = {"flip": True, "crop": 400}
 RECIPES: dict[str, Recipe] = {
     "ritm": Recipe(lambda: hrnet(small=True), OCR, {**ZOOM, "mode": "NoBRS", "fixed": False, "clicks_limit": 0}),
-    "fbrs": Recipe(old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, described=False),
+    "fbrs": Recipe(old_hrnet, OCR, {**ZOOM, "mode": "NoBRS", "clicks_limit": 0, "radius": 260}, with_config=False),
     "simpleclick": Recipe(plain_vit, "head.conv_seg", {"flip": True, "crop": 448}),
     "icmformer": Recipe(
         lambda: plain_vit("is_icmformer_plainvit_model"),
@@ -235,7 +235,7 @@ RECIPES: dict[str, Recipe] = {
         OCR,
         {"flip": True, "crop": 700, "target_ratio": 3.0},
     ),
-    "fcanet": Recipe(fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, described=False),
+    "fcanet": Recipe(fcanet, "pred_decoder.pred_conv.6", {"backbone": "resnet", "integrity": False}, with_config=False),
 }
 
 
@@ -245,17 +245,17 @@ RECIPES |= {
         focuscut,
         "pred_decoder.pred_conv.0",
         {"backbone": "resnet50", "size": 384, "focus": True, "rounds": 3, "flip": False},
-        described=False,
+        with_config=False,
     ),
     "segnext": Recipe(segnext, "head.seg_conv", {}, folder="segnext"),
     "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
-    **{name: Recipe(partial(prompted, backbone), "", {}, described=False) for name, backbone in SAMS.items()},
-    "sam2-official": Recipe(hiera, "", {}, described=False, within="model"),
+    **{name: Recipe(partial(sam, backbone), "", {}, with_config=False) for name, backbone in SAMS.items()},
+    "sam2-official": Recipe(hiera, "", {}, with_config=False, weights_key="model"),
     "iog": Recipe(
         inside_outside,
         "Fine_net.final_predict.2",
         {"relax": 30, "margin": 10, "side": 512, "sigma": 10.0},
-        described=False,
+        with_config=False,
         clicks=(3,),
     ),
 }
@@ -265,45 +265,45 @@ def graco() -> Any:
     """GraCo's ViT, sized like SimpleClick's above, without CLIP (only used for phrases); its added layers are not 0."""
     module = importlib.import_module("isegm.model.is_plainvit_graco_two_signal_model_lora")
     module.ClipTextEncoder = lambda **_: torch.nn.Identity()
-    alike = {name: entry["value"] for name, entry in plain_vit()._config["params"].items() if entry["specified"]}
-    alike["backbone_params"] = {**alike["backbone_params"], "enable_gra": True}
-    net = module.PhraseCLIPGraCoModel_lora(phrase_encoder_params={}, **alike)
+    parameters = {name: entry["value"] for name, entry in plain_vit()._config["params"].items() if entry["specified"]}
+    parameters["backbone_params"] = {**parameters["backbone_params"], "enable_gra": True}
+    net = module.PhraseCLIPGraCoModel_lora(phrase_encoder_params={}, **parameters)
     for name, values in net.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(values, std=0.2)
     return net
 
 
-RECIPES["graco"] = Recipe(graco, "head.conv_seg", {"flip": True, "crop": 448}, own=("lora_", "gra_embed"))
+RECIPES["graco"] = Recipe(graco, "head.conv_seg", {"flip": True, "crop": 448}, separate=("lora_", "gra_embed"))
 
 
-def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
+def calibrate(net: Any, last_layer: str, predict: Callable[[], None]) -> None:
     """Compute normalisation statistics, then set the last layer to separate regions within an image.
 
     A random last layer separates images from each other: its masks are empty or full.
 
     Args:
         net: the network.
-        last: name of the last layer.
-        ask: predicts on a few images.
+        last_layer: name of the last layer.
+        predict: predicts on a few images.
     """
     norms = [module for module in net.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    hooks = [norm.register_forward_pre_hook(follow) for norm in norms]
-    ask()
+    hooks = [norm.register_forward_pre_hook(update_statistics) for norm in norms]
+    predict()
     for hook in hooks:
         hook.remove()
     for module in net.modules():
         if type(module).__name__ == "ScaleLayer":  # initially gives clicks almost no weight
             module.scale.data.fill_(1.0)
-    layer = net.get_submodule(last)
+    layer = net.get_submodule(last_layer)
     if layer in norms:
         return
     layer = layer[-1] if isinstance(layer, torch.nn.Sequential) else layer
-    seen: list[Any] = []
-    hook = layer.register_forward_pre_hook(lambda module, given: seen.extend(given[0].detach()))
-    ask()
+    inputs: list[Any] = []
+    hook = layer.register_forward_pre_hook(lambda module, arguments: inputs.extend(arguments[0].detach()))
+    predict()
     hook.remove()
-    direction, shift = within_images([features.flatten(1).T for features in seen])
+    direction, shift = within_image_direction([features.flatten(1).T for features in inputs])
     kernel = layer.weight[0, 0].numel()
     with torch.no_grad():  # with two classes, the object is the last
         layer.weight.zero_()
@@ -312,7 +312,7 @@ def settle(net: Any, last: str, ask: Callable[[], None]) -> None:
         layer.bias[-1] = -shift
 
 
-def within_images(features: list[Any]) -> tuple[Any, float]:
+def within_image_direction(features: list[Any]) -> tuple[Any, float]:
     """A direction in which features differ within images rather than between them, and its 60th percentile.
 
     Args:
@@ -325,23 +325,23 @@ def within_images(features: list[Any]) -> tuple[Any, float]:
     means = torch.stack([values.double().mean(0) for values in features])
     between = torch.cov(means.T)
     within = sum(torch.cov(values.double().T) for values in features) / len(features)
-    held = between + 0.01 * within + 1e-6 * torch.eye(len(within)) * within.diagonal().mean()
-    half = torch.linalg.inv(torch.linalg.cholesky(held))
-    direction = half.T @ torch.linalg.eigh(half @ within @ half.T)[1][:, -1]
-    along = pixels @ direction
-    direction = direction * (2 / along.std())
+    regularized = between + 0.01 * within + 1e-6 * torch.eye(len(within)) * within.diagonal().mean()
+    whitening = torch.linalg.inv(torch.linalg.cholesky(regularized))
+    direction = whitening.T @ torch.linalg.eigh(whitening @ within @ whitening.T)[1][:, -1]
+    projections = pixels @ direction
+    direction = direction * (2 / projections.std())
     return direction.float(), float((pixels @ direction).quantile(0.6))
 
 
-def follow(norm: Any, given: tuple[Any, ...]) -> None:
+def update_statistics(norm: Any, arguments: tuple[Any, ...]) -> None:
     """Move a normalisation's statistics halfway to those of its input; all the way the first time."""
-    values = given[0].detach().transpose(0, 1).flatten(1)
-    if values.shape[1] < 16:
+    inputs = arguments[0].detach().transpose(0, 1).flatten(1)
+    if inputs.shape[1] < 16:
         return
-    part = 0.5 if getattr(norm, "followed", False) else 1.0
+    weight = 0.5 if getattr(norm, "followed", False) else 1.0
     norm.followed = True
-    norm.running_mean.lerp_(values.mean(1), part)
-    norm.running_var.lerp_(values.var(1), part)
+    norm.running_mean.lerp_(inputs.mean(1), weight)
+    norm.running_var.lerp_(inputs.var(1), weight)
 
 
 def main() -> None:
@@ -356,20 +356,22 @@ def main() -> None:
     recipe = RECIPES[arguments.peer]
     sys.path.insert(0, str(Path(arguments.repo, recipe.folder)))
     if arguments.peer == "focuscut":
-        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
-    net, unsettled = recipe.build(), f"{arguments.out}.unsettled"
-    if not recipe.last:
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *args, **options: this
+    net, uncalibrated = recipe.build(), f"{arguments.out}.unsettled"
+    if not recipe.last_layer:
         write(recipe, net, arguments.out)
         return
-    write(recipe, net, unsettled)  # for the adapter to read; OUT is written when complete
-    options = {**recipe.options, "lora": str(Path(f"{unsettled}.own").resolve())} if recipe.own else recipe.options
-    model = child().adapter_load(recipe.adapter or arguments.peer)(arguments.repo, unsettled, options, "cpu")
+    write(recipe, net, uncalibrated)  # for the adapter to read; OUT is written when complete
+    options = (
+        {**recipe.options, "lora": str(Path(f"{uncalibrated}.own").resolve())} if recipe.separate else recipe.options
+    )
+    model = child().adapter_load(recipe.adapter or arguments.peer)(arguments.repo, uncalibrated, options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
-    begun = model.open(images[0])
-    predictor = getattr(begun, "predictor", begun)
-    used = next(getattr(predictor, name) for name in ("net", "model", "network") if hasattr(predictor, name))
+    session = model.open(images[0])
+    predictor = getattr(session, "predictor", session)
+    network = next(getattr(predictor, name) for name in ("net", "model", "network") if hasattr(predictor, name))
 
-    def ask() -> None:
+    def predict() -> None:
         for image in images:
             session = model.open(image)
             height, width = image.shape[:2]
@@ -379,21 +381,21 @@ def main() -> None:
                 if hasattr(session, "keep"):
                     session.keep(0)
 
-    settle(used, recipe.last, ask)
-    net.load_state_dict(used.state_dict(), strict=False)
+    calibrate(network, recipe.last_layer, predict)
+    net.load_state_dict(network.state_dict(), strict=False)
     write(recipe, net, arguments.out)
-    for file in (unsettled, f"{unsettled}.own"):
+    for file in (uncalibrated, f"{uncalibrated}.own"):
         Path(file).unlink(missing_ok=True)
 
 
 def write(recipe: Recipe, net: Any, out: str) -> None:
     """Write the checkpoint."""
     weights = net.state_dict()
-    own = {name: weights.pop(name) for name in list(weights) if any(part in name for part in recipe.own)}
-    if own:
-        torch.save({"state_dict": own, "config": net._config}, f"{out}.own")
-    content = {recipe.within: weights} if recipe.within else weights
-    torch.save({"state_dict": weights, "config": net._config} if recipe.described else content, out)
+    separate = {name: weights.pop(name) for name in list(weights) if any(part in name for part in recipe.separate)}
+    if separate:
+        torch.save({"state_dict": separate, "config": net._config}, f"{out}.own")
+    content = {recipe.weights_key: weights} if recipe.weights_key else weights
+    torch.save({"state_dict": weights, "config": net._config} if recipe.with_config else content, out)
 
 
 def child() -> Any:

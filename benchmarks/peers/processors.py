@@ -54,7 +54,7 @@ def sam3() -> tuple[Any, Any]:
     return transformers.Sam3TrackerModel(config), transformers.Sam3TrackerProcessor(image)
 
 
-def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> str:
+def compare_model(family: Family, model: Any, processor: Any, images: list[Any]) -> str:
     """A line with the number of bitwise equal answers and the largest differences."""
     for values in model.parameters():
         if values.ndim > 1:
@@ -62,39 +62,41 @@ def compared(family: Family, model: Any, processor: Any, images: list[Any]) -> s
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         ours = TransformersSam(family, folder)
-    answers = equal = masks_equal = pixels = 0
+    predictions = equal = masks_equal = pixels = 0
     largest = 0.0
     for image in images:
         session, previous = ours.open(image), None
         for count in range(1, len(CLICKS) + 1):
             clicks = CLICKS[:count]
-            places, labels = [[[[c.x, c.y] for c in clicks]]], [[[int(c.positive) for c in clicks]]]
-            given = processor(
-                images=Image.fromarray(image), input_points=places, input_labels=labels, return_tensors="pt"
+            points, labels = [[[[c.x, c.y] for c in clicks]]], [[[int(c.positive) for c in clicks]]]
+            inputs = processor(
+                images=Image.fromarray(image), input_points=points, input_labels=labels, return_tensors="pt"
             )
-            sizes = [given[name] for name in ("original_sizes", "reshaped_input_sizes") if name in given]
+            sizes = [inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs]
             with torch.inference_mode():
-                found = ours.model(
-                    pixel_values=given["pixel_values"],
-                    input_points=given["input_points"].float(),
-                    input_labels=given["input_labels"],
+                outputs = ours.model(
+                    pixel_values=inputs["pixel_values"],
+                    input_points=inputs["input_points"].float(),
+                    input_labels=inputs["input_labels"],
                     input_masks=previous,
                 )
-            mine, low = session.predict(clicks), found.pred_masks[0, 0].numpy()
-            masks = np.asarray(processor.post_process_masks(found.pred_masks, *sizes)[0][0]).astype(bool)
+            ours_prediction, logits = session.predict(clicks), outputs.pred_masks[0, 0].numpy()
+            masks = np.asarray(processor.post_process_masks(outputs.pred_masks, *sizes)[0][0]).astype(bool)
             assert session._low is not None
-            scores = found.iou_scores[0, 0].numpy()
-            answers += 1
-            equal += bool(np.array_equal(session._low, low) and np.array_equal(mine.scores, scores))
-            masks_equal += bool(np.array_equal(mine.masks, masks))
-            pixels += int((mine.masks != masks).sum())
-            largest = max(largest, float(np.abs(session._low - low).max()))
+            scores = outputs.iou_scores[0, 0].numpy()
+            predictions += 1
+            equal += bool(np.array_equal(session._low, logits) and np.array_equal(ours_prediction.scores, scores))
+            masks_equal += bool(np.array_equal(ours_prediction.masks, masks))
+            pixels += int((ours_prediction.masks != masks).sum())
+            largest = max(largest, float(np.abs(session._low - logits).max()))
             best = int(scores.argmax())
             session.keep(best)
-            most = MOST_LOGIT if family.stretches else None
-            previous = torch.from_numpy(low[best] if most is None else low[best].clip(-most, most))[None, None]
+            max_logit = MOST_LOGIT if family.stretches else None
+            previous = torch.from_numpy(
+                logits[best] if max_logit is None else logits[best].clip(-max_logit, max_logit)
+            )[None, None]
     return (
-        f"{family.name}: logits and scores of {equal} of {answers} answers equal in every bit, largest difference "
+        f"{family.name}: logits and scores of {equal} of {predictions} answers equal in every bit, largest difference "
         f"{largest:.2g}; masks of {masks_equal} equal, {pixels} pixels differ"
     )
 
@@ -110,7 +112,7 @@ def main() -> None:
     paths = sorted((arguments.data / "GrabCut/data_GT").iterdir())[: arguments.images]
     images = [np.array(Image.open(path).convert("RGB")) for path in paths]
     for family, make in ((SLIM_SAM, slimsam), (SAM_3, sam3)):
-        print(compared(family, *make(), images))
+        print(compare_model(family, *make(), images))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def sample(
             part=part,
             existing=existing,
             progress=True,
-            finished=destination.push,
+            on_shard=destination.push,
         )
     _echo_manifest(out, manifest)
 
@@ -102,7 +102,7 @@ def merge(
 
     folders = [addresses.local_copy(part) for part in parts]
     with output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
-        manifest = merge_parts(folders, destination.folder, existing=existing, progress=True, finished=destination.push)
+        manifest = merge_parts(folders, destination.folder, existing=existing, progress=True, on_shard=destination.push)
     _echo_manifest(out, manifest)
 
 

@@ -130,7 +130,7 @@ def make_shards(
     part: tuple[int, int] | None = None,
     existing: Existing = "resume",
     progress: bool = False,
-    finished: Callable[[Path], None] = lambda path: None,
+    on_shard: Callable[[Path], None] = lambda path: None,
 ) -> ShardManifest:
     """Write the diverse sets of a dataset as shards; the bytes do not depend on workers or interruptions.
 
@@ -146,7 +146,7 @@ def make_shards(
         existing: if `out` has shards, `resume` continues them (or returns if they are complete), `fail` raises, and
             `overwrite` deletes them first.
         progress: show a progress bar on a terminal.
-        finished: called with the path of each shard that this call finishes.
+        on_shard: called with the path of each shard that this call finishes.
 
     Raises:
         InputError: `out` has shards from a different recipe or input, an unknown part, or bad input data.
@@ -168,7 +168,7 @@ def make_shards(
     if existing_manifest is not None:
         return existing_manifest
     writer = ShardWriter(
-        folder, recipe.shard_bytes, job.job_hash(), start=images.start, part=part is not None, finished=finished
+        folder, recipe.shard_bytes, job.job_hash(), start=images.start, part=part is not None, on_shard=on_shard
     )
     remaining = range(writer.resume(), images.stop)
     engine = engine or LocalEngine(workers)

@@ -53,7 +53,7 @@ def merge_parts(
     *,
     existing: Existing = "resume",
     progress: bool = False,
-    finished: Callable[[Path], None] = lambda path: None,
+    on_shard: Callable[[Path], None] = lambda path: None,
 ) -> ShardManifest:
     """Merge the parts made by `make_shards(..., part=(i, n))`.
 
@@ -73,7 +73,7 @@ def merge_parts(
     done = prepare_folder(folder, job, existing)
     if done is not None:
         return done
-    writer = ShardWriter(folder, job.recipe["shard_bytes"], job.job_hash(), finished=finished)
+    writer = ShardWriter(folder, job.recipe["shard_bytes"], job.job_hash(), on_shard=on_shard)
     start = writer.resume()
     with contextlib.closing(_chunks(chosen, start)) as chunks:
         write_chunks(writer, chunks, progress_bar("merge", total, start, shown=progress))

@@ -327,7 +327,7 @@ class ShardMetadata:
 class ShardWriter:
     """Writes rows in order, starting a new shard before the current one would exceed `shard_bytes`.
 
-    `start` is the source index of the job's first image. With `part`, shards also store what merging needs. `finished`
+    `start` is the source index of the job's first image. With `part`, shards also store what merging needs. `on_shard`
     is called with the path of each finished shard.
     """
 
@@ -339,10 +339,10 @@ class ShardWriter:
         *,
         start: int = 0,
         part: bool = False,
-        finished: Callable[[Path], None] = lambda path: None,
+        on_shard: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.folder, self.shard_bytes, self.fingerprint = folder, shard_bytes, fingerprint
-        self.part, self._finished = part, finished
+        self.part, self._on_shard = part, on_shard
         self.files: list[ShardFile] = []
         self.total = Tally()
         self._parquet: pq.ParquetWriter | None = None
@@ -446,7 +446,7 @@ class ShardWriter:
         self._register(path, metadata)
         self._size, self._tally = 0, Tally()
         self._sizes, self._gaps = [], []
-        self._finished(path)
+        self._on_shard(path)
 
     def _register(self, path: Path, metadata: ShardMetadata) -> None:
         self.total.add(metadata.tally)

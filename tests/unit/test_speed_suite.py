@@ -12,7 +12,7 @@ import history
 import paired_timing
 import suite
 import workloads
-from paired_timing import Pair, Ratio, measured
+from paired_timing import Pair, Ratio, measure
 
 from disbench.core.errors import InputError
 from disbench.workers import threads
@@ -44,25 +44,25 @@ def pair(clock, ours, reference, **others):
 
 
 def record(ratios, processor="P", data="photos", commit="abc"):
-    told = {name: Ratio(*numbers, 0.001) for name, numbers in ratios.items()}
-    return {"processor": processor, "data": data, "commit": commit, "ratios": history.as_ratios(told)}
+    stored = {name: Ratio(*numbers, 0.001) for name, numbers in ratios.items()}
+    return {"processor": processor, "data": data, "commit": commit, "ratios": history.rounded_ratios(stored)}
 
 
 def test_a_ratio_is_of_the_best_turns_and_the_median_round():
     clock = FakeClock()
-    found = measured(pair(clock, [1, 2, 4, 3], [1], rounds=3, turns=1))
+    found = measure(pair(clock, [1, 2, 4, 3], [1], rounds=3, turns=1))
     assert (found.median, found.low, found.high) == (3, 2, 4)
     assert found.seconds == 2 / 4
     assert clock.calls == ["ours", "reference"] * 4
-    found = measured(pair(FakeClock(), [9, 2, 8, 9, 2], [5, 1, 2, 7, 1], rounds=2, turns=2))
+    found = measure(pair(FakeClock(), [9, 2, 8, 9, 2], [5, 1, 2, 7, 1], rounds=2, turns=2))
     assert (found.low, found.high) == (2, 2)
     clock = FakeClock()
-    found = measured(pair(clock, [0.25], [0.5], rounds=1, turns=1, slice_seconds=1))
+    found = measure(pair(clock, [0.25], [0.5], rounds=1, turns=1, slice_seconds=1))
     assert found.median == 0.5
     assert (clock.calls.count("ours"), clock.calls.count("reference")) == (1 + 4, 1 + 2)
     clock = FakeClock()
     timed = Pair("figure", lambda: 6.0, clock.side("reference", 2), "nothing", 1, "thing", clock, rounds=1)
-    assert measured(timed).median == 3
+    assert measure(timed).median == 3
 
 
 def test_slower_is_what_grew_beyond_both_spreads():

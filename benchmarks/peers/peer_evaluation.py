@@ -1,6 +1,6 @@
 """Run a peer's own evaluation in the peer's Python, and record the IoU after every click.
 
-    PYTHON theirs.py KIND --repo DIR --checkpoint FILE --data DIR --clicks N --out FILE -- ARGUMENTS
+    PYTHON peer_evaluation.py KIND --repo DIR --checkpoint FILE --data DIR --clicks N --out FILE -- ARGUMENTS
 
 Started by `compare.py`. The peer's script or function runs unchanged; only its results are recorded, since the scripts
 print only means.
@@ -26,22 +26,22 @@ def isegm(arguments: argparse.Namespace, name: str = "scripts/evaluate_model.py"
     (script,) = [path.resolve() for path in Path().rglob(name)]
     sys.path.insert(0, str(script).removesuffix(f"/{name}"))
     evaluation = importlib.import_module("isegm.inference.evaluation")
-    found: list[list[float]] = []
+    ious: list[list[float]] = []
     evaluate = evaluation.evaluate_dataset
 
-    def recorded(*given: Any, **options: Any) -> Any:
-        outcome = evaluate(*given, **options)
-        found.extend([float(iou) for iou in ious] for ious in outcome[0])
+    def record(*args: Any, **options: Any) -> Any:
+        results = evaluate(*args, **options)
+        ious.extend([float(iou) for iou in ious] for ious in results[0])
         raise SystemExit  # the rest only averages and prints
 
-    evaluation.evaluate_dataset = recorded
-    sys.argv = [str(script), *arguments.more]
+    evaluation.evaluate_dataset = record
+    sys.argv = [str(script), *arguments.script_arguments]
     try:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit:
-        if not found:
+        if not ious:
             raise
-    return found
+    return ious
 
 
 def graco(arguments: argparse.Namespace) -> list[list[float]]:
@@ -55,32 +55,32 @@ def graco(arguments: argparse.Namespace) -> list[list[float]]:
     phrases.ClipTextEncoder = lambda **_: torch.nn.Identity()
     clicker, base = (importlib.import_module(f"isegm.inference.{name}") for name in ("clicker", "predictors.base"))
     predictors: list[Any] = []
-    begin, reset = base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks
+    original_begin, original_reset = base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks
 
-    def begun(predictor: Any, image: Any) -> None:
-        begin(predictor, image)
+    def begin_image(predictor: Any, image: Any) -> None:
+        original_begin(predictor, image)
         predictors[:] = [predictor]
 
-    def again(clicks: Any) -> None:
-        reset(clicks)
+    def reset_zoom(clicks: Any) -> None:
+        original_reset(clicks)
         for predictor in predictors:
             predictor.set_input_image(predictor.original_image)
 
-    base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks = begun, again
+    base.BasePredictor.set_input_image, clicker.Clicker.reset_clicks = begin_image, reset_zoom
     return isegm(arguments, "evaluate.py")
 
 
 def fcfi(arguments: argparse.Namespace) -> list[list[float]]:
     """FCFI's script, with GrabCut's path corrected: its configuration names a folder of its authors."""
     experiments = importlib.import_module("isegm.utils.exp")
-    read = experiments.load_config_file
+    original_load = experiments.load_config_file
 
-    def at_home(*given: Any, **options: Any) -> Any:
-        config = read(*given, **options)
+    def load_with_local_paths(*args: Any, **options: Any) -> Any:
+        config = original_load(*args, **options)
         config.GRABCUT_PATH, config.EXPS_PATH = arguments.data, str(Path(arguments.out).parent)
         return config
 
-    experiments.load_config_file = at_home
+    experiments.load_config_file = load_with_local_paths
     return isegm(arguments)
 
 
@@ -90,38 +90,38 @@ def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
     Its code calls `.cuda()` everywhere, which is ignored here.
     """
     torch = importlib.import_module("torch")
-    torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **options: this
-    home = Path(arguments.out).parent
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *args, **options: this
+    scratch = Path(arguments.out).parent
     for name in ("img", "gt", "list"):
-        (home / "focus/GrabCut" / name).mkdir(parents=True)
+        (scratch / "focus/GrabCut" / name).mkdir(parents=True)
     stems = []
     for path in sorted(Path(arguments.data, "data_GT").iterdir()):
         stems.append(path.stem)
-        (home / "focus/GrabCut/img" / path.name).symlink_to(path.resolve())
+        (scratch / "focus/GrabCut/img" / path.name).symlink_to(path.resolve())
         (mask,) = Path(arguments.data, "boundary_GT").glob(path.stem + ".*")
         values = np.array(Image.open(mask))
         values = values if values.ndim == 2 else values[:, :, 0]
         labels = np.where(values == 128, 255, values > 128).astype(np.uint8)
-        Image.fromarray(labels).save(home / "focus/GrabCut/gt" / f"{path.stem}.png")
+        Image.fromarray(labels).save(scratch / "focus/GrabCut/gt" / f"{path.stem}.png")
     for name in ("train", "val"):
-        (home / f"focus/GrabCut/list/{name}.txt").write_text("\n".join(stems))
+        (scratch / f"focus/GrabCut/list/{name}.txt").write_text("\n".join(stems))
     helpers = importlib.import_module("helpers")
-    found: list[list[float]] = []
+    ious: list[list[float]] = []
 
-    def recorded(record: Any, **options: Any) -> Any:
-        found.extend([float(iou) for iou in record[stem]["ious"][1:]] for stem in stems)
+    def capture(record: Any, **options: Any) -> Any:
+        ious.extend([float(iou) for iou in record[stem]["ious"][1:]] for stem in stems)
         raise SystemExit
 
-    helpers.get_noc_miou = recorded
-    few, sets = str(arguments.clicks), ["-dp", str(home / "focus"), "-dv", "GrabCut", "-dt", "GrabCut"]
-    sys.argv = ["main.py", "-v", "-r", arguments.checkpoint, *sets, "-sp", str(home / "log"), "-mpn", few]
-    sys.argv += ["-rpn", few, *arguments.more]
+    helpers.get_noc_miou = capture
+    count, sets = str(arguments.clicks), ["-dp", str(scratch / "focus"), "-dv", "GrabCut", "-dt", "GrabCut"]
+    sys.argv = ["main.py", "-v", "-r", arguments.checkpoint, *sets, "-sp", str(scratch / "log"), "-mpn", count]
+    sys.argv += ["-rpn", count, *arguments.script_arguments]
     try:
         runpy.run_path("main.py", run_name="__main__")
     except SystemExit:
-        if not found:
+        if not ious:
             raise
-    return found
+    return ious
 
 
 def sam(arguments: argparse.Namespace) -> list[list[float]]:
@@ -130,7 +130,7 @@ def sam(arguments: argparse.Namespace) -> list[list[float]]:
     Three masks at each click; the one with the best score is kept and its logits are fed back; RITM's clicks.
     """
     peer = importlib.import_module("segment_anything")
-    net = peer.sam_model_registry[arguments.more[0]](checkpoint=arguments.checkpoint)
+    net = peer.sam_model_registry[arguments.script_arguments[0]](checkpoint=arguments.checkpoint)
     net.eval()
     return of_predictor(peer.SamPredictor(net), arguments)
 
@@ -139,7 +139,7 @@ def sam2(arguments: argparse.Namespace) -> list[list[float]]:
     """The same loop around SAM 2's image predictor."""
     build = importlib.import_module("sam2.build_sam").build_sam2
     predictors = importlib.import_module("sam2.sam2_image_predictor")
-    net = build(arguments.more[0], arguments.checkpoint, device="cpu")
+    net = build(arguments.script_arguments[0], arguments.checkpoint, device="cpu")
     return of_predictor(predictors.SAM2ImagePredictor(net), arguments)
 
 
@@ -148,35 +148,35 @@ def of_predictor(predictor: Any, arguments: argparse.Namespace) -> list[list[flo
     return [sam_sample(predictor, *pair, arguments.clicks) for pair in grabcut(Path(arguments.data))]
 
 
-def sam_sample(predictor: Any, image: Any, goal: Any, clicks: int) -> list[float]:
-    """IoU after each click on one image; `goal` is the ground truth: 1, 0, and 255 for ignored pixels."""
+def sam_sample(predictor: Any, image: Any, target: Any, clicks: int) -> list[float]:
+    """IoU after each click on one image; `target` is the ground truth: 1, 0, and 255 for ignored pixels."""
     predictor.set_image(image)
     points: list[list[int]] = []
     labels: list[int] = []
-    mask, logits, found = np.zeros(goal.shape, dtype=bool), None, []
+    mask, logits, ious = np.zeros(target.shape, dtype=bool), None, []
     for _ in range(clicks):
-        x, y, label = center(goal, mask, points)
+        x, y, label = center(target, mask, points)
         points.append([x, y])
         labels.append(label)
-        masks, scores, low = predictor.predict(np.array(points), np.array(labels), mask_input=logits)
+        masks, scores, low_resolution = predictor.predict(np.array(points), np.array(labels), mask_input=logits)
         best = int(scores.argmax())
-        mask, logits = masks[best] > 0, low[best][None]
-        found.append(_iou(mask, goal))
-    return found
+        mask, logits = masks[best] > 0, low_resolution[best][None]
+        ious.append(_iou(mask, target))
+    return ious
 
 
-def center(goal: Any, mask: Any, points: list[list[int]]) -> tuple[int, int, int]:
+def center(target: Any, mask: Any, points: list[list[int]]) -> tuple[int, int, int]:
     """The next click (x, y, label): the deepest point of the errors, by OpenCV's exact distances."""
     cv2 = importlib.import_module("cv2")
     depths = []
-    for error in ((goal == 1) & ~mask, (goal == 0) & mask):
+    for error in ((target == 1) & ~mask, (target == 0) & mask):
         padded = np.pad(error.astype(np.uint8), 1)
         depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].copy()
         for x, y in points:
             depth[y, x] = 0
         depths.append(depth)
     label = int(depths[0].max() > depths[1].max())
-    y, x = np.unravel_index(depths[1 - label].argmax(), goal.shape)
+    y, x = np.unravel_index(depths[1 - label].argmax(), target.shape)
     return int(x), int(y), label
 
 
@@ -187,8 +187,8 @@ def grabcut(folder: Path) -> list[tuple[Any, Any]]:
     for path in sorted((folder / "data_GT").iterdir()):
         (mask,) = (folder / "boundary_GT").glob(path.stem + ".*")
         values = cv2.imread(str(mask))[:, :, 0]
-        goal = np.where(values == 128, 255, values > 128).astype(np.uint8)
-        pairs.append((cv2.imread(str(path))[:, :, ::-1].copy(), goal))
+        target = np.where(values == 128, 255, values > 128).astype(np.uint8)
+        pairs.append((cv2.imread(str(path))[:, :, ::-1].copy(), target))
     return pairs
 
 
@@ -199,8 +199,8 @@ def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
     masks: list[Any] = []
     predict = evaluate.predict
 
-    def recorded(*given: Any, **options: Any) -> Any:
-        masks.append(predict(*given, **options))
+    def recorded(*args: Any, **options: Any) -> Any:
+        masks.append(predict(*args, **options))
         return masks[-1]
 
     evaluate.predict = recorded
@@ -208,10 +208,10 @@ def fcanet(arguments: argparse.Namespace) -> list[list[float]]:
     evaluate.eval_dataset(
         model, "GrabCut", max_point_num=arguments.clicks, record_point_num=arguments.clicks, if_cuda=False
     )
-    goals = [gt for _, gt in evaluate.Dataset(**evaluate.datasets_kwargs["GrabCut"])]
+    targets = [gt for _, gt in evaluate.Dataset(**evaluate.datasets_kwargs["GrabCut"])]
     return [
-        [_iou(mask, goal) for mask in masks[number * arguments.clicks : (number + 1) * arguments.clicks]]
-        for number, goal in enumerate(goals)
+        [_iou(mask, target) for mask in masks[number * arguments.clicks : (number + 1) * arguments.clicks]]
+        for number, target in enumerate(targets)
     ]
 
 
@@ -235,30 +235,30 @@ def iog(arguments: argparse.Namespace) -> list[list[float]]:
         steps.ConcatInputs(elems=("crop_image", "IOG_points")),
         steps.ToTensor(),
     ]
-    found = []
-    for image, goal in grabcut(Path(arguments.data)):
-        gt = (goal == 1).astype(np.float32)
+    ious = []
+    for image, target in grabcut(Path(arguments.data)):
+        gt = (target == 1).astype(np.float32)
         box = helpers.get_bbox(gt, pad=30, zero_pad=True)
-        x, y, _ = center(goal, np.zeros(goal.shape, dtype=bool), [])
+        x, y, _ = center(target, np.zeros(target.shape, dtype=bool), [])
         start, size = np.array([box[1], box[0]]), np.array([box[3] - box[1] + 1, box[2] - box[0] + 1])
         inside = np.round((np.array([y, x]) - start + 0.5) * (512 / size) - 0.5).astype(int)
         helpers.getPositon = lambda depths, inside=inside: inside
-        sample = {"image": image.astype(np.float32), "gt": gt, "void_pixels": (goal == 255).astype(np.float32)}
+        sample = {"image": image.astype(np.float32), "gt": gt, "void_pixels": (target == 255).astype(np.float32)}
         for transform in transforms:
             sample = transform(sample)
         with torch.no_grad():
-            fine = net(sample["concat"][None])[-1].numpy()[0, 0]
-        probability = 1 / (1 + np.exp(-fine))
+            logits = net(sample["concat"][None])[-1].numpy()[0, 0]
+        probability = 1 / (1 + np.exp(-logits))
         mask = helpers.crop2fullmask(probability, box, gt, zero_pad=True, relax=0, mask_relax=False) > 0.5
-        found.append([_iou(mask, goal)])
-    return found
+        ious.append([_iou(mask, target)])
+    return ious
 
 
-def _iou(mask: Any, goal: Any) -> float:
+def _iou(mask: Any, target: Any) -> float:
     """IoU of a mask of 0 and 1 with the ground truth, ignoring 255."""
-    counted = goal != 255
-    object_, guess = (goal == 1) & counted, (mask == 1) & counted
-    return float((object_ & guess).sum() / (object_ | guess).sum())
+    valid = target != 255
+    object_, prediction = (target == 1) & valid, (mask == 1) & valid
+    return float((object_ & prediction).sum() / (object_ | prediction).sum())
 
 
 KINDS = {
@@ -276,12 +276,12 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, required=True)
     split = sys.argv.index("--")
     arguments = parser.parse_args(sys.argv[1:split])
-    arguments.more = sys.argv[split + 1 :]
+    arguments.script_arguments = sys.argv[split + 1 :]
     arguments.data, arguments.out = str(Path(arguments.data).resolve()), str(Path(arguments.out).resolve())
     os.chdir(arguments.repo)
     sys.path.insert(0, arguments.repo)
-    found = KINDS[arguments.kind](arguments)
-    Path(arguments.out).write_text(json.dumps([np.float32(ious).tolist() for ious in found]))
+    ious = KINDS[arguments.kind](arguments)
+    Path(arguments.out).write_text(json.dumps([np.float32(ious).tolist() for ious in ious]))
 
 
 if __name__ == "__main__":
