@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from disbench.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from disbench.core.clicks import checked_mask, checked_target
+from disbench.core.clicks import checked_mask, checked_target, error_masks
 from disbench.core.depths import squares_of
 from disbench.core.errors import unknown_name
 
@@ -35,15 +35,10 @@ def iou(target: npt.ArrayLike, prediction: npt.ArrayLike) -> float:
     >>> iou([[1, 1, 0, -1]], [[True, False, False, True]])
     0.5
     """
-    goal, guess = checked_target(target), checked_mask(prediction)
-    if goal.shape != guess.shape:
-        raise ValueError(f"the target has shape {goal.shape}, the prediction {guess.shape}; they must agree")
-    inside = goal > 0
-    both = int(np.count_nonzero(inside & guess))
-    # As unsigned bytes an ignored pixel is 255, above any prediction.
-    excess = int(np.count_nonzero(guess.view(np.uint8) > goal.view(np.uint8)))
-    union = int(np.count_nonzero(inside)) + excess
-    return float(np.float32(both / union)) if union else math.nan
+    missed, excess = (int(np.count_nonzero(errors)) for errors in error_masks(target, prediction))
+    inside = int(np.count_nonzero(np.asarray(target) == 1))
+    union = inside + excess
+    return float(np.float32((inside - missed) / union)) if union else math.nan
 
 
 def noc(ious: IoUs, threshold: float, max_clicks: int = 20) -> float:
