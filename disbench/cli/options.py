@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from disbench.baselines.cards import MethodSpec
     from disbench.io.definitions import Kind
 
-FAILED_SAMPLES = 1
-"""Exit code of a finished run with samples on which the method failed or that cannot be read."""
+FAILED_SAMPLES = 1  # exit code of a finished run with samples that failed or cannot be read
 BAD_INPUT = 2  # exit code of a rejected command or a failed check
 
 

@@ -19,7 +19,7 @@ from disbench.sampling.recipes import load_recipe
 from disbench.shards.contact_sheet import draw_contact_sheet
 from disbench.shards.statistics import as_text, statistics
 
-PICTURED = 3  # samples per run shown because they are never solved, and as many because they take long
+PICTURED_FAILURES = 3  # samples per run shown because they are never solved, and as many because they take long
 RECIPES = ("lvis-hierarchy", "coco-lvis-proximity")
 METHODS = ("disk", "geodesic", "grabcut")
 EVERY = 24  # every n-th of the photos' 257 objects is segmented: enough to tell the methods apart in a minute
@@ -58,7 +58,7 @@ def _benchmark(out: Path, existing: Existing) -> list[Path]:
             progress=True,
         )
         runs.append(folder)
-    report = make_report(runs, out / "report", page=True, failures=PICTURED)
+    report = make_report(runs, out / "report", page=True, failures=PICTURED_FAILURES)
     for line in report.lines:
         print(line)  # noqa: T201
     return [path for path in report.paths if path.name in ("report.md", "curves.png", LEADERBOARD)]

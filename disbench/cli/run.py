@@ -52,7 +52,7 @@ _MAX_CLICKS = (
     "once."
 )
 _SETS = ("--shards", "--images", "--sets", "--min-members", "--split")
-_NAMED = 5  # samples listed in a message
+_MAX_NAMES = 5  # samples listed in a message
 
 
 def _show_protocols(is_set: bool) -> None:
@@ -188,11 +188,11 @@ def run(
     verify = "" if dataset is None else f" (disbench data verify {shlex.quote(dataset)} finds all)"
     _echo_results(task, {f"{out.rstrip('/')}/{name}" if name else out: item for name, item in records.items()}, figures)
     for record in records.values():
-        _echo_failures(record.result, *_WORDS[task][::3], verify)
+        _echo_failures(record.result, *_TASK_WORDS[task][::3], verify)
 
 
 def _echo_results(task: TaskName, records: Mapping[str, Record], figures: str) -> None:
-    samples, predictions, reader, _ = _WORDS[task]
+    samples, predictions, reader, _ = _TASK_WORDS[task]
     for run, record in records.items():
         result = record.result
         typer.echo(
@@ -204,13 +204,13 @@ def _echo_results(task: TaskName, records: Mapping[str, Record], figures: str) -
         typer.echo(figures)
 
 
-_WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
+# Names of samples and predictions, the command that reports them, and how a failure counts.
+_TASK_WORDS: Mapping[TaskName, tuple[str, str, str, str]] = {
     "targets": ("samples", "clicks", "report", "count with an IoU of 0"),
     "intents": ("samples", "clicks", "ambiguity", "count with an IoU of 0"),
     "first-clicks": ("samples", "first clicks", "report", "count with an IoU of 0"),
     "diverse": ("sets", "clicks (moved ones among them)", "ambiguity", "count as not covered"),
 }
-"""Names of a task's samples and answers, the command that reports them, and how a failure counts."""
 
 
 def _check_task(task: TaskName, given: Mapping[str, object], budget: str) -> None:
@@ -249,7 +249,9 @@ def _echo_failures(result: Result, samples: str, counted: str, verify: str) -> N
             err=True,
         )
     if unread:
-        names = ", ".join(failure.sample for failure in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
+        names = ", ".join(failure.sample for failure in unread[:_MAX_NAMES]) + (
+            ", ..." if len(unread) > _MAX_NAMES else ""
+        )
         echo(
             f"{len(unread)} of {result.samples} {samples} cannot be read, which {counted}: {names}; the first: "
             f"{unread[0].reason.partition(': ')[2]}; fix the files{verify} and run the same command again, which does "

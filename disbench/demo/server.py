@@ -50,7 +50,7 @@ from disbench.demo.segmentation import (
 )
 
 HOST = "127.0.0.1"
-TOKEN, NAME = "X-Disbench-Token", "X-Disbench-Name"
+TOKEN_HEADER, NAME_HEADER = "X-Disbench-Token", "X-Disbench-Name"
 """Request headers: the token, and the URL-encoded name of an uploaded photo."""
 _MAX_SEGMENTATIONS, _MAX_QUEUED_CALLS, _MAX_JSON_BYTES = 12, 16, 4096
 _HEADERS = {
@@ -172,7 +172,7 @@ class Demo:
         return web.Response(body=content, content_type="image/png")
 
     async def _upload(self, request: web.Request) -> web.Response:
-        name = unquote(request.headers.get(NAME, ""))
+        name = unquote(request.headers.get(NAME_HEADER, ""))
         photo = await asyncio.to_thread(self.photos.add_upload, name, await request.read())
         return web.json_response(_photo_json(photo))
 
@@ -309,7 +309,7 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except web.HTTPRequestEntityTooLarge:
-        response = _error(413, too_many_bytes(unquote(request.headers.get(NAME, "the photo"))))
+        response = _error(413, too_many_bytes(unquote(request.headers.get(NAME_HEADER, "the photo"))))
     except web.HTTPException as error:
         response = _error(error.status, f"{error.reason}: the page asked for something that does not exist")
     except InputError as error:
@@ -335,7 +335,9 @@ def request_guard(token: str) -> Any:
         site = request.headers.get("Sec-Fetch-Site", "none")
         if request.headers.get("Origin", own) != own or site not in ("none", "same-origin"):
             return _error(403, "only requests from the demo's own page are allowed")
-        if request.method != "GET" and not hmac.compare_digest(request.headers.get(TOKEN, "").encode(), token.encode()):
+        if request.method != "GET" and not hmac.compare_digest(
+            request.headers.get(TOKEN_HEADER, "").encode(), token.encode()
+        ):
             return _error(403, "the demo was restarted since this page was loaded; reload it")
         return await handler(request)
 

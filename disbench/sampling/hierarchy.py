@@ -15,8 +15,7 @@ import numpy as np
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.masks import Rle, areas, boxes, overlaps_where
 
-BOX_SHARE, MASK_SHARE = 0.70, 0.80
-"""Default thresholds of `containment_matrix`."""
+BOX_SHARE, MASK_SHARE = 0.70, 0.80  # default thresholds of `containment_matrix`
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from disbench.core.errors import InputError
 from disbench.io.files import Existing
 from disbench.sampling.job import make_manifest, part_range, prepare_folder, progress_bar, versions, write_chunks
-from disbench.shards.manifest import Job, Part, ShardFile, ShardManifest, Tally, read_manifest, write_manifest
+from disbench.shards.manifest import Job, Part, ShardManifest, Tally, read_manifest, write_manifest
 from disbench.shards.reader import shard_problem
 from disbench.shards.rows import SCHEMA, Chunk, ShardMetadata, ShardWriter, read_shard_metadata, to_batch
 
@@ -139,7 +139,12 @@ def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
     for part in parts:
         next_image = part.images.start
         for file in part.manifest.files:
-            metadata = _checked_metadata(part, file, next_image)
+            if problem := shard_problem(part.folder, file):
+                raise InputError(f"{part.folder}: {problem}; {part.rerun_hint()}")
+            metadata = read_shard_metadata(part.folder / file.name)
+            found = (metadata.fingerprint, metadata.first, len(metadata.sizes))
+            if found != (part.manifest.fingerprint, next_image, file.rows):
+                raise InputError(f"{part.folder}: {file.name} is not a shard of this part; {part.rerun_hint()}")
             next_image = metadata.next
             if next_image > start:
                 yield from _shard_chunks(part, part.folder / file.name, metadata, start)
@@ -147,16 +152,6 @@ def _chunks(parts: Sequence[_Part], start: int) -> Generator[Chunk, None, None]:
             raise InputError(f"{part.folder}: its shards do not cover all its images; {part.rerun_hint()}")
         if part.trailing.images and next_image >= start:
             yield Chunk([part.images.stop - 1], [-1], [part.trailing], [], to_batch([]))
-
-
-def _checked_metadata(part: _Part, file: ShardFile, first: int) -> ShardMetadata:
-    """A shard's metadata, after checking the shard against the manifest."""
-    if problem := shard_problem(part.folder, file):
-        raise InputError(f"{part.folder}: {problem}; {part.rerun_hint()}")
-    metadata = read_shard_metadata(part.folder / file.name)
-    if (metadata.fingerprint, metadata.first, len(metadata.sizes)) != (part.manifest.fingerprint, first, file.rows):
-        raise InputError(f"{part.folder}: {file.name} is not a shard of this part; {part.rerun_hint()}")
-    return metadata
 
 
 def _shard_chunks(part: _Part, path: Path, metadata: ShardMetadata, start: int) -> Iterator[Chunk]:

@@ -15,13 +15,12 @@ from disbench.datasets.scene_sources import READERS, FolderName, open_folder_sce
 from disbench.io import addresses
 from disbench.sampling.recipes import Recipe, SourceName
 
-DEFAULT_PATHS = {
+DEFAULT_PATHS = {  # under the data root
     "lvis": "lvis/lvis_v1_train.json",
     "coco": "coco/annotations/instances_train2017.json",
     "sbd": "SBD",
     "voc": "VOC2012",
 }
-"""Default paths of datasets under the data root."""
 _FOLDER_RECIPES = ("ade-parts", "pascal-parts", "sa1b-hierarchy")
 
 

@@ -127,11 +127,6 @@ class _Row:
         named = Counter(objects[index].category for index in (member if self.names_all_objects else member[-1:]))
         return " + ".join(f"{name} × {count}" if count > 1 else name for name, count in named.items())
 
-    def title(self) -> str:
-        scene, center, count = self.sampled.scene, self.chosen.center, len(self.chosen.members)
-        masks = "1 mask" if count == 1 else f"{count} masks"
-        return f"image {scene.image_id}, center: {scene.objects[center].category} (object {center}), {masks}"
-
 
 def _strip(row: _Row, columns: int) -> Strip:
     """The click region with one click, then the masks; drops masks below the outermost if there are too many."""
@@ -148,7 +143,9 @@ def _strip(row: _Row, columns: int) -> Strip:
         more = f", + {hidden} more" if hidden and number == outermost else ""
         remark = f"{_percent(mask_areas[number] / (scene.width * scene.height))} of the image{more}"
         panels.append(Panel(name, image, remark, mask=decode(masks[number]), paint=spotlit))
-    return Strip(row.title(), (tuple(panels),))
+    center, sizes = row.chosen.center, "1 mask" if len(masks) == 1 else f"{len(masks)} masks"
+    title = f"image {scene.image_id}, center: {scene.objects[center].category} (object {center}), {sizes}"
+    return Strip(title, (tuple(panels),))
 
 
 def _scenes_with_sets(reader: ShardReader, image_ids: Sequence[str], only: Sequence[str] | None) -> list[int]:

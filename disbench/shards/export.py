@@ -55,10 +55,8 @@ def export_ritm(shards: Path, out: Path) -> int:
             raise InputError(f"{shards}: the image id {quote(name)} cannot be a file name; rename the image")
         if instances := stuff.count(False):
             layers, places = pack_masks(sampled.scene.rles)
-            _write_pickle(
-                out / MASKS / f"{name}.pickle",
-                ([np.frombuffer(png(labels), dtype=np.uint8) for labels in layers], places),
-            )
+            encoded = [np.frombuffer(png(labels), dtype=np.uint8) for labels in layers]
+            _write_pickle(out / MASKS / f"{name}.pickle", (encoded, places))
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
     numbers = all(is_number(name) and name == str(int(name)) for name in images)
     _write_pickle(out / ANNOTATION, {int(name): images[name] for name in images} if numbers else images)
@@ -206,13 +204,8 @@ def _with_annotation_ids(reader: ShardReader) -> Iterator[tuple[SampledScene, di
 
 
 def _image(scene: Scene, numbers: dict[str, int]) -> dict[str, Any]:
-    return {
-        "id": numbers[scene.image_id],
-        "file_name": scene.file_name,
-        "height": scene.height,
-        "width": scene.width,
-        "disbench_id": scene.image_id,
-    }
+    size = {"height": scene.height, "width": scene.width}
+    return {"id": numbers[scene.image_id], "file_name": scene.file_name, **size, "disbench_id": scene.image_id}
 
 
 def _annotations(reader: ShardReader, numbers: dict[str, int], categories: dict[str, int]) -> Iterator[dict[str, Any]]:

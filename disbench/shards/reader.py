@@ -29,14 +29,13 @@ _logger = logging.getLogger("disbench.shards")
 _WARNED_FOLDERS: set[Path] = set()  # folders already warned about EXIF rotation, once per process
 FindImage = Callable[[str], Path | None]  # maps a scene's `file_name` to the image's path, or None if not found
 Images = str | Path | FindImage | None  # a folder of images or a function that finds them; None: the embedded photos
-DEFAULT_IMAGES = {
+DEFAULT_IMAGES = {  # folders under the data root to search for a source's images
     "lvis": ("lvis", "coco"),
     "coco": ("coco",),
     "coco+lvis": ("coco", "lvis"),
     "sbd": ("SBD",),
     "voc": ("VOC2012", "VOC2007"),
 }
-"""Folders under the data root to search for a source's images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +104,10 @@ class ShardReader:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         group, row = divmod(index - int(self._starts[shard]), ROWS_PER_GROUP)
         key = (shard, group)
-        self._cache[key] = self._cache.pop(key) if key in self._cache else self._rows(*key)
+        self._cache[key] = rows = self._cache.pop(key) if key in self._cache else self._rows(*key)
         if len(self._cache) > self._cached_groups:
             del self._cache[next(iter(self._cache))]
-        return self._cache[key].scene(row)
+        return rows.scene(row)
 
     def __iter__(self) -> Iterator[SampledScene]:
         for shard, group in self._groups():

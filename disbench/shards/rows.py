@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -37,8 +38,7 @@ ROWS_PER_GROUP = 32  # scenes per Parquet row group, the unit of decoding
 
 _MAX_STORED_COUNT = 2**1023  # cap on stored counts of combinations, within the range of float64
 
-_OBJECT_FIELDS = ("annotation_id", "source", "kind", "category", "synset", "area", "box")
-"""Object fields stored unchanged."""
+_OBJECT_FIELDS = ("annotation_id", "source", "kind", "category", "synset", "area", "box")  # stored unchanged
 _NULL = -(2**40)  # stands for null; smaller than any stored number
 _PLAIN_PATH = re.compile(r"(\w[\w. -]*/){0,8}\w[\w. -]*", re.ASCII)  # fast path: safe without calling `safe_path`
 
@@ -319,9 +319,8 @@ class ShardMetadata:
 
     def as_json(self) -> dict[str, Any]:
         """The stored JSON; `sizes` and `gaps` only in a part."""
-        of_part = {"sizes": self.sizes, "gaps": self.gaps} if self.sizes else {}
-        shared = {"fingerprint": self.fingerprint, "first": self.first, "next": self.next}
-        return {**shared, "tally": self.tally.as_dict(), **of_part}
+        table = {**dataclasses.asdict(self), "tally": self.tally.as_dict()}
+        return table if self.sizes else {name: table[name] for name in ("fingerprint", "first", "next", "tally")}
 
 
 class ShardWriter:

@@ -290,7 +290,7 @@ def as_text(stats: Statistics) -> str:
         _histogram("masks a set: sets", stats["set_sizes"]),
         _histogram("level (0: root): objects", stats["levels"]),
         _chain_lines(stats["deepest"]) if stats["deepest"] else [],
-        _table("", _neighbour_rows(stats["neighbours"]) if stats["neighbours"] else []),
+        _neighbour_table(stats["neighbours"]) if stats["neighbours"] else [],
         _ambiguity_table(stats["ambiguity"], stats["sets"]) if stats["ambiguity"] and stats["sets"] else [],
         *(_overlap_tables(stats["overlaps"]) if stats["overlaps"] else []),
         _table("", _left_out_rows(stats) if stats["left_out"] or stats["repeated"] else []),
@@ -374,12 +374,13 @@ def _chain_lines(chain: Statistics) -> list[str]:
     return [f"deepest chain: {len(chain['categories'])} objects, in image {chain['image_id']}", *path]
 
 
-def _neighbour_rows(neighbours: Statistics) -> list[Row]:
-    return [
+def _neighbour_table(neighbours: Statistics) -> list[str]:
+    rows: list[Row] = [
         ("neighbours a thing, mean", _format(neighbours["mean"], ".2f")),
         ("neighbours a thing, most", f"{neighbours['largest']:,}"),
         ("things without a neighbour", f"{neighbours['alone']:,}"),
     ]
+    return _table("", rows)
 
 
 def _ambiguity_table(ambiguity: Statistics, total: int) -> list[str]:

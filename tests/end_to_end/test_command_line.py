@@ -106,7 +106,7 @@ def test_version_and_list() -> None:
 def test_quickstart_makes_shards_statistics_and_contact_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it with fewer objects, clicks, pictures and processes; then a part of it again, in the same folder."""
     monkeypatch.setattr("disbench.cli.quickstart.EVERY", 86)
-    monkeypatch.setattr("disbench.cli.quickstart.PICTURED", 1)
+    monkeypatch.setattr("disbench.cli.quickstart.PICTURED_FAILURES", 1)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("disbench.cli.quickstart.Protocol", partial(Protocol, max_clicks=5))
     code, said, _ = in_this_process("quickstart", "--out", tmp_path / "q")

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from disbench.core.prediction import Prediction
 from disbench.demo.segmentation import Photos
-from disbench.demo.server import NAME, TOKEN, Demo, application
+from disbench.demo.server import NAME_HEADER, TOKEN_HEADER, Demo, application
 from tests.toy_methods import Discs, DiscsSession
 from tests.unit.demo.test_demo_segmentation import png
 
@@ -35,7 +35,7 @@ def talk(test: Callable[[Client, Demo], Awaitable[None]], method: Any = None, **
 
 
 async def post(client: Client, demo: Demo, path: str, *, status: int = 200, **content: Any) -> Any:
-    answer = await client.post(path, json=content, headers={TOKEN: demo.token})
+    answer = await client.post(path, json=content, headers={TOKEN_HEADER: demo.token})
     assert answer.status == status, await answer.text()
     return await answer.json()
 
@@ -79,9 +79,16 @@ def test_nobody_else_is_answered() -> None:
                 answer = await client.get(path, headers=headers)
                 assert answer.status == 403, (path, headers)
                 assert demo.token not in await answer.text()
-            answer = await client.post("/segmentations", json={"photo": 0}, headers={**headers, TOKEN: demo.token})
+            answer = await client.post(
+                "/segmentations", json={"photo": 0}, headers={**headers, TOKEN_HEADER: demo.token}
+            )
             assert answer.status == 403
-        for token in ({}, {TOKEN: ""}, {TOKEN: "x" + demo.token}, {TOKEN: "é".encode().decode("latin-1")}):
+        for token in (
+            {},
+            {TOKEN_HEADER: ""},
+            {TOKEN_HEADER: "x" + demo.token},
+            {TOKEN_HEADER: "é".encode().decode("latin-1")},
+        ):
             for path in ("/segmentations", "/photos", "/segmentations/x/click", "/segmentations/x/save"):
                 answer = await client.post(path, json={"photo": 0}, headers=token)
                 assert answer.status == 403
@@ -89,7 +96,7 @@ def test_nobody_else_is_answered() -> None:
         assert len(demo.photos.all()) == 8
         for host in ("127.0.0.1", "localhost"):
             good = {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}", "Sec-Fetch-Site": "same-origin"}
-            answer = await client.post("/segmentations", json={"photo": 0}, headers={**good, TOKEN: demo.token})
+            answer = await client.post("/segmentations", json={"photo": 0}, headers={**good, TOKEN_HEADER: demo.token})
             assert answer.status == 200
             assert "Access-Control-Allow-Origin" not in answer.headers
         assert (await client.options("/segmentations", headers={"Origin": "http://evil.example"})).status == 403
@@ -115,10 +122,10 @@ def test_requests_that_are_none() -> None:
             answer = await post(client, demo, path, status=400, **content)
             assert set(answer) == {"error"}
             assert "\n" not in answer["error"]
-        headers = {TOKEN: demo.token, "Content-Type": "application/json"}
+        headers = {TOKEN_HEADER: demo.token, "Content-Type": "application/json"}
         for body in (b"{", b"[" * 4000, b'"x"', b"{" + b" " * 5000 + b"}"):
             assert (await client.post("/segmentations", data=body, headers=headers)).status == 400
-        assert (await client.post("/segmentations", data=b"photo=0", headers={TOKEN: demo.token})).status == 400
+        assert (await client.post("/segmentations", data=b"photo=0", headers={TOKEN_HEADER: demo.token})).status == 400
         for path in ("/etc/passwd", "/photos/../../etc/passwd", "/photos/-1", "/photos/..%2f..%2fetc%2fpasswd"):
             answer = await client.get(path)
             assert answer.status == 404
@@ -131,7 +138,7 @@ def test_requests_that_are_none() -> None:
 def test_uploads_over_the_wire() -> None:
     async def test(client: Client, demo: Demo) -> None:
         async def upload(name: str, content: bytes) -> tuple[int, Any]:
-            answer = await client.post("/photos", data=content, headers={TOKEN: demo.token, NAME: name})
+            answer = await client.post("/photos", data=content, headers={TOKEN_HEADER: demo.token, NAME_HEADER: name})
             return answer.status, await answer.json()
 
         status, facts = await upload("caf%C3%A9.png", png(30, 20))
@@ -203,7 +210,7 @@ def test_too_many_wait() -> None:
                 client.post(
                     f"/segmentations/{segmentation}/click",
                     json={"x": n, "y": 5, "positive": True},
-                    headers={TOKEN: demo.token},
+                    headers={TOKEN_HEADER: demo.token},
                 )
             )
             for n in range(25)
