@@ -133,10 +133,10 @@ def random_scene(
     names = [f"kind-{int(rng.integers(4))}" if kind != "stuff" else "sky-other" for kind in kinds]
     objects = tuple(map(scene_object, masks, kinds, names))
     scene = Scene(image_id, f"train2017/{image_id}.jpg", *size, source="by-hand", objects=objects)
-    return related(scene, things) if tree else unrelated(scene)
+    return with_hierarchy(scene, things) if tree else without_hierarchy(scene)
 
 
-def related(scene: Scene, things: int) -> SampledScene:
+def with_hierarchy(scene: Scene, things: int) -> SampledScene:
     """The scene with the hierarchy of its first objects and its sets."""
     rles = scene.rles[:things]
     forest = build_forest(containment_matrix(rles), areas(rles))
@@ -150,7 +150,7 @@ def related(scene: Scene, things: int) -> SampledScene:
     )
 
 
-def unrelated(scene: Scene, sets: Sequence[SetOfObjects] | None = None) -> SampledScene:
+def without_hierarchy(scene: Scene, sets: Sequence[SetOfObjects] | None = None) -> SampledScene:
     """The scene without a hierarchy, with these sets or those of the containment method."""
     rles: list[Rle] = scene.rles
     nothing = (None,) * len(rles)

@@ -44,7 +44,7 @@ from disbench.disnet.training.examples import (
 from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.shards.reader import DiverseSet, read_sets
 from tests.refusals import refuses
-from tests.unit.shard_tools import related, scene_object, unrelated, write_shards
+from tests.unit.shard_tools import scene_object, with_hierarchy, without_hierarchy, write_shards
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 AUGMENTATIONS = st.builds(
@@ -315,7 +315,9 @@ def box_scene(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]],
         mask[top:bottom, left:right] = True
         masks.append(mask)
     scene = Scene("a", "a.png", *size, source="by-hand", objects=tuple(map(scene_object, masks)))
-    return related(scene, len(masks)) if members is None else unrelated(scene, [SetOfObjects(0, members)])
+    return (
+        with_hierarchy(scene, len(masks)) if members is None else without_hierarchy(scene, [SetOfObjects(0, members)])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,9 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected_files(
+    source: AnnotatedImages, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
     make_shards(source, recipe, folder)
     return contents(folder)
@@ -61,7 +63,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     leftovers: bool,
     source: AnnotatedImages,
     recipe: Recipe,
-    undisturbed: dict[str, bytes],
+    expected_files: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("stopped")
@@ -82,7 +84,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
         if leftovers:
             (folder / "shard-00007.parquet.partial").write_bytes(b"half")
         make_shards(source, recipe, folder)
-    assert contents(folder) == undisturbed
+    assert contents(folder) == expected_files
 
 
 def test_a_finished_folder(source: AnnotatedImages, recipe: Recipe, tmp_path: Path) -> None:

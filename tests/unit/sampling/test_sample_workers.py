@@ -35,7 +35,7 @@ LOST = r"lvis: 3 times, a worker process ended .*killed by SIGKILL.*run the same
 
 
 @pytest.fixture(autouse=True)
-def no_hang() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     """A wait without end is what these tests are about: it shall fail, not stay."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
@@ -77,7 +77,7 @@ def workers() -> list[psutil.Process]:
     return [psutil.Process(child.pid) for child in multiprocessing.active_children()]
 
 
-def begun_by_idle_workers(log: Path, expected: int) -> int:
+def count_started(log: Path, expected: int) -> int:
     """How many chunks were begun, when at least so many were and the workers have had no work for a while."""
     calm = 0
     while calm < 25:
@@ -117,7 +117,7 @@ def test_killed_while_idle(start: Start, tmp_path: Path) -> None:
     ahead = WORKERS * CHUNKS_AHEAD
     chunks = start("none")
     next(chunks)
-    assert begun_by_idle_workers(tmp_path / "log", ahead) == ahead
+    assert count_started(tmp_path / "log", ahead) == ahead
     for worker in workers():
         worker.kill()
     assert [chunk.indices[0] for chunk in chunks] == list(range(SCENES, CHUNKS * SCENES, SCENES))

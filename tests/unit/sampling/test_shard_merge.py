@@ -184,7 +184,7 @@ def test_the_folder_of_another_part_is_not_resumed(source: Scenes, parts: list[P
         refuses(r"different input, recipe, part or versions", make_shards, source, RECIPE, parts[1], part=part)
 
 
-def refused(parts: Sequence[Path], out: Path, words: str) -> None:
+def check_refused(parts: Sequence[Path], out: Path, words: str) -> None:
     """In one sentence that names the folder and the fix; `out` stays as it was."""
     refuses(words, merge_parts, parts, out)
     assert not (out / MANIFEST).exists()
@@ -210,14 +210,14 @@ def test_parts_that_do_not_make_up_the_whole(
         make_shards(source, RECIPE, tmp_path / "of five", part=(2, 5))
     if "other recipe" in given:
         make_shards(source, dataclasses.replace(RECIPE, min_area=5), tmp_path / "other recipe", part=(2, 4))
-    refused([whole if name == "whole" else tmp_path / name for name in given], tmp_path / "out", words)
+    check_refused([whole if name == "whole" else tmp_path / name for name in given], tmp_path / "out", words)
 
 
 def test_another_version(source: Scenes, parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("disbench.sampling.job.__version__", "0.0.9")
-    refused(parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9")
+    check_refused(parts, tmp_path / "out", r"part-1: made by disbench .*, here 0\.0\.9")
     make_shards(source, RECIPE, tmp_path / "other", part=(2, 4))
-    refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", r"other: .*\(other versions\)")
+    check_refused([parts[0], tmp_path / "other", *parts[2:]], tmp_path / "out", r"other: .*\(other versions\)")
 
 
 def test_into_a_part_or_another_job(parts: list[Path], source: Scenes, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_damaged_then_made_again(source: Scenes, parts: list[Path], whole: Path,
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    refused(parts, tmp_path / "out", rf"part-3: {shard.name}: .*--shard-of 3/4 --existing overwrite")
+    check_refused(parts, tmp_path / "out", rf"part-3: {shard.name}: .*--shard-of 3/4 --existing overwrite")
     finished = contents(tmp_path / "out")
     assert finished
     assert finished.items() <= contents(whole).items()
@@ -259,7 +259,7 @@ def test_a_manifest_that_was_changed(
     parts: list[Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
 ) -> None:
     change_manifest(parts[1], change)
-    refused(parts, tmp_path / "out", words)
+    check_refused(parts, tmp_path / "out", words)
 
 
 def test_shards_of_another_part(parts: list[Path], tmp_path: Path) -> None:
@@ -267,4 +267,4 @@ def test_shards_of_another_part(parts: list[Path], tmp_path: Path) -> None:
     change_manifest(parts[0], lambda manifest: manifest.update(files=other["files"]))
     for path in parts[1].glob("shard-*"):
         (parts[0] / path.name).write_bytes(path.read_bytes())
-    refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")
+    check_refused(parts, tmp_path / "out", r"part-1: shard-00000.parquet is not a shard of this part")

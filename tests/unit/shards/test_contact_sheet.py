@@ -16,7 +16,7 @@ from disbench.datasets.images import ImageFinder
 from disbench.shards.contact_sheet import WIDTH, draw_contact_sheet
 from disbench.shards.manifest import MANIFEST
 from tests.refusals import refuses
-from tests.unit.shard_tools import SHARD, random_scene, scene_object, unrelated, write_shards
+from tests.unit.shard_tools import SHARD, random_scene, scene_object, without_hierarchy, write_shards
 
 Pixels = npt.NDArray[np.uint8]
 ORANGE, BLUE, YELLOW = (230, 159, 0), (0, 114, 178), (240, 228, 66)
@@ -27,7 +27,7 @@ def scenes_of(count: int, size: tuple[int, int] = (24, 31)) -> list[SampledScene
     return [random_scene(rng, f"{i:03}", size=size) for i in range(count)]
 
 
-def put_images(root: Path, scenes: Sequence[SampledScene]) -> Path:
+def write_images(root: Path, scenes: Sequence[SampledScene]) -> Path:
     for sampled in scenes:
         path = root / sampled.scene.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ def chain_scene(sizes: Sequence[int], names: Sequence[str], side: int = 60) -> S
         objects.append(scene_object(mask, category=name))
     scene = Scene("chain", "chain.png", side, side, "by-hand", tuple(objects))
     members = tuple((i,) for i in range(len(objects)))
-    return unrelated(scene, [SetOfObjects(0, members)])
+    return without_hierarchy(scene, [SetOfObjects(0, members)])
 
 
 def test_the_png_has_the_width_and_all_that_belongs_on_it(tmp_path: Path) -> None:
     scenes = scenes_of(5)
     folder = write_shards(tmp_path / "shards", scenes)
-    sheet = draw_contact_sheet(folder, put_images(tmp_path, scenes), tmp_path / "sheet.png", rows=3)
+    sheet = draw_contact_sheet(folder, write_images(tmp_path, scenes), tmp_path / "sheet.png", rows=3)
     pixels = pixels_of(sheet.path)
     assert WIDTH - 6 < pixels.shape[1] <= WIDTH
     assert 3 * 150 < pixels.shape[0] < 3 * 600
@@ -76,7 +76,7 @@ def test_a_row_shows_the_region_then_the_masks(tmp_path: Path) -> None:
     """Squares of 20, 40 and 60 of 60 pixels: measured on the sheet, in the second to fourth picture."""
     scene = chain_scene([20, 40, 60], ["pupil", "eye", "face"])
     folder = write_shards(tmp_path / "shards", [scene])
-    put_images(tmp_path, [scene])
+    write_images(tmp_path, [scene])
     pixels = pixels_of(draw_contact_sheet(folder, tmp_path, tmp_path / "sheet.png").path)
     cell, gap, margin = 379, 12, 24
     for column, share in enumerate((1 / 3, 1 / 3, 2 / 3, 1)):
@@ -89,7 +89,7 @@ def test_a_row_shows_the_region_then_the_masks(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     scenes = scenes_of(6)
-    folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
+    folder, root = write_shards(tmp_path / "shards", scenes), write_images(tmp_path, scenes)
     first = draw_contact_sheet(folder, root, tmp_path / "a.png", rows=4, seed=5)
     with mpl.rc_context({"font.size": 30, "savefig.bbox": "tight", "text.color": "red", "figure.dpi": 50}):
         again = draw_contact_sheet(folder, root, tmp_path / "b.png", rows=4, seed=5)
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_scenes_without_an_image_are_passed_over(tmp_path: Path) -> None:
     scenes = scenes_of(12)
     folder = write_shards(tmp_path / "shards", scenes)
-    root = put_images(tmp_path / "some", scenes[:2])
+    root = write_images(tmp_path / "some", scenes[:2])
     sheet = draw_contact_sheet(folder, root, tmp_path / "s.png", rows=2)
     assert set(sheet.image_ids) == {"000", "001"}
     assert not set(sheet.missing) & {"000", "001"}
@@ -139,7 +139,7 @@ def test_only_restricts_the_lot(tmp_path: Path) -> None:
 
 def test_a_bad_image_is_named(tmp_path: Path) -> None:
     scenes = scenes_of(1)
-    folder, root = write_shards(tmp_path / "shards", scenes), put_images(tmp_path, scenes)
+    folder, root = write_shards(tmp_path / "shards", scenes), write_images(tmp_path, scenes)
     path = root / scenes[0].scene.file_name
     Image.new("RGB", (24, 31)).save(path)
     refuses(r"000\.jpg.* 24 x 31 .*000 are 31 x 24", draw_contact_sheet, folder, root, tmp_path / "a.png")

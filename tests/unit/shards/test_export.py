@@ -27,7 +27,14 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import load_recipe
 from disbench.shards.export import export_coco, export_ritm, pack_masks
 from tests.refusals import refuses
-from tests.unit.shard_tools import random_rectangles, random_scene, related, scene_object, unrelated, write_shards
+from tests.unit.shard_tools import (
+    random_rectangles,
+    random_scene,
+    scene_object,
+    with_hierarchy,
+    without_hierarchy,
+    write_shards,
+)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -50,7 +57,7 @@ def globals_of(data: bytes) -> set[str]:
     return found
 
 
-def as_the_format_says(split: Path) -> Iterator[tuple[Any, dict[int, Mask], dict[int, Any]]]:
+def read_ritm_export(split: Path) -> Iterator[tuple[Any, dict[int, Mask], dict[int, Any]]]:
     """The files read from their description alone: each image's id, all masks, and the tree of the instances.
 
     "`None` stands for an isolated root"; "layers are PNG-encoded uint8 label maps, `mapping[index] =
@@ -87,7 +94,7 @@ def check_split(split: Path, scenes: Sequence[SampledScene]) -> None:
         assert [(item.area, item.box) for item in read.objects] == [
             (item.area, item.box) for item in sampled.scene.objects
         ]
-    for image_id, masks, tree in as_the_format_says(split):
+    for image_id, masks, tree in read_ritm_export(split):
         sampled = by_id[str(image_id)]
         for index, rle in enumerate(sampled.scene.rles):
             np.testing.assert_array_equal(masks[index], decode(rle))
@@ -112,7 +119,7 @@ def test_any_masks_survive_the_way_to_ritm_and_back(
     things = data.draw(st.integers(1, len(masks)))
     objects = tuple(scene_object(mask, "thing" if i < things else "stuff") for i, mask in enumerate(masks))
     scene = Scene("5", "5.jpg", *masks[0].shape, source="", objects=objects)
-    scenes = [related(scene, things) if data.draw(st.booleans()) else unrelated(scene)]
+    scenes = [with_hierarchy(scene, things) if data.draw(st.booleans()) else without_hierarchy(scene)]
     export_ritm(write_shards(folder / "shards", scenes), folder / "out")
     check_split(folder / "out", scenes)
 
@@ -123,7 +130,7 @@ def test_more_masks_than_a_layer_has_values(tmp_path: Path) -> None:
         dot.flat[number] = True
     dots.append(np.ones((20, 40), bool))
     scene = Scene("1", "1.jpg", 20, 40, source="", objects=tuple(map(scene_object, dots)))
-    scenes = [related(scene, len(dots))]
+    scenes = [with_hierarchy(scene, len(dots))]
     export_ritm(write_shards(tmp_path / "shards", scenes), tmp_path / "out")
     check_split(tmp_path / "out", scenes)
     layers, mapping = pickle.loads((tmp_path / "out" / "masks" / "1.pickle").read_bytes())
@@ -190,7 +197,7 @@ def test_ids_that_are_no_numbers_stay_text(tmp_path: Path, names: list[str]) -> 
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng, name) for name in names]
     export_ritm(write_shards(tmp_path / "shards", scenes), tmp_path / "out")
-    assert [image_id for image_id, *_ in as_the_format_says(tmp_path / "out")] == sorted(names)
+    assert [image_id for image_id, *_ in read_ritm_export(tmp_path / "out")] == sorted(names)
     check_split(tmp_path / "out", scenes)
 
 
@@ -238,7 +245,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     good = random_scene(np.random.default_rng(0), "1")
     turned = replace(good.scene, objects=good.scene.objects[::-1])
     with pytest.raises(InputError, match="image 1: stuff "):
-        export_ritm(write_shards(tmp_path / "turned", [unrelated(turned, [])]), tmp_path / "out")
+        export_ritm(write_shards(tmp_path / "turned", [without_hierarchy(turned, [])]), tmp_path / "out")
     twice = write_shards(tmp_path / "twice", [good, good])
     for export in (export_ritm, export_coco):
         refuses("image 1 occurs twice", export, twice, tmp_path / f"{export.__name__}.out")
@@ -248,14 +255,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export_coco(write_shards(tmp_path / "shards", [good]), tmp_path)
 
 
-def opened(shards: Path, out: Path) -> tuple[COCO, dict[str, Any]]:
+def open_export(shards: Path, out: Path) -> tuple[COCO, dict[str, Any]]:
     export_coco(shards, out)
     return COCO(out), json.loads(out.read_text(encoding="utf-8"))
 
 
 def check_coco(scenes: Sequence[SampledScene], out: Path, shards: Path) -> None:
     """Every image, annotation and set of the file is the scenes', by way of pycocotools."""
-    coco, content = opened(shards, out)
+    coco, content = open_export(shards, out)
     assert [image["disbench_id"] for image in content["images"]] == [s.scene.image_id for s in scenes]
     names = [category["name"] for category in content["categories"]]
     assert names == sorted(set(names))
@@ -312,7 +319,7 @@ def test_stuff_is_kept_in_the_scenes_whose_sets_name_it(tmp_path: Path) -> None:
     named = replace(with_stuff, sets=(*with_stuff.sets, SetOfObjects(0, ((0,), (0, 9)))))
     shards = write_shards(tmp_path / "shards", [without, named])
     check_coco([without, named], tmp_path / "out.json", shards)
-    coco, _ = opened(shards, tmp_path / "out.json")
+    coco, _ = open_export(shards, tmp_path / "out.json")
     assert len(coco.getAnnIds(imgIds=[100])) == 8
     assert len(coco.getAnnIds(imgIds=[93])) == 10
 
@@ -321,7 +328,7 @@ def test_images_are_numbered_by_their_ids_and_others_by_what_is_free(tmp_path: P
     names = ["2008_000051", "2", "000000000012", "2007_1", "12", "1", "9" * 30]
     rng = np.random.default_rng(0)
     shards = write_shards(tmp_path / "shards", [random_scene(rng, name) for name in names])
-    _, content = opened(shards, tmp_path / "out.json")
+    _, content = open_export(shards, tmp_path / "out.json")
     assert [image["id"] for image in content["images"]] == [3, 2, 12, 4, 5, 1, 6]
     assert [image["disbench_id"] for image in content["images"]] == names
     assert content["images"][0]["file_name"] == "train2017/2008_000051.jpg"

@@ -21,7 +21,7 @@ from disbench.sampling.job import make_shards
 from disbench.sampling.recipes import Recipe, load_recipe
 from disbench.sampling.sampled_scene import sample_scene
 from disbench.shards.statistics import COLUMNS, TOP_PAIRS, as_text, compare_folders, statistics
-from tests.unit.shard_tools import change_manifest, random_scene, unrelated, write_shards
+from tests.unit.shard_tools import change_manifest, random_scene, without_hierarchy, write_shards
 
 Mask = npt.NDArray[np.bool_]
 HALF_A_BIN = 0.0005 + 1e-9
@@ -243,7 +243,7 @@ def test_overlaps_can_be_left_out(tmp_path: Path) -> None:
 def test_combinations_beyond_machine_numbers(tmp_path: Path) -> None:
     sampled = random_scene(np.random.default_rng(0), "a", things=2, stuff=0)
     sets = [SetOfObjects(0, ((0,), (0, 1)), left_out=2**80, repeated=2**70)] * 3
-    found = statistics(write_shards(tmp_path, [unrelated(sampled.scene, sets)]))
+    found = statistics(write_shards(tmp_path, [without_hierarchy(sampled.scene, sets)]))
     assert (found["left_out"], found["repeated"]) == (3 * 2**80, 3 * 2**70)
     assert "3.63e+24" in as_text(found)
 
