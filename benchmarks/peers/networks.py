@@ -10,6 +10,7 @@ meaningless. FILE is written only when the network is complete.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import sys
@@ -367,9 +368,8 @@ def main() -> None:
     )
     model = child().adapter_load(recipe.adapter or arguments.peer)(arguments.repo, uncalibrated, options, "cpu")
     images = [np.array(Image.open(path)) for path in sorted(Path(arguments.images).iterdir())[: arguments.count]]
-    session = model.open(images[0])
-    predictor = getattr(session, "predictor", session)
-    network = next(getattr(predictor, name) for name in ("net", "model", "network") if hasattr(predictor, name))
+    name = type(net).__name__
+    network = next(found for found in gc.get_objects() if type(found).__name__ == name and found is not net)
 
     def predict() -> None:
         for image in images:
