@@ -65,7 +65,7 @@ def _facts(card: MethodCard) -> Iterator[tuple[str, str]]:
         yield key.replace("_", " "), "; ".join(card.tricks) if key == "tricks" else _text(getattr(card, key))
     runs = card.status != "published-only"
     yield "threshold", f"{card.standard_threshold:g}" if runs else ""
-    yield "budget", f"{BUDGETS[card.budget].words}, given at once" if card.budget else ""
+    yield "budget", f"{BUDGETS[card.budget].title}, given at once" if card.budget else ""
     if card.weights or card.hub or card.status == "native":
         yield "weights", _weights(card)
     yield from ((f"network {variant.name}".rstrip(), _variant(variant)) for variant in card.variants)

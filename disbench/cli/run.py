@@ -109,7 +109,7 @@ def run(
 
     With --task diverse or intents: on the diverse sets of --shards; then see `disbench ambiguity`.
     """
-    from disbench.core.click_policies import series, usual_clicks
+    from disbench.core.click_policies import default_clicks, parse_series
     from disbench.datasets.cards import open_dataset
     from disbench.harness.presets import STANDARD, load_preset
     from disbench.harness.protocol import SetProtocol, with_recording
@@ -137,10 +137,10 @@ def run(
         "--granularity": granularity != "none",
     }
     _check_task(task, given, spec.budget)
-    policies = tuple(str(item) for item in series(policy or ""))
+    policies = tuple(str(item) for item in parse_series(policy or ""))
     conduct = preset.conduct(
         spec,
-        max_clicks=max_clicks or usual_clicks(policy or ""),
+        max_clicks=max_clicks or default_clicks(policy or ""),
         threshold=threshold,
         selection=selection,
         policy=policies[0] if policies else policy,

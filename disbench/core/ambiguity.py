@@ -22,8 +22,8 @@ from disbench.core.statistics import bootstrap_interval
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]] | None
 THRESHOLDS = (0.5, 0.75, 0.9)  # IoUs at which a member counts as found
-MATCHED = 0.5  # a candidate that reaches this IoU with no member is wasted
-MOST_EXACT = 10  # up to this number of candidates the oracle is exact, beyond it greedy
+MATCH_THRESHOLD = 0.5  # a candidate that reaches this IoU with no member is wasted
+MAX_EXACT = 10  # up to this number of candidates the oracle is exact, beyond it greedy
 GRANULARITIES = tuple(number / 10 for number in range(1, 11))  # sizes of a wanted mask relative to its whole
 BINS = 10  # of equal width, for score calibration
 
@@ -55,7 +55,7 @@ def recall(ious: npt.ArrayLike, threshold: float) -> float:
     return float(np.mean(_reached(best_ious(ious), threshold)))
 
 
-def own_order(scores: Scores, candidates: int) -> IntArray | None:
+def score_order(scores: Scores, candidates: int) -> IntArray | None:
     """Candidates ordered by score, best first: int64 (candidates,); ties by lower index, nan last.
 
     None if a method offers several candidates without scores. ValueError for a wrong number of scores.
@@ -68,24 +68,24 @@ def own_order(scores: Scores, candidates: int) -> IntArray | None:
     return np.argsort(-np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf), kind="stable")
 
 
-def coverage_by_own_order(ious: npt.ArrayLike, scores: Scores) -> FloatArray | None:
-    """Coverage by the first 1, 2, ... candidates in `own_order`: float64 (candidates,); None without an order."""
+def coverage_by_score(ious: npt.ArrayLike, scores: Scores) -> FloatArray | None:
+    """Coverage by the first 1, 2, ... candidates in `score_order`: float64 (candidates,); None without an order."""
     values = _checked(ious)
-    order = own_order(scores, values.shape[1])
+    order = score_order(scores, values.shape[1])
     if order is None:
         return None
     return np.asarray(np.maximum.accumulate(values[:, order], axis=1).mean(axis=0))
 
 
-def coverage_by_oracle(ious: npt.ArrayLike, most_exact: int = MOST_EXACT) -> FloatArray:
+def coverage_by_oracle(ious: npt.ArrayLike, max_exact: int = MAX_EXACT) -> FloatArray:
     """Largest coverage by any 1, 2, ... candidates: float64 (candidates,).
 
-    Exhaustive for up to `most_exact` candidates, greedy for more (ties by lower index): coverage is submodular, so
+    Exhaustive for up to `max_exact` candidates, greedy for more (ties by lower index): coverage is submodular, so
     greedy reaches at least 1 - 1/e of the largest.
     """
     values = _checked(ious)
     count = values.shape[1]
-    if count > most_exact:
+    if count > max_exact:
         return _greedy(values)
     return np.array(
         [
@@ -102,7 +102,7 @@ def redundancy(agreement: npt.ArrayLike) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def waste(ious: npt.ArrayLike, threshold: float = MATCHED) -> float:
+def waste(ious: npt.ArrayLike, threshold: float = MATCH_THRESHOLD) -> float:
     """Share of the candidates whose IoU reaches the threshold with no member; nan without candidates.
 
     >>> waste([[0.9, 0.2], [0.4, 0.3]])
@@ -116,11 +116,11 @@ def waste(ious: npt.ArrayLike, threshold: float = MATCHED) -> float:
 
 def top1(scores: Scores, candidates: int) -> int | None:
     """Index of the candidate with the best score; None without candidates or without an order."""
-    order = own_order(scores, candidates)
+    order = score_order(scores, candidates)
     return None if order is None or not len(order) else int(order[0])
 
 
-def meant_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCHED) -> int | None:
+def intended_member(ious: npt.ArrayLike, candidate: int, threshold: float = MATCH_THRESHOLD) -> int | None:
     """Index of the member with the largest IoU, ties to the inner one; None if that IoU is below the threshold."""
     column = _checked(ious)[:, candidate]
     member = int(column.argmax())
@@ -132,11 +132,11 @@ def calibration_sums(scores: npt.ArrayLike, ious: npt.ArrayLike, bins: int = BIN
 
     Scores (n,) are clipped to [0, 1], nan excluded; `ious` (n,) are with the member nearest to each candidate.
     """
-    said, found = np.asarray(scores, dtype=np.float64), np.nan_to_num(np.asarray(ious, dtype=np.float64))
-    known = ~np.isnan(said)
-    said, found = np.clip(said[known], 0.0, 1.0), found[known]
-    place = np.minimum((said * bins).astype(np.int64), bins - 1)
-    columns = (np.bincount(place, weights, bins) for weights in (np.ones_like(said), said, found))
+    predicted, actual = np.asarray(scores, dtype=np.float64), np.nan_to_num(np.asarray(ious, dtype=np.float64))
+    known = ~np.isnan(predicted)
+    predicted, actual = np.clip(predicted[known], 0.0, 1.0), actual[known]
+    place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    columns = (np.bincount(place, weights, bins) for weights in (np.ones_like(predicted), predicted, actual))
     return np.stack(list(columns), axis=1)
 
 
@@ -154,11 +154,11 @@ def rank_correlation(scores: npt.ArrayLike, ious: npt.ArrayLike) -> float:
     """Spearman's rank correlation; nan for fewer than two scores, or if all scores or all IoUs are equal."""
     from scipy.stats import rankdata  # noqa: PLC0415  (slow to load)
 
-    said, found = np.asarray(scores, dtype=np.float64), np.asarray(ious, dtype=np.float64)
-    known = ~np.isnan(said)
+    predicted, actual = np.asarray(scores, dtype=np.float64), np.asarray(ious, dtype=np.float64)
+    known = ~np.isnan(predicted)
     if known.sum() < 2:
         return math.nan
-    a, b = (rankdata(values[known]) for values in (said, np.nan_to_num(found)))
+    a, b = (rankdata(values[known]) for values in (predicted, np.nan_to_num(actual)))
     a, b = a - a.mean(), b - b.mean()
     size = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / size if size else math.nan
@@ -231,12 +231,12 @@ def containment(inner: Rle, outer: Rle) -> float:
     return float(contained_shares(inner, [outer])[0])
 
 
-def gap_of_granularity(sums: FloatArray) -> Any:
+def granularity_gap(sums: FloatArray) -> Any:
     """Largest minus smallest mean number of clicks over levels; levels without targets are ignored.
 
     `sums` are (..., levels, 2): clicks and number of targets per level.
 
-    >>> float(gap_of_granularity(np.array([[30.0, 3], [8, 4], [0, 0]])))
+    >>> float(granularity_gap(np.array([[30.0, 3], [8, 4], [0, 0]])))
     8.0
     """
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -244,7 +244,7 @@ def gap_of_granularity(sums: FloatArray) -> Any:
     return np.nanmax(means, axis=-1) - np.nanmin(means, axis=-1)
 
 
-def interval_over_groups(
+def grouped_interval(
     sums: npt.ArrayLike,
     groups: npt.ArrayLike,
     statistic: Callable[[FloatArray], FloatArray],
@@ -265,8 +265,8 @@ def interval_over_groups(
     def of_drawn(drawn: FloatArray) -> FloatArray:
         rows, count = drawn.shape
         at = drawn.astype(np.int64) + np.arange(rows)[:, None] * count
-        often = np.bincount(at.ravel(), minlength=rows * count).reshape(rows, count)
-        return statistic(np.asarray((often @ flat).reshape(rows, *values.shape[1:]), dtype=np.float64))
+        counts = np.bincount(at.ravel(), minlength=rows * count).reshape(rows, count)
+        return statistic(np.asarray((counts @ flat).reshape(rows, *values.shape[1:]), dtype=np.float64))
 
     return bootstrap_interval(np.arange(len(names), dtype=np.float64), of_drawn, resamples=resamples, seed=seed)
 
@@ -275,7 +275,7 @@ def mean_interval(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float, 
     """95 % interval of a mean, resampling groups (images)."""
     given = np.asarray(values, dtype=np.float64)
     sums = np.stack([given, np.ones_like(given)], axis=1)
-    return interval_over_groups(sums, groups, lambda found: found[:, 0] / found[:, 1])
+    return grouped_interval(sums, groups, lambda found: found[:, 0] / found[:, 1])
 
 
 def _greedy(values: FloatArray) -> FloatArray:

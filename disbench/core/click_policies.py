@@ -46,7 +46,7 @@ POLICIES: dict[str, dict[str, float]] = {
 - `removed-center`: pixels clicked before no longer count as errors, which changes the distances around them; ignored
   pixels count as background; one of the pixels of the largest distance is drawn (InterFormer). As everywhere, the
   click is positive only if a false negative's distance is strictly larger.
-- `slice`: drawn at a chosen depth (`drawn_from_slice`). Each error pixel of the kind that the protocol clicks is
+- `slice`: drawn at a chosen depth (`draw_from_slice`). Each error pixel of the kind that the protocol clicks is
   weighted by its distance to the nearest other pixel, to the `power`, or 0 if clicked before; ordered by weight, pixels
   are cut into `of` slices of equal mass, shallowest first, and one pixel of slice `group` is drawn.
 - `worst`, `best`: the candidate (`ClickPolicy.candidates`) after which the method's IoU is smallest (largest); the
@@ -54,16 +54,16 @@ POLICIES: dict[str, dict[str, float]] = {
 
 If there is no error, all but `scipy-restart` give the protocol's `Click(0, 0, False)`.
 """
-DRAWING = ("random", "jitter", "removed-center", "slice")  # policies whose clicks depend on the seed
-CLICKING_ON = ("scipy-restart", "removed-center")  # policies that may click although the prediction is perfect
+RANDOM_POLICIES = ("random", "jitter", "removed-center", "slice")  # policies whose clicks depend on the seed
+CLICKS_WITHOUT_ERROR = ("scipy-restart", "removed-center")  # policies that may click although the prediction is perfect
 EXTREMES = {"worst": -1, "best": 1}  # policies that try candidates -> sign that makes the wanted IoU the largest
-SLICES, TRIED = "slices", "extremes"
+SLICE_SERIES, EXTREME_SERIES = "slices", "extremes"
 """Series of policies: `slices:10` is the protocol's click and each of 10 slices; `extremes:16` is the protocol's click,
 and the worst and the best of 16 candidates."""
 REPLAY = "replay"  # the policy that replays recorded clicks
-_RECORDING = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
-_DRAWS = 100
-_INNER = 1.5  # minimum depth of candidates of `worst` and `best`, pixels
+_RECORDING_PATTERN = re.compile(r"(?P<file>.+?)(?:,\s*user=(?P<user>[^,]+))?(?:,\s*clicks=(?P<digest>[0-9a-f]{16}))?")
+_MAX_DRAWS = 100
+_MIN_DEPTH = 1.5  # minimum depth of candidates of `worst` and `best`, pixels
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Recording:
     @classmethod
     def parse(cls, text: str) -> Recording:
         """Parse `FILE`, `FILE,user=NAME` or `FILE,user=NAME,clicks=DIGEST`; InputError for other text."""
-        found = _RECORDING.fullmatch(text.strip())
+        found = _RECORDING_PATTERN.fullmatch(text.strip())
         if found is None:
             raise InputError(f"policy {REPLAY}: needs recorded clicks: {REPLAY}:FILE or {REPLAY}:FILE,user=NAME")
         return cls(found["file"].strip(), (found["user"] or "").strip(), found["digest"] or "")
@@ -101,7 +101,7 @@ class Recording:
                 )
 
 
-def replays(policy: str) -> bool:
+def is_replay(policy: str) -> bool:
     """True if a policy, as stored in results, replays recorded clicks."""
     return policy.partition(":")[0].strip() == REPLAY
 
@@ -147,10 +147,10 @@ class ClickPolicy:
         Does not read recorded clicks (`Recording.parse`); `disbench.harness.protocol` does.
         """
         name, _, rest = text.partition(":")
-        if replays(text):
+        if is_replay(text):
             return cls(REPLAY, recording=Recording.parse(rest))
         pairs = (part.strip().partition("=") for part in rest.split(",") if part.strip())
-        return cls(name.strip(), {key.strip(): _number(value) for key, _, value in pairs})
+        return cls(name.strip(), {key.strip(): _parse_number(value) for key, _, value in pairs})
 
     def __str__(self) -> str:
         """The form that `parse` reads, with every option."""
@@ -170,7 +170,7 @@ class ClickPolicy:
         more = [*([f"of {of}"] if of != 10 else []), *([f"power {power:g}"] if power != 1 else [])]
         return f"D{group}" + (f" ({', '.join(more)})" if more else "")
 
-    def ends(self, sample: str, clicks: int) -> bool:
+    def is_exhausted(self, sample: str, clicks: int) -> bool:
         """True if a sample's recorded clicks are exhausted; simulated clicks never are."""
         return self.recording is not None and clicks >= len(self.recording.clicks.get(sample, ()))
 
@@ -185,7 +185,7 @@ class ClickPolicy:
     ) -> Click:
         """The next click; arguments and errors as for `next_click`, and ValueError if recorded clicks are exhausted."""
         if self.recording is not None:
-            if self.ends(sample, len(clicks)):
+            if self.is_exhausted(sample, len(clicks)):
                 raise ValueError(f"no recorded click follows on the sample {sample!r} after {len(clicks)}")
             return self.recording.clicks[sample][len(clicks)]
         if self.name in ("center", *EXTREMES):
@@ -202,9 +202,9 @@ class ClickPolicy:
             return found or NO_ERROR
         center = deepest(missed, excess, clicks)
         if center and self.name == "random":
-            return _random(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
+            return _random_click(missed, excess, clicks, _generator(seed, sample, len(clicks) + 1))
         errors = missed if center and center.missed else excess
-        drawn = self._sliced if self.name == "slice" else self.jittered
+        drawn = self._slice if self.name == "slice" else self.jitter
         return drawn(errors, center, clicks, seed=seed, sample=sample) if center else NO_ERROR
 
     def candidates(self, target: npt.ArrayLike, prediction: npt.ArrayLike, clicks: Sequence[Click] = ()) -> list[Click]:
@@ -216,58 +216,58 @@ class ClickPolicy:
         """
         first = next_click(target, prediction, clicks)
         missed, excess = error_masks(target, prediction)
-        depths = distances(missed if first.positive else excess, clicks)
-        region = depths >= _INNER
+        depths = error_distances(missed if first.positive else excess, clicks)
+        region = depths >= _MIN_DEPTH
         y, x = np.nonzero(region if region.any() else depths)
-        found, squares = [first], np.full(len(y), np.inf)
-        while len(found) < self.options["candidates"]:
-            squares = np.minimum(squares, (x - found[-1].x) ** 2 + (y - found[-1].y) ** 2)
+        clicks_tried, squares = [first], np.full(len(y), np.inf)
+        while len(clicks_tried) < self.options["candidates"]:
+            squares = np.minimum(squares, (x - clicks_tried[-1].x) ** 2 + (y - clicks_tried[-1].y) ** 2)
             if not squares.any():
                 break
             farthest = int(squares.argmax())
-            found.append(Click(int(x[farthest]), int(y[farthest]), first.positive))
-        return found
+            clicks_tried.append(Click(int(x[farthest]), int(y[farthest]), first.positive))
+        return clicks_tried
 
-    def _sliced(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
-        depths = distances(errors, clicks)
+    def _slice(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
+        depths = error_distances(errors, clicks)
         weights = np.where(depths > 0, depths ** np.float32(self.options["power"]), np.float32(0))
         draws = _generator(seed, sample, len(clicks) + 1)
-        x, y = drawn_from_slice(weights, int(self.options["group"]), int(self.options["of"]), draws)
+        x, y = draw_from_slice(weights, int(self.options["group"]), int(self.options["of"]), draws)
         return Click(x, y, center.missed)
 
-    def jittered(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
+    def jitter(self, errors: BoolArray, center: Depth, clicks: Sequence[Click], *, seed: int, sample: str) -> Click:
         """The click of `jitter` around the protocol's; `errors` is boolean (height, width), of the centre's kind."""
         labels = opencv().connectedComponents(errors.astype(np.uint8), connectivity=8)[1]
         component = labels == labels[center.y, center.x]
         before = {(click.x, click.y) for click in clicks}
         draws = _generator(seed, sample, len(clicks) + 1)
-        for dx, dy in np.rint(draws.normal(0.0, self.options["sigma"] * center.distance, (_DRAWS, 2))).tolist():
+        for dx, dy in np.rint(draws.normal(0.0, self.options["sigma"] * center.distance, (_MAX_DRAWS, 2))).tolist():
             x, y = center.x + int(dx), center.y + int(dy)
             if 0 <= x < errors.shape[1] and 0 <= y < errors.shape[0] and component[y, x] and (x, y) not in before:
                 return Click(x, y, center.missed)
         return Click(center.x, center.y, center.missed)
 
 
-def usual_clicks(policy: str) -> int | None:
+def default_clicks(policy: str) -> int | None:
     """Default number of clicks per sample: 5 for policies that try several clicks; None for the protocol's default."""
-    return 5 if policy.partition(":")[0].strip() in (TRIED, *EXTREMES) else None
+    return 5 if policy.partition(":")[0].strip() in (EXTREME_SERIES, *EXTREMES) else None
 
 
-def series(policy: str) -> list[ClickPolicy]:
+def parse_series(policy: str) -> list[ClickPolicy]:
     """The policies in a series such as `slices:10` or `extremes:16`, the protocol's first; [] for a single policy."""
     name, _, count = policy.partition(":")
     name = name.strip()
-    if name not in (SLICES, TRIED):
+    if name not in (SLICE_SERIES, EXTREME_SERIES):
         return []
     if not count.strip().isdecimal() or int(count) < 1:
-        raise InputError(f"policy {name}: {count!r}; give a number, such as {SLICES}:10 or {TRIED}:16")
+        raise InputError(f"policy {name}: {count!r}; give a number, such as {SLICE_SERIES}:10 or {EXTREME_SERIES}:16")
     of = int(count)
-    if name == TRIED:
+    if name == EXTREME_SERIES:
         return [ClickPolicy(), *(ClickPolicy(extreme, {"candidates": of}) for extreme in EXTREMES)]
     return [ClickPolicy(), *(ClickPolicy("slice", {"group": group, "of": of}) for group in range(1, of + 1))]
 
 
-def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.random.Generator) -> tuple[int, int]:
+def draw_from_slice(weights: Float32Array, group: int, of: int, draws: np.random.Generator) -> tuple[int, int]:
     """Draw a pixel (x, y) from one of `of` slices of equal mass, with pixels ordered by weight.
 
     Pixels of equal weight form a class, whose mass is its number of pixels times the weight; classes lie end to end,
@@ -285,12 +285,12 @@ def drawn_from_slice(weights: Float32Array, group: int, of: int, draws: np.rando
     return x, y
 
 
-def distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
+def error_distances(errors: BoolArray, clicked: Sequence[Click]) -> Float32Array:
     """Distance of each error pixel to the nearest other pixel, 0 if clicked before; float32 (height, width)."""
-    found = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
+    result = transform(np.pad(errors, 1).astype(np.uint8))[1:-1, 1:-1].copy()
     for click in clicked:
-        found[click.y, click.x] = 0
-    return found
+        result[click.y, click.x] = 0
+    return result
 
 
 def _scipy_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click]) -> Click | None:
@@ -320,7 +320,7 @@ def _removed_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click
         left = errors.copy()
         for click in clicks:
             left[click.y, click.x] = False
-        found[positive] = distances(left, ())
+        found[positive] = error_distances(left, ())
     largest = {positive: float(of_kind.max()) for positive, of_kind in found.items()}
     if not max(largest.values()):
         return NO_ERROR
@@ -330,7 +330,7 @@ def _removed_center(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click
     return Click(x, y, chosen)
 
 
-def _random(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
+def _random_click(missed: BoolArray, excess: BoolArray, clicks: Sequence[Click], draws: np.random.Generator) -> Click:
     best: tuple[int, bool, IntArray] | None = None
     for errors, positive in ((excess, False), (missed, True)):
         pixels = _largest_component(errors, clicks)
@@ -360,7 +360,7 @@ def _generator(seed: int, sample: str, click: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -376,7 +376,7 @@ class Budget:
     """
 
     count: int
-    words: str
+    title: str
     points: Callable[[BoolArray, npt.NDArray[np.int8]], list[Click]]
 
 
@@ -386,31 +386,31 @@ def budget_points(name: str, target: npt.ArrayLike) -> list[Click]:
     return BUDGETS[name].points(checked == 1, checked)
 
 
-def extreme_points(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:
+def extreme_points(mask: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:
     """Left, top, right and bottom-most pixel of the object; of several the middle one (the first of two middles).
 
     DEXTR (Maninis et al. 2018, section 3) draws one of several, and in training moves it by up to ten pixels.
     """
     del target
-    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, right, top, bottom = columns[0], columns[-1], rows[0], rows[-1]
     return [
-        Click(int(left), _middle(found[:, left]), True),
-        Click(_middle(found[top]), int(top), True),
-        Click(int(right), _middle(found[:, right]), True),
-        Click(_middle(found[bottom]), int(bottom), True),
+        Click(int(left), _middle(mask[:, left]), True),
+        Click(_middle(mask[top]), int(top), True),
+        Click(int(right), _middle(mask[:, right]), True),
+        Click(_middle(mask[bottom]), int(bottom), True),
     ]
 
 
-def inside_and_corners(found: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:
+def inside_and_corners(mask: BoolArray, target: npt.NDArray[np.int8]) -> list[Click]:
     """The protocol's first click, and as background clicks the top left and bottom right corner of the object's box.
 
     IOG (Zhang et al. 2020, section 3): an inside point near the center, and two corners of the box, which determine the
     others. The box is tight, in inclusive pixels; a method that needs a margin adds it.
     """
-    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return [
-        next_click(target, np.zeros_like(found)),
+        next_click(target, np.zeros_like(mask)),
         Click(int(columns[0]), int(rows[0]), False),
         Click(int(columns[-1]), int(rows[-1]), False),
     ]

@@ -54,7 +54,7 @@ def deepest(missed: BoolArray, excess: BoolArray, clicked: Sequence[Any] = ()) -
     """
     packed = [np.packbits(errors, axis=1, bitorder="little") for errors in (excess, missed)]
     either = packed[0] | packed[1]
-    rows, columns = _span(np.any(either, axis=1)), _span(np.any(either, axis=0))  # columns of eight pixels
+    rows, columns = _true_range(np.any(either, axis=1)), _true_range(np.any(either, axis=0))  # columns of eight pixels
     height, reach = rows.stop - rows.start, columns.stop - columns.start
     both = np.zeros((2 * height + 3, 8 * (reach // 8 + 1)), dtype=np.uint8)
     for begin, errors in zip((1, height + 2), packed, strict=True):
@@ -186,10 +186,10 @@ def _deepest(errors: _Errors) -> tuple[float, int] | None:
     return errors.deepest(errors.centres(2 * half + 1), (half + 1) ** 2, bound, least)
 
 
-def _span(holds: BoolArray) -> slice:
+def _true_range(flags: BoolArray) -> slice:
     """From the first true value to the last; empty if there is none."""
-    first = int(holds.argmax())
-    return slice(first, len(holds) - int(holds[::-1].argmax()) if holds[first] else first)
+    first = int(flags.argmax())
+    return slice(first, len(flags) - int(flags[::-1].argmax()) if flags[first] else first)
 
 
 def squares_of(mask: BoolArray, side: int) -> BoolArray:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_SHOWN = 60  # maximum length of an outside value quoted in a message
-_LONGEST = 300  # maximum length of one line about an error
+_MAX_QUOTED = 60  # maximum length of an outside value quoted in a message
+_MAX_LINE = 300  # maximum length of one line about an error
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # characters that break or forge lines on a terminal
 _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or name another place"),
@@ -32,7 +32,7 @@ class InputError(ValueError):
 def quote(value: object) -> str:
     """Format an untrusted value of any type and size for a message: short, one line, no control characters."""
     if isinstance(value, str | bytes):
-        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+        return repr(value) if len(value) <= _MAX_QUOTED else f"{value[:_MAX_QUOTED]!r}..."
     if isinstance(value, int) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"
     if value is None or isinstance(value, int | float):
@@ -45,8 +45,8 @@ def quote(value: object) -> str:
 
 def one_line(text: str) -> str:
     """Untrusted text as one line of printable characters, truncated if long."""
-    plain = "".join(character if character.isprintable() else " " for character in text[: 10 * _LONGEST])
-    return " ".join(plain.split())[:_LONGEST]
+    plain = "".join(character if character.isprintable() else " " for character in text[: 10 * _MAX_LINE])
+    return " ".join(plain.split())[:_MAX_LINE]
 
 
 def error_message(error: InputError | OSError) -> str:
@@ -73,7 +73,7 @@ def describe_error(error: BaseException) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
     """`InputError` for an unknown name of some kind ("recipe", "option"), with the nearest known names."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name[:_SHOWN], choices, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_MAX_QUOTED], choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(choices)}."
     place = f"{where}: " if where else ""
     return InputError(f"{place}unknown {kind} {quote(name)}; {hint}")

@@ -28,14 +28,14 @@ from disbench.core.limits import MAX_MASK_BYTES, MAX_OUTLINE
 Raster = Literal["pycocotools", "fillpoly"]
 
 POLYGON_MARGIN = 1.0  # pixels by which a polygon may leave its image without being counted: outlines follow the border
-_FARTHEST = 2.0**28  # largest coordinate: pycocotools counts fifths of a pixel in 32 bits
-_FEWEST = 6  # coordinates of the smallest ring with an area: three points
+_MAX_COORDINATE = 2.0**28  # largest coordinate: pycocotools counts fifths of a pixel in 32 bits
+_MIN_COORDINATES = 6  # coordinates of the smallest ring with an area: three points
 _NUMBERS = (int, float, str, np.integer, np.floating)
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
-_UPSAMPLED = 5  # factor by which pycocotools refines the grid that it draws polygons on
-_MOST_GROUPS = 7  # 5-bit groups, including the sign, in the longest run that fits an image
-_AT_ONCE = 20_000  # bytes of compressed masks decoded together; for larger arrays, malloc maps new memory each time
-_ROWS = 16  # masks that `overlaps_where` compares in one call
+_INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
+_UPSAMPLING = 5  # factor by which pycocotools refines the grid that it draws polygons on
+_MAX_GROUPS = 7  # 5-bit groups, including the sign, in the longest run that fits an image
+_BATCH_BYTES = 20_000  # bytes of compressed masks decoded together; for larger arrays, malloc maps new memory each time
+_BATCH_ROWS = 16  # masks that `pairwise_overlaps` compares in one call
 
 
 class Rle(TypedDict):
@@ -52,12 +52,12 @@ def encode(mask: BoolArray) -> Rle:
     return _to_coco(RLEMask.from_array(np.ascontiguousarray(mask, dtype=np.uint8)))
 
 
-def from_grey_png(data: bytes, least: int) -> Rle:
-    """Mask of the pixels of a grey PNG that are at least `least`, 1 to 255; several times faster than via an array.
+def from_grey_png(data: bytes, threshold: int) -> Rle:
+    """Mask of the pixels of a grey PNG that are at least `threshold`, 1 to 255; several times faster than via an array.
 
     The size claimed by the header is not checked. ValueError if the PNG is damaged or not plain 8-bit grey.
     """
-    return _to_coco(RLEMask.from_png(data=data, threshold=least))
+    return _to_coco(RLEMask.from_png(data=data, threshold=threshold))
 
 
 def decode(rle: Rle, order: Literal["F", "C"] = "F") -> BoolArray:
@@ -102,7 +102,7 @@ def ious(rle: Rle, others: Sequence[Rle]) -> FloatArray:
     return _coco_ious([rle], others, crowd=False).reshape(-1)
 
 
-def overlaps_where(
+def pairwise_overlaps(
     wanted: BoolArray, rles: Sequence[Rle], others: Sequence[Rle], measure: Literal["iou", "contained"]
 ) -> FloatArray:
     """Overlaps of only the `wanted` pairs, bool (n, m), of n masks and m others, measured in a few calls.
@@ -111,26 +111,26 @@ def overlaps_where(
     """
     found = np.zeros(wanted.shape)
     (rows,) = np.nonzero(wanted.any(axis=1))
-    for start in range(0, len(rows), _ROWS):
-        some = rows[start : start + _ROWS]
-        (columns,) = np.nonzero(wanted[some].any(axis=0))
-        these, those = [rles[i] for i in some.tolist()], [others[j] for j in columns.tolist()]
-        found[some[:, None], columns] = _coco_ious(these, those, crowd=measure == "contained")
+    for start in range(0, len(rows), _BATCH_ROWS):
+        batch = rows[start : start + _BATCH_ROWS]
+        (columns,) = np.nonzero(wanted[batch].any(axis=0))
+        these, those = [rles[i] for i in batch.tolist()], [others[j] for j in columns.tolist()]
+        found[batch[:, None], columns] = _coco_ious(these, those, crowd=measure == "contained")
     found[~wanted] = 0
     return found
 
 
 def union(rles: Sequence[Rle]) -> Rle:
     """Union of one or more masks of the same size."""
-    return _merged(rles, intersect=False)
+    return _merge(rles, intersect=False)
 
 
 def intersection(rles: Sequence[Rle]) -> Rle:
     """Intersection of one or more masks of the same size."""
-    return _merged(rles, intersect=True)
+    return _merge(rles, intersect=True)
 
 
-def _merged(rles: Sequence[Rle], *, intersect: bool) -> Rle:
+def _merge(rles: Sequence[Rle], *, intersect: bool) -> Rle:
     merged: Rle = rles[0] if len(rles) == 1 else coco_mask.merge(list(rles), intersect)
     return merged
 
@@ -161,7 +161,7 @@ def as_integer(value: object) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
-    found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    found = _INTEGER.fullmatch(value) if isinstance(value, str) else None
     return int(found[1]) if found else None
 
 
@@ -187,18 +187,18 @@ def from_polygons(
         ValueError: pairs [x, y] instead of flat lists, an odd number of coordinates, a value that is not a finite
             number or exceeds 2**28, or outlines longer than `MAX_OUTLINE` fifths of a pixel in total.
     """
-    found = list(map(_checked_ring, rings))
-    checked = [ring for ring in found if ring.size >= _FEWEST]
+    found = list(map(_check_ring, rings))
+    checked = [ring for ring in found if ring.size >= _MIN_COORDINATES]
     if not checked:
         if len(found) >= 3 and all(ring.size == 2 for ring in found):
             raise ValueError("a polygon is a list of pairs [x, y]; write it as one flat list [x0, y0, x1, y1, ...]")
         return empty(height, width)
-    if sum(map(_outline, checked)) > MAX_OUTLINE:
-        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLED} pixels")
+    if sum(map(_outline_length, checked)) > MAX_OUTLINE:
+        raise ValueError(f"the polygon's outline is longer than {MAX_OUTLINE // _UPSAMPLING} pixels")
     if changes is not None:
         changes.update({"ring of fewer than three points": len(found) - len(checked)})
-        changes.update({"part of a polygon outside its image": sum(_leaves(ring, height, width) for ring in checked)})
-    return _drawn(checked, [len(checked)], height, width, raster)[0]
+        changes.update({"part of a polygon outside its image": sum(_exceeds(ring, height, width) for ring in checked)})
+    return _draw(checked, [len(checked)], height, width, raster)[0]
 
 
 def from_segmentations(
@@ -215,9 +215,9 @@ def from_segmentations(
     masks exceed `MAX_MASK_BYTES` in total.
     """
     polygons = [found for found in segmentations if isinstance(found, list)]
-    rings = _plain_rings(polygons, height, width)
-    drawn = iter(_drawn(rings, list(map(len, polygons)), height, width, raster)) if rings else None
-    encoded = iter(_plain_rles([found for found in segmentations if isinstance(found, dict)], height, width))
+    rings = _check_rings_together(polygons, height, width)
+    drawn = iter(_draw(rings, list(map(len, polygons)), height, width, raster)) if rings else None
+    encoded = iter(_check_rles_together([found for found in segmentations if isinstance(found, dict)], height, width))
     masks: list[Rle] = []
     size = 0
     for found in segmentations:
@@ -228,7 +228,7 @@ def from_segmentations(
         else:
             masks.append(_from_segmentation(found, height, width, raster, changes))
         size += len(masks[-1]["counts"])
-        check_total(size)
+        check_mask_bytes(size)
     return masks
 
 
@@ -252,40 +252,40 @@ def from_foreign_rle(rle: object, height: int, width: int) -> Rle:
     size, counts = rle["size"], rle["counts"]
     if not isinstance(size, list | tuple) or list(map(as_integer, size)) != [height, width]:
         raise ValueError(f"the mask's size {quote(size)} is not its image's [{height}, {width}]")
-    runs = _listed_runs(counts) if isinstance(counts, list) else _decompressed(counts)
+    runs = _runs_from_list(counts) if isinstance(counts, list) else _runs_from_compressed(counts)
     # Check everything here: pycocotools checks nothing and would write out of bounds.
     if runs.size and (lowest := int(runs.min())) < 0:
         raise ValueError(f"the RLE's counts contain {lowest}; they must be whole numbers from 0 on")
     if (runs.size and runs.max() > height * width) or runs.sum() != height * width:
         raise ValueError(f"the RLE's runs add up to {sum(runs.tolist())}, not to {height} x {width} pixels")
     if not runs[1:].all():
-        runs = _without_zeros(runs)
+        runs = _merge_zero_runs(runs)
     plain = {"size": [height, width], "counts": runs.tolist()}
     compressed: Rle = coco_mask.frPyObjects(plain, height, width)
     return compressed
 
 
-def are_well_formed(rles: Sequence[Rle]) -> bool:
+def are_canonical(rles: Sequence[Rle]) -> bool:
     """True if all RLEs are canonical and non-empty, so that `from_foreign_rle` would keep them as they are.
 
     Canonical: all runs but the first are positive, they add up to the number of pixels, and each is encoded in the
     fewest groups of bits. All are decoded together, which is many times faster for small masks.
     """
-    waiting: list[Rle] = []
+    batch: list[Rle] = []
     size = 0
     for rle in rles:
-        if waiting and size + len(rle["counts"]) > _AT_ONCE:
-            if not _together_well_formed(waiting):
+        if batch and size + len(rle["counts"]) > _BATCH_BYTES:
+            if not _batch_is_canonical(batch):
                 return False
-            waiting, size = [], 0
-        waiting.append(rle)
+            batch, size = [], 0
+        batch.append(rle)
         size += len(rle["counts"])
-    return not waiting or _together_well_formed(waiting)
+    return not batch or _batch_is_canonical(batch)
 
 
-def _together_well_formed(rles: Sequence[Rle]) -> bool:
+def _batch_is_canonical(rles: Sequence[Rle]) -> bool:
     try:
-        runs, first, are_short = _decoded([rle["counts"] for rle in rles])
+        runs, first, are_short = _decode_runs([rle["counts"] for rle in rles])
     except ValueError:
         return False
     pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
@@ -294,7 +294,7 @@ def _together_well_formed(rles: Sequence[Rle]) -> bool:
     return bool(are_short and has_pixels.all() and only_first and (np.add.reduceat(runs, first) == pixels).all())
 
 
-def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
+def _decode_runs(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
     """Runs of compressed masks, concatenated; where each mask begins; and whether all are encoded shortest.
 
     A run is 5-bit groups, lowest first, each with a continuation bit; from the fourth on, a run is stored as the
@@ -303,14 +303,14 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
     if not all(counts):
         raise ValueError("the RLE's counts are empty")
     groups = np.frombuffer(b"".join(counts), dtype=np.uint8) - np.uint8(48)  # smaller values wrap around
-    behind = np.cumsum(list(map(len, counts)))
+    stops = np.cumsum(list(map(len, counts)))
     if groups.max() > 63:
         raise ValueError("the RLE's counts are not in COCO's compressed form")
-    if (groups[behind - 1] & 32).any():
+    if (groups[stops - 1] & 32).any():
         raise ValueError("the RLE's counts end in the middle of a run")
     ends = np.flatnonzero(groups < 32)
     lengths = np.diff(ends, prepend=-1)
-    if lengths.max() > _MOST_GROUPS:
+    if lengths.max() > _MAX_GROUPS:
         raise ValueError("the RLE's counts have a run that is longer than any image")
     stored = (groups[ends] ^ 16).astype(np.int64) - 16  # the highest group of each run, which carries the sign
     are_short = True
@@ -322,24 +322,24 @@ def _decoded(counts: Sequence[bytes]) -> tuple[IntArray, IntArray, bool]:
         stored[longer] = values
         longer = longer[lengths[longer] > number + 1]
     first = np.zeros(len(counts), dtype=np.int64)
-    first[1:] = np.searchsorted(ends, behind[:-1])
-    return _undifferenced(stored, first), first, are_short
+    first[1:] = np.searchsorted(ends, stops[:-1])
+    return _undo_differences(stored, first), first, are_short
 
 
-def _undifferenced(stored: IntArray, first: IntArray) -> IntArray:
+def _undo_differences(stored: IntArray, first: IntArray) -> IntArray:
     """Undo the differences in concatenated runs, from each mask's fourth run on; masks begin at `first`."""
     runs = np.empty_like(stored)
-    behind = np.append(first[1:], len(stored))
+    stops = np.append(first[1:], len(stored))
     for parity in (0, 1):  # every other run; a mask's sums begin with its second or third
         sums = np.append(0, np.cumsum(stored[parity::2]))
-        places = [(ends - parity + 1) // 2 for ends in (first, behind)]
+        places = [(ends - parity + 1) // 2 for ends in (first, stops)]
         heads = (first + 1 + (first + 1 + parity) % 2 - parity) // 2
         runs[parity::2] = sums[1:] - np.repeat(sums[heads], places[1] - places[0])
     runs[first] = stored[first]
     return runs
 
 
-def check_total(size: int) -> None:
+def check_mask_bytes(size: int) -> None:
     """Raise ValueError if the RLEs of a scene exceed `MAX_MASK_BYTES` bytes in total."""
     if size > MAX_MASK_BYTES:
         raise ValueError(f"the run lengths of its masks take more than {MAX_MASK_BYTES} bytes")
@@ -358,7 +358,7 @@ def _coco_ious(rles: Sequence[Rle], others: Sequence[Rle], *, crowd: bool) -> Fl
     return np.asarray(coco_mask.iou(list(rles), list(others), [crowd] * len(others)))
 
 
-def _plain_rles(rles: Sequence[dict[str, Any]], height: int, width: int) -> list[Rle]:
+def _check_rles_together(rles: Sequence[dict[str, Any]], height: int, width: int) -> list[Rle]:
     """Compressed RLEs, checked together; empty if any needs to be checked individually."""
     texts = [rle.get("counts") for rle in rles]
     if any(rle.get("size") != [height, width] for rle in rles) or not all(
@@ -366,17 +366,17 @@ def _plain_rles(rles: Sequence[dict[str, Any]], height: int, width: int) -> list
     ):
         return []
     found: list[Rle] = [{"size": [height, width], "counts": text.encode("ascii")} for text in texts if text]
-    return found if len(found) == len(texts) and are_well_formed(found) else []
+    return found if len(found) == len(texts) and are_canonical(found) else []
 
 
-def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list[FloatArray]:
+def _check_rings_together(polygons: Sequence[list[Any]], height: int, width: int) -> list[FloatArray]:
     """Rings of all polygons, checked together; empty if any needs to be checked individually."""
     rings = list(chain.from_iterable(polygons))
     if not all(polygons) or set(map(type, rings)) != {list}:
         return []
     values = list(chain.from_iterable(rings))
     sizes = list(map(len, rings))
-    side = _UPSAMPLED * (max(height, width) + 3)  # longest side of a polygon in the image
+    side = _UPSAMPLING * (max(height, width) + 3)  # longest side of a polygon in the image
     if (
         not set(map(type, values)) <= {int, float}
         or min(sizes) < 6
@@ -389,12 +389,12 @@ def _plain_rings(polygons: Sequence[list[Any]], height: int, width: int) -> list
         points = np.array(values, dtype=np.float64)
     except OverflowError:
         return []
-    if not np.isfinite(points).all() or _leaves(points, height, width):
+    if not np.isfinite(points).all() or _exceeds(points, height, width):
         return []
     return [points[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
-def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, width: int, raster: Raster) -> list[Rle]:
+def _draw(rings: Sequence[FloatArray], counts: Sequence[int], height: int, width: int, raster: Raster) -> list[Rle]:
     """Masks from checked rings; `counts` is the number of rings of each mask."""
     if raster == "fillpoly":
         parts = iter(rings)
@@ -406,7 +406,7 @@ def _drawn(rings: Sequence[FloatArray], counts: Sequence[int], height: int, widt
     return [union(list(islice(masks, count))) for count in counts]
 
 
-def _checked_ring(ring: Sequence[float]) -> FloatArray:
+def _check_ring(ring: Sequence[float]) -> FloatArray:
     # Check before np.array, which would make every item as long as the longest string.
     kinds = set(map(type, ring)) if isinstance(ring, list | tuple | np.ndarray) else {list}
     if kinds & {list, tuple, dict, np.ndarray}:
@@ -419,27 +419,27 @@ def _checked_ring(ring: Sequence[float]) -> FloatArray:
         raise ValueError("a polygon's coordinates are not all numbers") from None
     except OverflowError:
         points = np.array([np.inf])
-    if points.size and not np.abs(points).max() <= _FARTHEST:
+    if points.size and not np.abs(points).max() <= _MAX_COORDINATE:
         raise ValueError("a polygon has a coordinate that is not a finite number, or is far too large")
-    if points.size >= _FEWEST and points.size % 2:
+    if points.size >= _MIN_COORDINATES and points.size % 2:
         raise ValueError(f"a polygon has an odd number of coordinates ({points.size}), not x and y of each point")
     return points
 
 
-def _leaves(points: FloatArray, height: int, width: int) -> bool:
+def _exceeds(points: FloatArray, height: int, width: int) -> bool:
     """True if a ring leaves its image by more than the margin."""
     right, bottom = points.reshape(-1, 2).max(axis=0).tolist()
     return bool(points.min() < -POLYGON_MARGIN or right > width + POLYGON_MARGIN or bottom > height + POLYGON_MARGIN)
 
 
-def _outline(points: FloatArray) -> float:
+def _outline_length(points: FloatArray) -> float:
     """Steps that pycocotools walks along a closed outline: the longer extent of each side."""
     corners = points.reshape(-1, 2)
     sides = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
-    return _UPSAMPLED * float(sides.sum()) + len(corners)
+    return _UPSAMPLING * float(sides.sum()) + len(corners)
 
 
-def _listed_runs(counts: list[object]) -> IntArray:
+def _runs_from_list(counts: list[object]) -> IntArray:
     runs: list[Any] = counts if set(map(type, counts)) == {int} else list(map(as_integer, counts))
     if None in runs:
         wrong = quote(counts[runs.index(None)])
@@ -450,7 +450,7 @@ def _listed_runs(counts: list[object]) -> IntArray:
         raise ValueError("the RLE's counts have a run that is longer than any image") from None
 
 
-def _decompressed(counts: object) -> IntArray:
+def _runs_from_compressed(counts: object) -> IntArray:
     """The runs of a compressed RLE."""
     if isinstance(counts, str) and counts.isascii():
         if counts.startswith("b'"):  # repr of Python bytes
@@ -458,10 +458,10 @@ def _decompressed(counts: object) -> IntArray:
         counts = counts.encode("ascii")
     if not isinstance(counts, bytes):
         raise ValueError("the RLE's counts are neither an ASCII string nor a list of runs")
-    return _decoded([counts])[0]
+    return _decode_runs([counts])[0]
 
 
-def _without_zeros(runs: IntArray) -> IntArray:
+def _merge_zero_runs(runs: IntArray) -> IntArray:
     """Canonical runs: none of length 0 but the first."""
     present = np.flatnonzero(runs)
     colours = present % 2

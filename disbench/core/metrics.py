@@ -92,7 +92,7 @@ def miou_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
     >>> miou_curve([[0.5, 1.0], [0.25, 0.5]], max_clicks=2).tolist()
     [0.375, 0.75]
     """
-    values, lengths = _as_stored(ious, max_clicks)
+    values, lengths = _padded(ious, max_clicks)
     short = np.flatnonzero(lengths < max_clicks)
     if len(short):
         raise ValueError(
@@ -112,7 +112,7 @@ def area_under_curve(ious: IoUs, max_clicks: int = 20) -> FloatArray:
     [0.8, 0.75]
     """
     miou_curve(ious, max_clicks)  # raises if there is no curve
-    values = _as_stored(ious, max_clicks)[0].astype(np.float64)
+    values = _padded(ious, max_clicks)[0].astype(np.float64)
     return np.asarray(np.trapezoid(values, axis=1) / (max_clicks - 1) if max_clicks > 1 else values[:, 0])
 
 
@@ -144,7 +144,7 @@ def difference_to_base(values: npt.ArrayLike, base: npt.ArrayLike, *, relative: 
     >>> float(difference_to_base([[3, 4], [3, 4]], [2, 4], relative=True).mean())
     0.25
     """
-    return _apart(np.asarray(values, dtype=np.float64).mean(axis=0), base, relative)
+    return _difference(np.asarray(values, dtype=np.float64).mean(axis=0), base, relative)
 
 
 def difference_of_groups(values: npt.ArrayLike, *, relative: bool) -> FloatArray:
@@ -154,12 +154,12 @@ def difference_of_groups(values: npt.ArrayLike, *, relative: bool) -> FloatArray
     0.5
     """
     found = np.asarray(values, dtype=np.float64)
-    return _apart(found[0], found[-1], relative)
+    return _difference(found[0], found[-1], relative)
 
 
-def _apart(value: FloatArray, base: npt.ArrayLike, relative: bool) -> FloatArray:
-    less = np.asarray(base, dtype=np.float64)
-    return np.asarray((value - less) / less if relative else value - less)
+def _difference(value: FloatArray, base: npt.ArrayLike, relative: bool) -> FloatArray:
+    subtrahend = np.asarray(base, dtype=np.float64)
+    return np.asarray((value - subtrahend) / subtrahend if relative else value - subtrahend)
 
 
 class TargetBoundary:
@@ -184,9 +184,9 @@ class TargetBoundary:
             raise ValueError(f"the prediction has shape {guess.shape}, the target {self._band.shape}")
         box, band = _band_in_box(guess, self._distance)
         band &= self._counts[box]
-        both = int(np.count_nonzero(band & self._band[box]))
-        union = self._size + int(np.count_nonzero(band)) - both
-        return float(np.float32(both / union)) if union else math.nan
+        intersection = int(np.count_nonzero(band & self._band[box]))
+        union = self._size + int(np.count_nonzero(band)) - intersection
+        return float(np.float32(intersection / union)) if union else math.nan
 
 
 def boundary(mask: BoolArray, distance: int) -> BoolArray:
@@ -216,7 +216,7 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
     """First click of each sample that reaches the threshold; max_clicks + 1 if none does."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold = {threshold}: must be above 0 and at most 1")
-    values, lengths = _as_stored(ious, max_clicks)
+    values, lengths = _padded(ious, max_clicks)
     reached = values >= np.float32(threshold)
     firsts = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, max_clicks + 1)
     unknown = np.flatnonzero((firsts > max_clicks) & (lengths < max_clicks))
@@ -228,7 +228,7 @@ def _first_clicks(ious: IoUs, threshold: float, max_clicks: int) -> IntArray:
     return firsts.astype(np.int64)
 
 
-def _as_stored(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
+def _padded(ious: IoUs, max_clicks: int) -> tuple[Float32Array, IntArray]:
     """First `max_clicks` IoUs of each sample, float32 (samples, max_clicks), padded with nan, and how many each has."""
     if max_clicks < 1:
         raise ValueError(f"max_clicks = {max_clicks}: must be at least 1")

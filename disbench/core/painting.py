@@ -35,60 +35,60 @@ _FEW_PIXELS = 40
 _OPACITY = 120  # alpha inside the mask in `overlay_png`, of 255
 
 
-def png(pixels: ByteArray, compression: int = 6) -> bytes:
+def encode_png(pixels: ByteArray, compression: int = 6) -> bytes:
     """Encode a PNG without metadata."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=compression)
     return file.getvalue()
 
 
-def fitted(width: int, height: int, cell: float, tallest: float) -> tuple[int, int]:
+def fit_to_cell(width: int, height: int, cell: float, tallest: float) -> tuple[int, int]:
     """Size (width, height) of an image scaled to fit a cell `cell` pixels wide and `tallest * cell` high."""
     scale = min(cell / width, tallest * cell / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resized(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
+def resize(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
     """Resize a picture to (width, height)."""
     return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
-def coverage(mask: BoolArray, size: tuple[int, int]) -> FloatArray:
+def pixel_coverage(mask: BoolArray, size: tuple[int, int]) -> FloatArray:
     """Share of each pixel that a mask covers after resizing to (width, height)."""
     whole = Image.fromarray(mask.astype(np.float32))
     return np.array(whole.resize(size, Image.Resampling.BOX), dtype=np.float64)
 
 
-def tinted(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour = BLUE, rim: Colour = WHITE) -> RgbImage:
+def tint(picture: npt.NDArray[Any], shares: FloatArray, colour: Colour = BLUE, rim: Colour = WHITE) -> RgbImage:
     """Fill and outline a mask in one colour, with a thin rim around the outline."""
     from scipy import ndimage  # noqa: PLC0415
 
     inside, square = _inside(shares), np.ones((3, 3), dtype=bool)
     alpha = (0.4 * shares)[..., None]
-    painted = (1 - alpha) * picture + alpha * np.array(colour)
-    painted[ndimage.binary_dilation(inside, square) & ~inside] = rim
-    painted[inside & ~ndimage.binary_erosion(inside, square, iterations=2)] = colour
-    return np.asarray(np.rint(painted), dtype=np.uint8)
+    result = (1 - alpha) * picture + alpha * np.array(colour)
+    result[ndimage.binary_dilation(inside, square) & ~inside] = rim
+    result[inside & ~ndimage.binary_erosion(inside, square, iterations=2)] = colour
+    return np.asarray(np.rint(result), dtype=np.uint8)
 
 
-def faded(picture: RgbImage) -> RgbImage:
+def desaturate(picture: RgbImage) -> RgbImage:
     """Desaturate a photograph, so that a mask stands out."""
     grey = picture.mean(axis=2, keepdims=True)
     return np.asarray(np.rint(0.75 * grey + 0.25 * picture), dtype=np.uint8)
 
 
-def on_grey(picture: RgbImage, shares: FloatArray) -> RgbImage:
+def paint_on_grey(picture: RgbImage, shares: FloatArray) -> RgbImage:
     """Paint a mask in blue with a white rim on a faded photograph."""
-    return tinted(faded(picture), shares)
+    return tint(desaturate(picture), shares)
 
 
-def spotlit(picture: RgbImage, shares: FloatArray) -> RgbImage:
+def spotlight(picture: RgbImage, shares: FloatArray) -> RgbImage:
     """Paint a mask in orange with a black rim; the photograph outside it is darkened and faded."""
     lit = shares[..., None]
-    return tinted(lit * picture + (1 - lit) * 0.5 * faded(picture), shares, ORANGE, BLACK)
+    return tint(lit * picture + (1 - lit) * 0.5 * desaturate(picture), shares, ORANGE, BLACK)
 
 
-def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
+def dash_outline(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
     """Outline a mask in yellow and black dashes of `dash` pixels, visible on any photograph."""
     from scipy import ndimage  # noqa: PLC0415
 
@@ -97,19 +97,19 @@ def dashed(picture: RgbImage, shares: FloatArray, dash: int) -> RgbImage:
     line = ndimage.binary_dilation(inside, square) & ~eroded
     rows, columns = np.indices(inside.shape)
     yellow = (rows // dash + columns // dash) % 2 == 0
-    painted = picture.copy()
-    painted[line & yellow], painted[line & ~yellow] = YELLOW, BLACK
-    return painted
+    result = picture.copy()
+    result[line & yellow], result[line & ~yellow] = YELLOW, BLACK
+    return result
 
 
-def hatched(picture: RgbImage, shares: FloatArray) -> RgbImage:
+def hatch(picture: RgbImage, shares: FloatArray) -> RgbImage:
     """Cover a region with grey diagonal stripes."""
     rows, columns = np.indices(shares.shape)
     inside, stripe = shares >= 0.5, (rows + columns) % 6
-    painted = picture.copy()
-    painted[inside & (stripe < 2)] = 235
-    painted[inside & (stripe >= 3)] = 90
-    return painted
+    result = picture.copy()
+    result[inside & (stripe < 2)] = 235
+    result[inside & (stripe >= 3)] = 90
+    return result
 
 
 def overlay(image: RgbImage, masks: Sequence[BoolArray], clicks: Sequence[Click]) -> RgbImage:
@@ -137,8 +137,8 @@ def overlay_png(mask: BoolArray, number: int) -> bytes:
     inside = np.ascontiguousarray(mask, dtype=np.uint8)
     inner = opencv().erode(inside, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
     picture = Image.fromarray(np.where(inside > inner, np.uint8(2), inside))
-    tint = CANDIDATES[number % len(CANDIDATES)]
-    picture.putpalette([*BLACK, *tint, *tint])
+    colour = CANDIDATES[number % len(CANDIDATES)]
+    picture.putpalette([*BLACK, *colour, *colour])
     file = io.BytesIO()
     picture.save(file, format="PNG", transparency=bytes((0, _OPACITY, 255)), compress_level=4)
     return file.getvalue()

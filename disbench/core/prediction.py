@@ -79,11 +79,10 @@ class Method(Protocol):
         """Open an image: uint8 (height, width, 3), RGB, row-major, y down."""
 
 
-def call_method(what: str, call: Callable[[], Result], *passing: type[Exception]) -> Result:
+def call_method(action: str, call: Callable[[], Result], *reraised: type[Exception]) -> Result:
     """Call a method and return its result, undoing its changes to NumPy's error handling.
 
-    MethodError if the call (`what`) raised any error, including `SystemExit`; Ctrl-C and errors of the types `passing`
-    are re-raised.
+    MethodError if the call (`action`) raised any error, including `SystemExit`, except Ctrl-C and the types `reraised`.
     """
     try:
         with np.errstate():
@@ -92,6 +91,6 @@ def call_method(what: str, call: Callable[[], Result], *passing: type[Exception]
         raise
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        if interrupted or isinstance(error, passing):
+        if interrupted or isinstance(error, reraised):
             raise
-        raise MethodError(f"{what} raised {describe_error(error)}") from error
+        raise MethodError(f"{action} raised {describe_error(error)}") from error

@@ -19,7 +19,7 @@ import numpy as np
 from disbench.core.arrays import BoolArray, FloatArray
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.painting import coverage, dashed, faded, fitted, hatched, on_grey, resized
+from disbench.core.painting import dash_outline, desaturate, fit_to_cell, hatch, paint_on_grey, pixel_coverage, resize
 from disbench.core.prediction import RgbImage
 from disbench.core.samples import Target
 
@@ -29,12 +29,12 @@ LEGEND = (
     "for click 3 and later ones at the same place. A rectangle on an image: the part that the others enlarge."
 )
 """Explains a sheet's drawing."""
-TALLEST = 1.3  # largest height of a picture relative to the width of its column
+MAX_ASPECT = 1.3  # largest height of a picture relative to the width of its column
 MAX_HEIGHT = 60_000  # pixels of a PNG; few programs open taller ones
 Point = tuple[float, float]
 Window = tuple[int, int, int, int]  # part of an image: left, top, right, bottom in pixels, the last two exclusive
 _DARK, _GREY, _YELLOW = "#1A1A1A", "#444444", "#F0E442"
-_LEADING = 1.35
+_LINE_SPACING = 1.35
 # Side of a zoomed part: minimum and maximum relative to the image, and minimum in pixels.
 _LEAST_SHARE, _MOST_SHARE, _LEAST_PIXELS = 0.12, 0.7, 24
 
@@ -69,7 +69,7 @@ class Panel:
     framed: bool = False
     window: Window | None = None
     outlined: Window | None = None
-    paint: Callable[[RgbImage, FloatArray], RgbImage] = on_grey
+    paint: Callable[[RgbImage, FloatArray], RgbImage] = paint_on_grey
 
     @property
     def shown(self) -> Window:
@@ -87,61 +87,61 @@ class Strip:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Contents and layout: at most `columns` pictures side by side, each `place` inches wide.
+    """Contents and layout: at most `columns` pictures side by side, each `cell_width` inches wide.
 
-    `strips` may be a generator, to save memory. `letters` is the font size in points, `title_lines` per picture.
+    `strips` may be a generator, to save memory. `font_size` is in points, `title_lines` per picture.
     """
 
     heading: str
     texts: tuple[str, ...]
     strips: Iterable[Strip]
     columns: int
-    place: float = 3.0
+    cell_width: float = 3.0
     dpi: int = 110
-    letters: float = 9.0
+    font_size: float = 9.0
     title_lines: int = 1
 
 
-def sheet_of(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size: Any) -> Sheet:
+def make_sheet(heading: str, texts: Sequence[str], strips: Sequence[Strip], **size: Any) -> Sheet:
     """A sheet as wide as the longest row of its strips."""
     columns = max((len(row) for strip in strips for row in strip.rows), default=0)
     return Sheet(heading, tuple(texts), strips, columns, **size)
 
 
-def draw_sheet(sheet: Sheet, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
+def draw_sheet(sheet: Sheet, formats: Sequence[str] = ("png",)) -> dict[str, bytes]:
     """Draw a sheet in some file formats, byte-identical for the same matplotlib; InputError above `MAX_HEIGHT`."""
-    with own_style():
+    with default_style():
         figure = _Painter(sheet).figure
-        return {form: saved(figure, form) for form in forms}
+        return {format_name: encode_figure(figure, format_name) for format_name in formats}
 
 
-def painted(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
+def paint_panel(panel: Panel, size: tuple[int, int], dash: int = 5) -> RgbImage:
     """A panel without clicks: uint8 (height, width, 3), resized to `size` (width, height); `dash` in pixels."""
     left, top, right, bottom = panel.shown
     part = (slice(top, bottom), slice(left, right))
-    picture = resized(panel.image[part], size)
+    picture = resize(panel.image[part], size)
     if panel.target is not None and (panel.target[part] < 0).any():
-        picture = hatched(picture, coverage(panel.target[part] < 0, size))
+        picture = hatch(picture, pixel_coverage(panel.target[part] < 0, size))
     if panel.mask is not None:
-        picture = panel.paint(picture, coverage(panel.mask[part], size))
+        picture = panel.paint(picture, pixel_coverage(panel.mask[part], size))
     elif panel.absent:
-        picture = faded(picture)
+        picture = desaturate(picture)
     if panel.target is not None and (panel.target[part] > 0).any():
-        picture = dashed(picture, coverage(panel.target[part] > 0, size), dash)
+        picture = dash_outline(picture, pixel_coverage(panel.target[part] > 0, size), dash)
     return picture
 
 
-def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) -> Window | None:
+def window_around(target: Target, clicks: Sequence[Click], margin: float = 1.6) -> Window | None:
     """Part of an image that contains target and clicks with some margin, with the image's aspect ratio.
 
-    `room` is the side of the part relative to its contents. None if the part would be most of the image.
+    `margin` is the side of the part relative to its contents. None if the part would be most of the image.
     """
     height, width = target.shape
     rows, columns = np.nonzero(target > 0)
     ys = [rows[0], rows[-1], *(click.y for click in clicks)]
     xs = [columns.min(), columns.max(), *(click.x for click in clicks)]
     share = max((max(xs) - min(xs) + 1) / width, (max(ys) - min(ys) + 1) / height)
-    share = max(room * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
+    share = max(margin * share, _LEAST_SHARE, _LEAST_PIXELS / min(height, width))
     if share > _MOST_SHARE:
         return None
     across, down = round(share * width), round(share * height)
@@ -150,29 +150,29 @@ def window_around(target: Target, clicks: Sequence[Click], room: float = 1.6) ->
     return left, top, left + across, top + down
 
 
-def placed(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
+def place_badges(points: Sequence[Point], radius: float, size: Point) -> list[Point]:
     """Place the numbers of clicks near their clicks without overlaps.
 
     `points` are the clicks (x, y), `radius` that of a badge; badges stay within (width, height) `size` if possible.
     """
-    taken: list[Point] = []
+    badges: list[Point] = []
     for point in points:
-        best, widest = point, -math.inf
-        for place in _places(point, radius):
+        best, best_clearance = point, -math.inf
+        for place in _badge_positions(point, radius):
             if not (radius <= place[0] <= size[0] - radius and radius <= place[1] <= size[1] - radius):
                 continue
-            room = min((math.dist(place, other) - 2.1 * radius for other in taken), default=math.inf)
+            clearance = min((math.dist(place, other) - 2.1 * radius for other in badges), default=math.inf)
             if place != point:
-                room = min(room, *(math.dist(place, other) - 1.3 * radius for other in points))
-            if room > widest:
-                best, widest = place, room
-            if room >= 0:
+                clearance = min(clearance, *(math.dist(place, other) - 1.3 * radius for other in points))
+            if clearance > best_clearance:
+                best, best_clearance = place, clearance
+            if clearance >= 0:
                 break
-        taken.append(best)
-    return taken
+        badges.append(best)
+    return badges
 
 
-def _places(point: Point, radius: float) -> Iterator[Point]:
+def _badge_positions(point: Point, radius: float) -> Iterator[Point]:
     """The click itself, then rings of places around it, nearest first."""
     yield point
     for distance in np.arange(1, 7) * 1.2 + 0.9:
@@ -187,14 +187,14 @@ class _Painter:
         from matplotlib.figure import Figure  # noqa: PLC0415  (heavy)
 
         self.sheet = sheet
-        self.margin, self.gap, self.place = map(self._pixels, (0.16, 0.08, sheet.place))
-        self.width = 2 * self.margin + sheet.columns * self.place + (sheet.columns - 1) * self.gap
+        self.margin, self.gap, self.cell_width = map(self._pixels, (0.16, 0.08, sheet.cell_width))
+        self.width = 2 * self.margin + sheet.columns * self.cell_width + (sheet.columns - 1) * self.gap
         self.figure = Figure(dpi=sheet.dpi, facecolor="white")
         self.axes: Any = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
-        y = self._write(sheet.heading, self.margin, self.margin, size=sheet.letters + 3, most=2, weight="bold")
+        y = self._write(sheet.heading, self.margin, self.margin, size=sheet.font_size + 3, max_lines=2, weight="bold")
         for text in sheet.texts:
-            y = self._write(text, self.margin, y, most=6)
+            y = self._write(text, self.margin, y, max_lines=6)
         y += self.gap
         for strip in sheet.strips:
             y = self._paint_strip(strip, y)
@@ -205,31 +205,35 @@ class _Painter:
         self.axes.set(xlim=(0, self.width), ylim=(y, 0), aspect="auto")
 
     def _paint_strip(self, strip: Strip, y: int) -> int:
-        letters = self.sheet.letters
-        y = self._write(strip.title, self.margin, y, size=letters + 1, most=2, weight="bold")
+        font_size = self.sheet.font_size
+        y = self._write(strip.title, self.margin, y, size=font_size + 1, max_lines=2, weight="bold")
         panels = [panel for row in strip.rows for panel in row if panel is not None]
         height, width = panels[0].image.shape[:2]
-        size = fitted(width, height, self.place, TALLEST)
+        size = fit_to_cell(width, height, self.cell_width, MAX_ASPECT)
         for row in strip.rows:
-            places = [self.margin + column * (self.place + self.gap) for column in range(len(row))]
+            places = [self.margin + column * (self.cell_width + self.gap) for column in range(len(row))]
             labels = [
-                (left, panel, fitted_lines(panel.title, letters, self.sheet.place, most=self.sheet.title_lines))
+                (
+                    left,
+                    panel,
+                    wrap_text(panel.title, font_size, self.sheet.cell_width, max_lines=self.sheet.title_lines),
+                )
                 for left, panel in zip(places, row, strict=True)
                 if panel is not None
             ]
             lines = max((len(texts) for _, _, texts in labels), default=0)
-            below = self._line(letters - 1) if any(panel.remark for panel in panels) else 0
-            top = y + lines * self._line(letters) + below
+            below = self._line(font_size - 1) if any(panel.remark for panel in panels) else 0
+            top = y + lines * self._line(font_size) + below
             for left, panel, texts in labels:
-                start = self._write_lines(texts, left, y + (lines - len(texts)) * self._line(letters), letters)
-                self._write(panel.remark, left, start, self.sheet.place, letters - 1, most=1, color=_GREY)
+                start = self._write_lines(texts, left, y + (lines - len(texts)) * self._line(font_size), font_size)
+                self._write(panel.remark, left, start, self.sheet.cell_width, font_size - 1, max_lines=1, color=_GREY)
                 self._paint_panel(panel, left, top, size)
             y = top + size[1] + self.gap
         return y + self._pixels(0.14)
 
     def _paint_panel(self, panel: Panel, left: int, top: int, size: tuple[int, int]) -> None:
         width, height = size
-        picture = painted(panel, size, max(3, self._pixels(0.045)))
+        picture = paint_panel(panel, size, max(3, self._pixels(0.045)))
         self.axes.imshow(picture, extent=(left, left + width, top + height, top), interpolation="none", aspect="auto")
         scale = width / (panel.shown[2] - panel.shown[0])
         if panel.framed:
@@ -241,10 +245,10 @@ class _Painter:
         if panel.clicks:
             self._paint_clicks(panel, scale, (left, top), size)
         if panel.absent:
-            lines = fitted_lines(panel.absent, self.sheet.letters, 0.8 * self.sheet.place, most=3)
+            lines = wrap_text(panel.absent, self.sheet.font_size, 0.8 * self.sheet.cell_width, max_lines=3)
             box = {"facecolor": "white", "edgecolor": "black", "boxstyle": "square,pad=0.3"}
             at = (left + self.gap, top + height - self.gap)
-            self._text(*at, "\n".join(lines), self.sheet.letters, va="bottom", bbox=box)
+            self._text(*at, "\n".join(lines), self.sheet.font_size, va="bottom", bbox=box)
 
     def _paint_clicks(self, panel: Panel, scale: float, corner: tuple[int, int], size: tuple[int, int]) -> None:
         left, top, right, bottom = panel.shown
@@ -254,7 +258,7 @@ class _Painter:
             return corner[0] + (click.x - left + 0.5) * scale, corner[1] + (click.y - top + 0.5) * scale
 
         if panel.marks == "first":
-            self._mark(centre(panel.clicks[0]), "o", 0.75 * self.sheet.letters, _YELLOW, _DARK)
+            self._mark(centre(panel.clicks[0]), "o", 0.75 * self.sheet.font_size, _YELLOW, _DARK)
             return
         numbers: dict[Click, list[int]] = {}
         for number, click in enumerate(panel.clicks, start=1):
@@ -265,22 +269,22 @@ class _Painter:
                 last = click[:2] == panel.clicks[-1][:2]
                 self._click(centre(click), click.positive, 7.0 if last else 4.0)
             return
-        radius = 0.85 * (self.sheet.letters - 2.2) * self.sheet.dpi / 72
+        radius = 0.85 * (self.sheet.font_size - 2.2) * self.sheet.dpi / 72
         points = list(map(centre, numbers))
         inner = [(x - corner[0], y - corner[1]) for x, y in points]
-        badges = [(corner[0] + x, corner[1] + y) for x, y in placed(inner, radius, size)]
+        badges = [(corner[0] + x, corner[1] + y) for x, y in place_badges(inner, radius, size)]
         for (click, found), point, badge in zip(numbers.items(), points, badges, strict=True):
             self._badge(click, f"{found[0]}{'+' if len(found) > 1 else ''}", point, badge)
 
     def _badge(self, click: Click, text: str, point: Point, badge: Point) -> None:
         """A click's number, connected to the click by a line if it is elsewhere."""
-        letters = self.sheet.letters - 2.2
+        font_size = self.sheet.font_size - 2.2
         if math.dist(point, badge) > 1e-6:
             for width, colour in ((2.4, "white"), (1.0, "black")):
                 self.axes.plot(*zip(point, badge, strict=True), color=colour, linewidth=width, zorder=4)
             self._click(point, click.positive, 3.5)
-        self._click(badge, click.positive, 1.62 * letters, zorder=6)
-        size = letters * (1 if len(text) < 3 else 0.8)
+        self._click(badge, click.positive, 1.62 * font_size, zorder=6)
+        size = font_size * (1 if len(text) < 3 else 0.8)
         colour = "black" if click.positive else "white"
         self._text(*badge, text, size, ha="center", va="center_baseline", color=colour, zorder=7)
 
@@ -303,31 +307,31 @@ class _Painter:
             self.axes.add_patch(frame)
 
     def _write(
-        self, text: str, left: int, top: int, width: float = 0.0, size: float = 0.0, *, most: int, **how: Any
+        self, text: str, left: int, top: int, width: float = 0.0, size: float = 0.0, *, max_lines: int, **style: Any
     ) -> int:
         """Write text in lines of a width in inches (by default the sheet's); returns the y below them."""
         if not text:
             return top
-        size = size or self.sheet.letters
+        size = size or self.sheet.font_size
         whole = (self.width - 2 * self.margin) / self.sheet.dpi
-        lines = fitted_lines(text, size, width or whole, most=most, weight=how.get("weight", "normal"))
-        return self._write_lines(lines, left, top, size, **how)
+        lines = wrap_text(text, size, width or whole, max_lines=max_lines, weight=style.get("weight", "normal"))
+        return self._write_lines(lines, left, top, size, **style)
 
-    def _write_lines(self, lines: Sequence[str], left: int, top: int, size: float, **how: Any) -> int:
+    def _write_lines(self, lines: Sequence[str], left: int, top: int, size: float, **style: Any) -> int:
         for line in lines:
             top += self._line(size)
-            self._text(left, top - 0.35 * size * self.sheet.dpi / 72, line, size, **how)
+            self._text(left, top - 0.35 * size * self.sheet.dpi / 72, line, size, **style)
         return top
 
-    def _text(self, x: float, y: float, text: str, size: float, **how: Any) -> None:
-        self.axes.text(x, y, text, fontsize=size, **{"color": _DARK, **how})
+    def _text(self, x: float, y: float, text: str, size: float, **style: Any) -> None:
+        self.axes.text(x, y, text, fontsize=size, **{"color": _DARK, **style})
 
     def _pixels(self, inches: float) -> int:
         return round(inches * self.sheet.dpi)
 
     def _line(self, size: float) -> int:
         """Height of a line, pixels."""
-        return math.ceil(_LEADING * size * self.sheet.dpi / 72)
+        return math.ceil(_LINE_SPACING * size * self.sheet.dpi / 72)
 
 
 if TYPE_CHECKING:
@@ -338,12 +342,12 @@ _CANVASES: dict[str, tuple[str, str, dict[str, None]]] = {  # format -> module, 
     "svg": ("svg", "SVG", {"Date": None, "Creator": None}),
     "pdf": ("pdf", "Pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
 }
-FORMS = tuple(_CANVASES)  # file formats of figures
-MAX_LETTERS = 1000  # characters of a text that are drawn
+FIGURE_FORMATS = tuple(_CANVASES)  # file formats of figures
+MAX_TEXT_LENGTH = 1000  # characters of a text that are drawn
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
+def default_style() -> Iterator[None]:
     """Draw with matplotlib's defaults, ignoring the user's own style."""
     import warnings  # noqa: PLC0415
 
@@ -360,17 +364,17 @@ def own_style() -> Iterator[None]:
         yield
 
 
-def saved(figure: Figure, form: str) -> bytes:
+def encode_figure(figure: Figure, format_name: str) -> bytes:
     """Encode a figure as `png`, `svg` or `pdf`, without date and version."""
-    module, name, metadata = _CANVASES[form]
+    module, name, metadata = _CANVASES[format_name]
     canvas: Any = getattr(import_module(f"matplotlib.backends.backend_{module}"), f"FigureCanvas{name}")
     file = io.BytesIO()
-    getattr(canvas(figure), f"print_{form}")(file, metadata=metadata)
+    getattr(canvas(figure), f"print_{format_name}")(file, metadata=metadata)
     return file.getvalue()
 
 
-def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight: str = "normal") -> list[str]:
-    """Break text into at most `most` lines, at spaces, hyphens and similar, or anywhere in a word that is too wide.
+def wrap_text(text: str, size: float, width: float, *, max_lines: int = 4, weight: str = "normal") -> list[str]:
+    """Break text into at most `max_lines` lines, at spaces, hyphens and similar, or anywhere in a word too wide.
 
     `size` is the font size (points), `width` a line's width (inches); truncated text ends in an ellipsis.
     """
@@ -383,15 +387,15 @@ def fitted_lines(text: str, size: float, width: float, *, most: int = 4, weight:
         return bool(text_to_path.get_text_width_height_descent(line.rstrip(), font, False)[0] <= 72 * width)
 
     lines = [""]
-    for word in re.findall(r"[^ _/,=-]*[_/,=-]* ?", " ".join(text[:MAX_LETTERS].split())):
+    for word in re.findall(r"[^ _/,=-]*[_/,=-]* ?", " ".join(text[:MAX_TEXT_LENGTH].split())):
         for part in [word] if fits(word) else word:
             if lines == [""] or fits(lines[-1] + part):
                 lines[-1] += part
             else:
                 lines.append(part)
-    if len(lines) > most:
-        last = lines[most - 1]
+    if len(lines) > max_lines:
+        last = lines[max_lines - 1]
         while last and not fits(f"{last}…"):
             last = last[:-1]
-        lines[most - 1 :] = [f"{last}…"]
+        lines[max_lines - 1 :] = [f"{last}…"]
     return [line.rstrip() for line in lines]

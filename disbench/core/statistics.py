@@ -16,8 +16,8 @@ import numpy.typing as npt
 from disbench.core.arrays import FloatArray, IntArray
 
 RESAMPLES = 10_000  # resamples of an interval or a test; the smallest p-value is 1 / (RESAMPLES + 1)
-_DRAWN_AT_ONCE = 1 << 22  # numbers in memory at a time
-_LONGEST_SUM = 1 << 22  # largest range of a sum of integers whose distribution is computed instead of sampled
+_CHUNK = 1 << 22  # numbers in memory at a time
+_MAX_SUM_RANGE = 1 << 22  # largest range of a sum of integers whose distribution is computed instead of sampled
 _QUANTILE_ROUNDING = 1e-9  # rounding error of cumulative probabilities
 _SUM_ROUNDING = 1e-12  # sums that differ by less, relative to the sum of magnitudes, differ only by rounding
 
@@ -85,12 +85,18 @@ def bootstrap_interval(
         resamples: number of resamples.
         seed: seed of the generator.
     """
-    given = _checked(values)
+    samples = _checked(values)
     ends = ((1 - level) / 2, (1 + level) / 2)
-    if statistic is None and (given == np.rint(given)).all() and len(given) * float(np.ptp(given)) < _LONGEST_SUM:
-        return _exact_quantiles(given.astype(np.int64), ends)
-    of_drawn = statistic or (lambda drawn: np.asarray(drawn.mean(axis=-1)))
-    found = _drawn(len(given), resamples, seed, lambda draws, rows: of_drawn(_resampled(given, draws, rows)))
+    if (
+        statistic is None
+        and (samples == np.rint(samples)).all()
+        and len(samples) * float(np.ptp(samples)) < _MAX_SUM_RANGE
+    ):
+        return _exact_quantiles(samples.astype(np.int64), ends)
+    reduce = statistic or (lambda drawn: np.asarray(drawn.mean(axis=-1)))
+    found = _resampled_statistics(
+        len(samples), resamples, seed, lambda draws, rows: reduce(_resampled(samples, draws, rows))
+    )
     low, high = np.quantile(found, ends)
     return float(low), float(high)
 
@@ -103,22 +109,24 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
     samples n; p is not expected below 2 to the power of 1 - n. `differences` are (samples,) finite; ValueError
     otherwise.
     """
-    given = _checked(differences)
+    samples = _checked(differences)
 
     def sums(draws: np.random.Generator, rows: int) -> FloatArray:
-        signs = draws.integers(0, 2, (rows, len(given)), dtype=np.int8) * 2 - 1
-        return np.asarray(signs @ given)
+        signs = draws.integers(0, 2, (rows, len(samples)), dtype=np.int8) * 2 - 1
+        return np.asarray(signs @ samples)
 
-    found = _drawn(len(given), resamples, seed, sums)
-    reached = abs(float(given.sum())) - _SUM_ROUNDING * float(np.abs(given).sum())
+    found = _resampled_statistics(len(samples), resamples, seed, sums)
+    reached = abs(float(samples.sum())) - _SUM_ROUNDING * float(np.abs(samples).sum())
     return (int((np.abs(found) >= reached).sum()) + 1) / (len(found) + 1)
 
 
-def _drawn(samples: int, count: int, seed: int, draw: Callable[[np.random.Generator, int], FloatArray]) -> FloatArray:
+def _resampled_statistics(
+    samples: int, count: int, seed: int, statistic_of: Callable[[np.random.Generator, int], FloatArray]
+) -> FloatArray:
     """Statistics (resamples,), computed in parts that fit memory: `draw` gets a generator and a number of resamples."""
     draws = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, _DRAWN_AT_ONCE // samples)
-    return np.concatenate([draw(draws, min(step, count - begin)) for begin in range(0, count, step)])
+    step = max(1, _CHUNK // samples)
+    return np.concatenate([statistic_of(draws, min(step, count - begin)) for begin in range(0, count, step)])
 
 
 def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> FloatArray:
@@ -141,9 +149,9 @@ def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[flo
 
 
 def _checked(values: npt.ArrayLike) -> FloatArray:
-    given = np.asarray(values, dtype=np.float64)
-    if given.ndim != 1 or not len(given):
-        raise ValueError(f"values of shape {given.shape}; expected one number per sample, and at least one sample")
-    if not np.isfinite(given).all():
-        raise ValueError(f"value {int(np.argmin(np.isfinite(given)))} is not finite; leave such samples out first")
-    return given
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"values of shape {array.shape}; expected one number per sample, and at least one sample")
+    if not np.isfinite(array).all():
+        raise ValueError(f"value {int(np.argmin(np.isfinite(array)))} is not finite; leave such samples out first")
+    return array

@@ -94,7 +94,7 @@ class Ade20kScenes(KeyedScenes):
                     raise ValueError("another object in the image has the same id")
                 rle = _visible(path.parent / entry.png, height, width)
                 size += len(rle["counts"])
-                masks.check_total(size)
+                masks.check_mask_bytes(size)
             except ValueError as error:
                 refuse(self._bad, _problem(path, found, error), dropped, "fix it")
                 continue

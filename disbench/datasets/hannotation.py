@@ -22,7 +22,7 @@ import numpy.typing as npt
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_NAME
-from disbench.core.masks import Rle, check_total, encode
+from disbench.core.masks import Rle, check_mask_bytes, encode
 from disbench.core.scenes import KeyedScenes, Scene, on_cycles, scene_objects
 from disbench.datasets.images import checked_image, whole_image
 from disbench.io.files import file_sha256, has_control_character, open_regular
@@ -321,7 +321,7 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
         sizes.add((labels.shape[0], labels.shape[1]))
         found.update((index, encode(labels == value)) for index, value in wanted)
         try:
-            check_total(sum(len(rle["counts"]) for rle in found.values()))
+            check_mask_bytes(sum(len(rle["counts"]) for rle in found.values()))
         except ValueError as error:
             raise InputError(f"{path}: {error}; {_FIX}") from None
     if len(sizes) != 1:

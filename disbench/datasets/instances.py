@@ -250,7 +250,7 @@ class AnnotationFile:
 
     def _check_total(self, objects: Sequence[Annotated], image_id: Id) -> None:
         try:
-            masks.check_total(sum(len(one.item.rle["counts"]) for one in objects))
+            masks.check_mask_bytes(sum(len(one.item.rle["counts"]) for one in objects))
         except ValueError as error:
             raise InputError(f"{self.path}: image {image_id}: {error}; fix the file") from None
 

@@ -21,7 +21,7 @@ from disbench.core import masks
 from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_OBJECTS
-from disbench.core.masks import Rle, overlaps_where
+from disbench.core.masks import Rle, pairwise_overlaps
 from disbench.core.scenes import LINK, Links, Scene, SceneObject, scene_objects
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, FileScenes, open_annotations
 from disbench.datasets.json_index import Id
@@ -220,7 +220,7 @@ def _parents(levels: Sequence[Sequence[SceneObject]], dropped: Counter[str]) -> 
     first = 0
     for level, (outers, inners) in enumerate(pairwise(levels)):
         pairs = np.ones((len(inners), len(outers)), np.bool_)
-        held = overlaps_where(pairs, [item.rle for item in inners], [item.rle for item in outers], "contained")
+        held = pairwise_overlaps(pairs, [item.rle for item in inners], [item.rle for item in outers], "contained")
         above = [_chain(item.category, level) for item in outers]
         for inner, shares in zip(inners, held.tolist(), strict=True):
             chain = _chain(inner.category, level + 1)

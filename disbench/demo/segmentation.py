@@ -23,7 +23,7 @@ from disbench.core.choices import Exif
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
-from disbench.core.painting import png
+from disbench.core.painting import encode_png
 from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.images import SWAPPED, checked_image, opened_image, orientation, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
@@ -172,7 +172,7 @@ def encode_file(kind: str, segmentation: Segmentation, sample: str, user: str) -
         return as_parquet([_sequence(segmentation, sample, user)])
     _check_has_clicks(segmentation)
     if kind == "mask.png":
-        return png(segmentation.mask.astype(np.uint8) * np.uint8(255))  # as `disbench predict` writes it
+        return encode_png(segmentation.mask.astype(np.uint8) * np.uint8(255))  # as `disbench predict` writes it
     rle = masks.encode(segmentation.mask)
     return (json.dumps({"size": rle["size"], "counts": rle["counts"].decode("ascii")}) + "\n").encode()
 
@@ -301,7 +301,7 @@ def thumbnail_png(pixels: RgbImage) -> bytes:
 
     small = Image.fromarray(pixels)
     small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), reducing_gap=2.0)
-    return png(np.asarray(small))
+    return encode_png(np.asarray(small))
 
 
 def _embedded_photos() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:

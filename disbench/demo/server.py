@@ -35,7 +35,7 @@ from disbench.core.click_policies import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_UPLOAD_BYTES
-from disbench.core.painting import overlay_png, png
+from disbench.core.painting import encode_png, overlay_png
 from disbench.core.prediction import Method, RgbImage
 from disbench.demo.segmentation import (
     MethodFailedError,
@@ -242,7 +242,7 @@ def application(demo: Demo) -> web.Application:
     """The aiohttp application of a demo."""
     app = web.Application(middlewares=[_respond, request_guard(demo.token)], client_max_size=MAX_UPLOAD_BYTES + 1)
     app.router.add_get("/", demo._page)
-    plain = partial(png, compression=1)  # without metadata, which may contain an orientation
+    plain = partial(encode_png, compression=1)  # without metadata, which may contain an orientation
     app.router.add_get(r"/photos/{number:\d{1,9}}", partial(demo._photo, encode=plain))
     app.router.add_get(r"/photos/{number:\d{1,9}}/thumbnail", partial(demo._photo, encode=thumbnail_png))
     app.router.add_post("/photos", demo._upload)
@@ -280,7 +280,7 @@ def demo(
     spec = method_spec(method, overrides)
     if spec.budget:
         raise InputError(
-            f"{method} gets {BUDGETS[spec.budget].words} at once, so there is nothing to refine; use disbench predict"
+            f"{method} gets {BUDGETS[spec.budget].title} at once, so there is nothing to refine; use disbench predict"
         )
     title, photos = str(spec.card.get("title", spec.name)), Photos(images, exif)
     state = Demo(spec.build(), method, spec.name, title, spec.threshold, photos, overrides, out)

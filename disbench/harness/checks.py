@@ -13,7 +13,14 @@ import pyarrow as pa
 
 from disbench.core import masks
 from disbench.core.arrays import BoolArray, FloatArray
-from disbench.core.click_policies import CLICKING_ON, EXTREMES, REPLAY, ClickPolicy, budget_points, distances
+from disbench.core.click_policies import (
+    CLICKS_WITHOUT_ERROR,
+    EXTREMES,
+    REPLAY,
+    ClickPolicy,
+    budget_points,
+    error_distances,
+)
 from disbench.core.clicks import NO_ERROR, Click, error_masks
 from disbench.core.depths import Depth
 from disbench.core.errors import InputError
@@ -78,7 +85,7 @@ class RowChecks:
         self._masks = _COLUMNS_OF_MASKS[stored]
         self._policy = protocol.click_policy
         self._replayed = self._policy.name == REPLAY
-        self._clicks_on = self._replayed or self._policy.name in CLICKING_ON
+        self._clicks_on = self._replayed or self._policy.name in CLICKS_WITHOUT_ERROR
         self._seen: set[str] = set()
         self._ious: list[tuple[FloatArray, bool]] = []
         self._failed: list[Failure] = []
@@ -168,7 +175,7 @@ class RowChecks:
             yield "row after a sample's end", _where(rows[ends.index(True) + 1])
         if count > most:
             yield "sample with more clicks than the protocol gives", f"{sample!r} ({count} of {most})"
-        recorded_end = self._replayed and (self._protocol.recording is None or self._policy.ends(sample, count))
+        recorded_end = self._replayed and (self._protocol.recording is None or self._policy.is_exhausted(sample, count))
         if count < most and not ends[-1] and not recorded_end:  # without the recording, any end is accepted
             yield "sample that ends early", f"{sample!r} (after {count} of {most} clicks)"
 
@@ -282,7 +289,7 @@ def judge_click(
     if tries or policy.name in ("random", "removed-center", "slice"):
         return "wrong"  # determined by the method or a random draw
     errors = error_masks(target, prediction)
-    depths = [distances(of_kind, before) for of_kind in errors]
+    depths = [error_distances(of_kind, before) for of_kind in errors]
     largest, kind = max(float(of_kind.max()) for of_kind in depths), 0 if click.positive else 1
     own, least = depths[kind], largest - TOLERANCE
     if largest == 0:
@@ -291,7 +298,7 @@ def judge_click(
         return "moved" if own[click.y, click.x] >= least else "wrong"
     for y, x in islice(np.argwhere(own >= least).tolist(), _CENTRES):
         center = Depth(float(own[y, x]), x, y, click.positive)
-        if policy.jittered(errors[kind], center, before, seed=seed, sample=sample) == click:
+        if policy.jitter(errors[kind], center, before, seed=seed, sample=sample) == click:
             return "moved"
     return "wrong"
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from disbench.core import metrics
 from disbench.core.arrays import Float32Array, FloatArray
 from disbench.core.choices import Selection, Store
-from disbench.core.click_policies import replays
+from disbench.core.click_policies import is_replay
 from disbench.core.errors import InputError
 from disbench.core.prediction import Method
 from disbench.core.samples import Sample, SampleSource
@@ -36,7 +36,7 @@ class Results:
     def ious(self) -> dict[str, Float32Array]:
         """Sample -> IoU after each click; samples that ended early are padded as in `StoredRun.by_sample`."""
         protocol = self.protocol
-        found = split_by_sample(self.to_table(), "iou", protocol.max_clicks, replayed=replays(protocol.policy))
+        found = split_by_sample(self.to_table(), "iou", protocol.max_clicks, replayed=is_replay(protocol.policy))
         return {sample: ious.astype(np.float32) for sample, ious in found.items()}
 
     @property

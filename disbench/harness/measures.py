@@ -79,7 +79,7 @@ class RunRows:
     def without_curves(self) -> str:
         """Why the mean IoU after each click is not available; "" if it is."""
         if self.budget:
-            points = BUDGETS[self.budget].words if self.budget in BUDGETS else self.budget
+            points = BUDGETS[self.budget].title if self.budget in BUDGETS else self.budget
             return f"not available: the method gets {points} and answers once"
         if self.stop_at is not None:
             return f"not available: samples of this run end at an IoU of {self.stop_at:g}"

@@ -20,7 +20,7 @@ from disbench.core.arrays import BoolArray
 from disbench.core.click_policies import BUDGETS
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
-from disbench.core.painting import png
+from disbench.core.painting import encode_png
 from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.cards import open_dataset
 from disbench.harness.evaluation import evaluate
@@ -196,7 +196,7 @@ def predict(
     if not clicks:
         raise InputError("no clicks; give at least one")
     if budget and len(clicks) != BUDGETS[budget].count:
-        raise InputError(f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].words} at once; give as many")
+        raise InputError(f"{len(clicks)} clicks, but this method gets {BUDGETS[budget].title} at once; give as many")
     for click in clicks:
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise InputError(f"the click at {click.x},{click.y} is outside the image ({width} x {height} pixels)")
@@ -216,7 +216,7 @@ def predict(
 def write_png(path: Path, pixels: BoolArray | RgbImage) -> None:
     """Write a mask (as 0 and 255) or a picture as a PNG."""
     with atomic_write(path) as file:
-        file.write(png(pixels.astype(np.uint8) * np.uint8(255 if pixels.dtype == np.bool_ else 1)))
+        file.write(encode_png(pixels.astype(np.uint8) * np.uint8(255 if pixels.dtype == np.bool_ else 1)))
 
 
 def _kept(found: Candidates, number: int, previous: BoolArray, keep: int | None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from disbench.core.choices import Granularity, Selection
-from disbench.core.click_policies import BUDGETS, REPLAY, ClickPolicy, Recording, replays
+from disbench.core.click_policies import BUDGETS, REPLAY, ClickPolicy, Recording, is_replay
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.samples import SampleSource
@@ -71,7 +71,7 @@ class Protocol:
             if not 0 < self.stop_at <= 1:
                 raise InputError(f"stop_at = {self.stop_at}: must be above 0 and at most 1")
             for applies, why in (
-                (replays(self.policy), "recorded clicks end by themselves"),
+                (is_replay(self.policy), "recorded clicks end by themselves"),
                 (self.granularity in ORACLES, "a granularity oracle compares whole loops"),
             ):
                 if applies:
@@ -81,7 +81,7 @@ class Protocol:
         for name, only in (("max_clicks", 1), ("stop_at", None), ("policy", "center")) if self.budget else ():
             if getattr(self, name) != only:
                 raise InputError(
-                    f"{name} = {getattr(self, name)}: this method gets {BUDGETS[self.budget].words} at once and "
+                    f"{name} = {getattr(self, name)}: this method gets {BUDGETS[self.budget].title} at once and "
                     "answers once, so leave the option out"
                 )
 

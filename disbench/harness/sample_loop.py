@@ -209,7 +209,7 @@ class SampleLoop(Loop):
         self.done = (
             row.click >= self.protocol.max_clicks
             or (stop_at is not None and bool(np.float32(row.iou) >= np.float32(stop_at)))
-            or self._policy.ends(self.sample.id, row.click)
+            or self._policy.is_exhausted(self.sample.id, row.click)
             or self._beaten(row.iou)
         )
         finished: LoopRow = self._finished(row)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from disbench.core.arrays import FloatArray
-from disbench.core.click_policies import replays
+from disbench.core.click_policies import is_replay
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_IOUS, MAX_TEXT_BYTES
 from disbench.harness.protocol import MOST_CLICKS, Protocol
@@ -307,7 +307,7 @@ class StoredRun:
     @property
     def replayed(self) -> bool:
         """True if its clicks are recorded ones."""
-        return replays(self.protocol.policy)
+        return is_replay(self.protocol.policy)
 
 
 def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from disbench.core.click_policies import replays
+from disbench.core.click_policies import is_replay
 from disbench.core.clicks import opencv_version
 from disbench.core.errors import InputError
 from disbench.core.samples import SampleSource, content_of
@@ -130,7 +130,7 @@ def verify_run(
         last = number
         if sound is not None and not is_unread(sound[0]):
             clicks.add(found.read(number), sound)
-    if protocol.recording is not None or not replays(protocol.policy):  # otherwise samples with clicks are unknown
+    if protocol.recording is not None or not is_replay(protocol.policy):  # otherwise samples with clicks are unknown
         for name in missing:
             problems.add("sample that is missing", repr(name))
     figures = rows.end()

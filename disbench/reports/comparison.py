@@ -12,7 +12,7 @@ import numpy as np
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
-from disbench.core.sheets import LEGEND, Strip, draw_sheet, sheet_of
+from disbench.core.sheets import LEGEND, Strip, draw_sheet, make_sheet
 from disbench.core.statistics import RESAMPLES, Difference, paired_difference
 from disbench.harness.measures import NOT_A_NUMBER, PERCENTS, SOLVED, Measure, RunRows, UnavailableError, measures_in
 from disbench.harness.store import StoredRun
@@ -186,7 +186,7 @@ def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8
         "differs most; of equal ones, those whose IoUs differ most.",
         LEGEND,
     )
-    return draw_sheet(sheet_of("Where two runs differ most", texts, strips))["png"]
+    return draw_sheet(make_sheet("Where two runs differ most", texts, strips))["png"]
 
 
 def _check_same_samples(a: Entry, b: Entry) -> None:

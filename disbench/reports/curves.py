@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from disbench.core.arrays import FloatArray
-from disbench.core.sheets import fitted_lines, own_style, saved
+from disbench.core.sheets import default_style, encode_figure, wrap_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,10 +68,10 @@ class Panel:
 def draw_curves(
     panels: Sequence[Panel], forms: Iterable[str] = ("png", "svg"), columns: int = COLUMNS
 ) -> dict[str, bytes]:
-    """Draw at least one panel: form (one of `disbench.core.sheets.FORMS`) -> bytes, deterministic."""
-    with own_style():
+    """Draw at least one panel: form (one of `disbench.core.sheets.FIGURE_FORMATS`) -> bytes, deterministic."""
+    with default_style():
         figure = _draw(panels, min(columns, len(panels)))
-        return {form: saved(figure, form) for form in forms}
+        return {form: encode_figure(figure, form) for form in forms}
 
 
 def _draw(panels: Sequence[Panel], columns: int) -> Figure:
@@ -97,11 +97,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> float:
     for place, curve in enumerate(panel.curves):
         _plot(axes, curve, 0.6 * ((place + 0.5) / len(panel.curves) - 0.5))
     _decorate(axes, panel)
-    title = fitted_lines(panel.title, _TITLE, _WIDTH - 1)
+    title = wrap_text(panel.title, _TITLE, _WIDTH - 1)
     axes.set_title("\n".join(title), fontsize=_TITLE)
     width = _WIDTH - 2 * _PAD - _SAMPLE - 0.25
     labels = [_label(curve, width) for curve in panel.curves]
-    notes = ["\n".join(fitted_lines(note, _NOTE, width)) for note in panel.notes]
+    notes = ["\n".join(wrap_text(note, _NOTE, width)) for note in panel.notes]
     samples = [Line2D([], [], **_look(curve)) for curve in panel.curves]
     legend = axes.legend(
         [*samples, *(Line2D([], [], linestyle="none") for _ in notes)],
@@ -182,7 +182,7 @@ def _limits(curves: Sequence[FloatArray]) -> tuple[float, float]:
 
 
 def _label(curve: Curve, width: float) -> str:
-    lines = fitted_lines(curve.label, _LEGEND, width)
+    lines = wrap_text(curve.label, _LEGEND, width)
     whole = f"{lines[-1]}  {curve.remark}"
-    gap = "  " if len(fitted_lines(whole, _LEGEND, width)) == 1 else "\n"
+    gap = "  " if len(wrap_text(whole, _LEGEND, width)) == 1 else "\n"
     return "\n".join(lines) + gap + curve.remark

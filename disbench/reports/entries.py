@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from disbench.baselines.cards import execution_options
 from disbench.core.choices import Granularity
-from disbench.core.click_policies import BUDGETS, DRAWING, replays
+from disbench.core.click_policies import BUDGETS, RANDOM_POLICIES, is_replay
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
@@ -95,7 +95,7 @@ class Entry:
     def budget(self) -> str:
         """The fixed budget of points in words; "" for the click loop."""
         name = self.record.protocol.budget
-        return BUDGETS[name].words if name else ""
+        return BUDGETS[name].title if name else ""
 
     @property
     def preset(self) -> str:
@@ -307,7 +307,7 @@ def _conditions(record: RunRecord) -> dict[str, str]:
         f"{loop}, granularity {protocol.granularity}" if told(protocol) else loop,
         protocol.selection,
         policy.label,
-        protocol.seed if policy.name in DRAWING else "none",
+        protocol.seed if policy.name in RANDOM_POLICIES else "none",
         protocol.max_clicks,
         "used" if protocol.initial_masks else "ignored",
         _samples(record),
@@ -321,6 +321,6 @@ def _samples(record: RunRecord) -> str:
     if record.limit is not None and record.limit < math.ceil(record.dataset.samples / record.every):
         parts.append(f"the first {record.limit}")
     parts = parts or ["all"]
-    if replays(record.protocol.policy):
+    if is_replay(record.protocol.policy):
         parts.append(f"{record.result.samples} with recorded clicks")
     return ", of them ".join(parts)

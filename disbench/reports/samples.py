@@ -16,7 +16,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.metrics import clicks_to_reach
 from disbench.core.samples import Sample, SampleSource, content_of
-from disbench.core.sheets import LEGEND, Panel, Strip, Window, draw_sheet, sheet_of, window_around
+from disbench.core.sheets import LEGEND, Panel, Strip, Window, draw_sheet, make_sheet, window_around
 from disbench.datasets.layouts import PRIVATE
 from disbench.harness.measures import SOLVED
 from disbench.harness.store import CLICKS, ClickRow, StoredRun
@@ -288,7 +288,7 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
         f"after the first click (shown: {min(samples, len(late))}, the slowest first).",
         LEGEND,
     )
-    return draw_sheet(sheet_of(f"{entry.label} on {entry.dataset_name}: what fails", texts, strips))["png"]
+    return draw_sheet(make_sheet(f"{entry.label} on {entry.dataset_name}: what fails", texts, strips))["png"]
 
 
 def write_failures(

@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
-from disbench.core.masks import Rle, areas, boxes, overlaps_where
+from disbench.core.masks import Rle, areas, boxes, pairwise_overlaps
 
 BOX_SHARE, MASK_SHARE = 0.70, 0.80  # default thresholds of `containment_matrix`
 
@@ -67,7 +67,7 @@ def containment_matrix(
     np.fill_diagonal(candidates, val=False)
     if considered is not None:
         candidates &= considered
-    contains: BoolArray = mask_share < overlaps_where(candidates.T, rles, rles, "contained").T
+    contains: BoolArray = mask_share < pairwise_overlaps(candidates.T, rles, rles, "contained").T
     return contains
 
 

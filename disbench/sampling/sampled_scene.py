@@ -12,7 +12,7 @@ import numpy as np
 from disbench.core.arrays import BoolArray, FloatArray, IntArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_DEPTH
-from disbench.core.masks import Rle, areas, boxes, difference, overlaps_where, union
+from disbench.core.masks import Rle, areas, boxes, difference, pairwise_overlaps, union
 from disbench.core.scenes import Links, SampledScene, Scene, SceneObject, scene_objects
 from disbench.datasets.scene_sources import check_count
 from disbench.sampling.diverse_sets import containment_sets, hierarchy_sets, proximity_sets, random_merge_sets
@@ -240,4 +240,4 @@ def uncovered_stuff(stuff: Sequence[Rle], instances: Sequence[Rle]) -> list[Rle 
 
 def _any_above(threshold: float, near: BoolArray, rles: Sequence[Rle], others: Sequence[Rle]) -> BoolArray:
     """True for masks whose IoU with any of the `near` others exceeds the threshold."""
-    return np.asarray((overlaps_where(near, rles, others, "iou") > threshold).any(axis=1), dtype=np.bool_)
+    return np.asarray((pairwise_overlaps(near, rles, others, "iou") > threshold).any(axis=1), dtype=np.bool_)

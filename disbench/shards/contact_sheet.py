@@ -17,7 +17,7 @@ import numpy as np
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle, areas, decode
-from disbench.core.painting import spotlit, tinted
+from disbench.core.painting import spotlight, tint
 from disbench.core.scenes import SampledScene, SetOfObjects, click_region, set_masks
 from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet
 from disbench.datasets.images import RgbImage
@@ -84,7 +84,7 @@ def draw_contact_sheet(
     name, total = reader.manifest.recipe_name or "shards", int(reader.sets_per_scene().sum())
     heading = f"{name}: {len(drawn)} of {total:,} sets, drawn at random with seed {seed}{note}"
     strips = (_strip(row, columns) for row in drawn)
-    sheet = Sheet(heading, (_LEGEND,), strips, columns, panel_inches, dpi=_DPI, letters=7.2, title_lines=3)
+    sheet = Sheet(heading, (_LEGEND,), strips, columns, panel_inches, dpi=_DPI, font_size=7.2, title_lines=3)
     picture = draw_sheet(sheet)["png"]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as file:
@@ -135,14 +135,14 @@ def _strip(row: _Row, columns: int) -> Strip:
     region_area, *mask_areas = areas([region, *masks]).tolist()
     image, clicks = row.pixels(), row.clicks(region)
     remark = f"from {_percent(region_area / mask_areas[0])} of the center"
-    panels = [Panel("first click", image, remark, mask=decode(region), clicks=clicks, marks="first", paint=tinted)]
+    panels = [Panel("first click", image, remark, mask=decode(region), clicks=clicks, marks="first", paint=tint)]
     outermost = len(masks) - 1
     hidden = max(len(masks) - (columns - 1), 0)
     for number in [*range(outermost - hidden), outermost]:
         name = f"{number + 1}. {row.mask_name(number)}"
         more = f", + {hidden} more" if hidden and number == outermost else ""
         remark = f"{_percent(mask_areas[number] / (scene.width * scene.height))} of the image{more}"
-        panels.append(Panel(name, image, remark, mask=decode(masks[number]), paint=spotlit))
+        panels.append(Panel(name, image, remark, mask=decode(masks[number]), paint=spotlight))
     center, sizes = row.chosen.center, "1 mask" if len(masks) == 1 else f"{len(masks)} masks"
     title = f"image {scene.image_id}, center: {scene.objects[center].category} (object {center}), {sizes}"
     return Strip(title, (tuple(panels),))

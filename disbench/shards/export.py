@@ -16,7 +16,7 @@ from disbench.core.arrays import ByteArray
 from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, areas, boxes, decode
-from disbench.core.painting import png
+from disbench.core.painting import encode_png
 from disbench.core.scenes import SampledScene, Scene
 from disbench.datasets.hannotation import ANNOTATION, MASKS, is_file_name, is_number
 from disbench.io.files import atomic_write
@@ -55,7 +55,7 @@ def export_ritm(shards: Path, out: Path) -> int:
             raise InputError(f"{shards}: the image id {quote(name)} cannot be a file name; rename the image")
         if instances := stuff.count(False):
             layers, places = pack_masks(sampled.scene.rles)
-            encoded = [np.frombuffer(png(labels), dtype=np.uint8) for labels in layers]
+            encoded = [np.frombuffer(encode_png(labels), dtype=np.uint8) for labels in layers]
             _write_pickle(out / MASKS / f"{name}.pickle", (encoded, places))
             images[name] = {"num_instance_masks": instances, "hierarchy": _hierarchy(sampled, instances)}
     numbers = all(is_number(name) and name == str(int(name)) for name in images)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from disbench.core.arrays import BoolArray, IntArray
 from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_PIXELS
-from disbench.core.masks import Rle, are_well_formed, areas, from_foreign_rle
+from disbench.core.masks import Rle, are_canonical, areas, from_foreign_rle
 from disbench.core.scenes import Kind, SampledScene, Scene, SceneObject, SetOfObjects
 from disbench.io.archives import safe_path
 from disbench.io.files import add_file_name, file_sha256
@@ -222,7 +222,7 @@ class Rows:
         rows = self._objects.rows.tolist()
         counts = self._objects["rle"].to_pylist()
         rles: list[Rle] = [{"size": sizes[row], "counts": data} for row, data in zip(rows, counts, strict=True)]
-        if are_well_formed(rles):
+        if are_canonical(rles):
             return
         for row, rle in zip(rows, rles, strict=True):  # slow path, to say what is wrong
             try:

@@ -76,9 +76,9 @@ def test_coverage_by_candidates_kept(offer: Offer) -> None:
     ious, scores = offer
     count = ious.shape[1]
     order = ranked(scores, count)
-    found = ambiguity.own_order(scores, count)
+    found = ambiguity.score_order(scores, count)
     assert (None if found is None else found.tolist()) == order
-    own = ambiguity.coverage_by_own_order(ious, scores)
+    own = ambiguity.coverage_by_score(ious, scores)
     if order is None:
         assert own is None
     else:
@@ -90,7 +90,7 @@ def test_coverage_by_candidates_kept(offer: Offer) -> None:
     ]
     exact = ambiguity.coverage_by_oracle(ious)
     assert exact.tolist() == pytest.approx(best, abs=1e-12)
-    greedy = ambiguity.coverage_by_oracle(ious, most_exact=0)
+    greedy = ambiguity.coverage_by_oracle(ious, max_exact=0)
     assert len(greedy) == count
     assert all((1 - 1 / math.e) * e - 1e-12 <= g <= e + 1e-12 for g, e in zip(greedy, exact, strict=True))
     if count:
@@ -109,7 +109,7 @@ def test_waste_and_what_one_answer_means(offer: Offer) -> None:
     assert chosen == (None if order is None else order[0])
     for candidate, column in enumerate(columns):
         nearest = column.index(max(column))
-        assert ambiguity.meant_member(ious, candidate) == (nearest if column[nearest] >= 0.5 else None)
+        assert ambiguity.intended_member(ious, candidate) == (nearest if column[nearest] >= 0.5 else None)
 
 
 @given(st.lists(st.tuples(st.floats(-0.5, 1.5) | st.just(math.nan), st.floats(0, 1)), max_size=40))
@@ -172,9 +172,7 @@ def test_an_interval_over_images(pairs: list[tuple[float, int]], seed: int) -> N
     draws = np.random.Generator(np.random.PCG64(seed)).integers(0, len(names), (50, len(names)))
     means = [np.concatenate([groups[i] for i in drawn]).mean() for drawn in draws]
     sums = np.stack([values, np.ones_like(values)], axis=1)
-    found = ambiguity.interval_over_groups(
-        sums, images, lambda total: total[:, 0] / total[:, 1], resamples=50, seed=seed
-    )
+    found = ambiguity.grouped_interval(sums, images, lambda total: total[:, 0] / total[:, 1], resamples=50, seed=seed)
     assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-9)
 
 
@@ -210,8 +208,8 @@ def test_the_gap_of_granularity(targets: list[tuple[int, int]]) -> None:
         levels.setdefault(level, []).append(clicks)
         sums[level] += clicks, 1
     means = [sum(own) / len(own) for own in levels.values()]
-    assert float(ambiguity.gap_of_granularity(sums)) == pytest.approx(max(means) - min(means))
-    both = ambiguity.gap_of_granularity(np.stack([sums, 2 * sums]))
+    assert float(ambiguity.granularity_gap(sums)) == pytest.approx(max(means) - min(means))
+    both = ambiguity.granularity_gap(np.stack([sums, 2 * sums]))
     assert both.tolist() == pytest.approx([max(means) - min(means)] * 2)
 
 
@@ -258,4 +256,4 @@ def test_containment_in_a_mask_of_another_size() -> None:
 
 def test_another_number_of_scores() -> None:
     with pytest.raises(ValueError, match="2 candidates"):
-        ambiguity.own_order([0.5], 2)
+        ambiguity.score_order([0.5], 2)

@@ -158,9 +158,9 @@ def _whole_sets(targets: Sequence[_Target], ious: FloatArray) -> dict[tuple[str,
         sums[np.arange(len(targets)), levels] = np.stack(
             [clicks_to_reach(ious, goal, cap), np.ones(len(targets))], axis=1
         )
-        gap, of_images = ambiguity.gap_of_granularity, [one.image for one in targets]
+        gap, of_images = ambiguity.granularity_gap, [one.image for one in targets]
         if len(set(levels.tolist())) > 1:
-            interval = ambiguity.interval_over_groups(sums, of_images, gap)
+            interval = ambiguity.grouped_interval(sums, of_images, gap)
             found[f"gap_{percent}", ""] = Number(len(targets), float(gap(sums.sum(axis=0))), *interval)
     return found
 

@@ -300,7 +300,7 @@ def _curves(answers: Sequence[Answer]) -> dict[str, FloatArray]:
     def stretched(curve: FloatArray) -> FloatArray:
         return np.pad(curve, (0, longest - len(curve)), mode="edge") if len(curve) else np.zeros(longest)
 
-    own = [ambiguity.coverage_by_own_order(answer.ious, answer.scores) for answer in answers]
+    own = [ambiguity.coverage_by_score(answer.ious, answer.scores) for answer in answers]
     whole = [stretched(curve) for curve in own if curve is not None]
     oracle = [stretched(ambiguity.coverage_by_oracle(answer.ious)) for answer in answers]
     curves = {"coverage_own_order": np.mean(whole, axis=0)} if len(whole) == len(own) else {}
@@ -338,7 +338,7 @@ def _calibration(scored: Sequence[Answer], count: int) -> Number:
     sums = np.stack([ambiguity.calibration_sums(answer.scores or (), answer.nearest) for answer in scored])
     error = float(ambiguity.calibration_error(sums.sum(axis=0)))
     images = [answer.image for answer in scored]
-    return Number(count, error, *ambiguity.interval_over_groups(sums, images, ambiguity.calibration_error))
+    return Number(count, error, *ambiguity.grouped_interval(sums, images, ambiguity.calibration_error))
 
 
 def _rank(scored: Sequence[Answer]) -> float | None:
@@ -356,7 +356,7 @@ def _meant(drawn: Sequence[Answer]) -> dict[str, float]:
         if len(answer.families) > 1:
             if answer.chosen is None and not answer.failed:
                 return {}
-            member = None if answer.chosen is None else ambiguity.meant_member(answer.ious, answer.chosen)
+            member = None if answer.chosen is None else ambiguity.intended_member(answer.ious, answer.chosen)
             names.append(NOTHING if member is None else answer.families[member])
     return {name: names.count(name) / len(names) for name in (*FAMILIES, NOTHING) if name in names}
 

@@ -16,7 +16,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.masks import decode, from_foreign_rle
 from disbench.core.samples import Target
-from disbench.core.sheets import Panel, Strip, draw_sheet, sheet_of
+from disbench.core.sheets import Panel, Strip, draw_sheet, make_sheet
 from disbench.harness.set_source import IntentSource, SetSource
 from disbench.harness.set_task import ANSWERS, SetSample, StoredAnswers, read_sets_table
 from disbench.harness.store import StoredRun
@@ -116,7 +116,7 @@ def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOpti
 def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes | None:
     if not strips:
         return None
-    return draw_sheet(sheet_of(heading, (legend,), strips, place=2.2, dpi=100, letters=8.0))["png"]
+    return draw_sheet(make_sheet(heading, (legend,), strips, cell_width=2.2, dpi=100, font_size=8.0))["png"]
 
 
 def _relations(folder: Path) -> dict[str, list[str]]:

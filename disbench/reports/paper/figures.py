@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from disbench.core.errors import InputError
-from disbench.core.sheets import FORMS, Strip, draw_sheet, sheet_of, window_around
+from disbench.core.sheets import FIGURE_FORMATS, Strip, draw_sheet, make_sheet, window_around
 from disbench.io import definitions
 from disbench.io.files import write_files
 from disbench.reports.curves import Panel, draw_curves
@@ -31,7 +31,7 @@ from disbench.reports.samples import (
 )
 from disbench.reports.tables import curves_csv, deviation, most_common_opencv, reference
 
-FORMATS = (*FORMS, "csv")
+FORMATS = (*FIGURE_FORMATS, "csv")
 """Formats of a figure of curves; `csv` has the values."""
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
@@ -46,7 +46,7 @@ def make_curves_figure(name: str, runs: Sequence[Path], out: Path, *, formats: C
     entries = read_paper_runs(runs).entries
     shown, remarks = shown_runs(definition, entries)
     panels = [_panel(dataset, entries, shown) for dataset in definition.panels]
-    drawn = draw_curves(panels, [form for form in FORMS if form in formats], columns=2)
+    drawn = draw_curves(panels, [form for form in FIGURE_FORMATS if form in formats], columns=2)
     contents: dict[str, bytes | None] = {f"{definition.name}.{form}": content for form, content in drawn.items()}
     if "csv" in formats:
         curves = [entry for members in shown for entry in members]
@@ -105,7 +105,7 @@ def make_pictures_figure(
     *,
     data: Path | None = None,
     samples: Sequence[str] = (),
-    formats: Collection[str] = FORMS,
+    formats: Collection[str] = FIGURE_FORMATS,
 ) -> Report:
     """Draw a figure of pictures from runs of any method.
 
@@ -120,7 +120,7 @@ def make_pictures_figure(
         out: folder for `figure5.png` and so on, or `figure5-1.png` and so on if there are several.
         data: root of the datasets.
         samples: sample ids; if empty, drawn with the seed of the figure's definition.
-        formats: some of `disbench.core.sheets.FORMS`.
+        formats: some of `disbench.core.sheets.FIGURE_FORMATS`.
 
     Raises:
         InputError: no run with the samples stored its masks, or a dataset is missing or differs from a run's.
@@ -143,8 +143,8 @@ def make_pictures_figure(
     for number, (heading, texts, strips) in enumerate(figures, start=1):
         stem = name if len(figures) == 1 else f"{name}-{number}"
         explained = (*texts, LEGEND, *definition.remarks)
-        sheet = sheet_of(heading, explained, strips, place=1.3, dpi=220, letters=7.5)
-        drawn = draw_sheet(sheet, [form for form in FORMS if form in formats])
+        sheet = make_sheet(heading, explained, strips, cell_width=1.3, dpi=220, font_size=7.5)
+        drawn = draw_sheet(sheet, [form for form in FIGURE_FORMATS if form in formats])
         contents |= {f"{stem}.{form}": content for form, content in drawn.items()}
     paths = write_files(contents, out)
     return Report(tuple(paths), tuple(f"look at: {path}" for path in paths))
@@ -164,7 +164,7 @@ def _stages(
 
 def _stage_strips(definition: PaperPictures, samples: Sequence[RunSample]) -> list[Strip]:
     last = max(definition.refined, default=1)
-    windows = [window_around(found.sample.target, found.clicks(last), room=2) for found in samples]
+    windows = [window_around(found.sample.target, found.clicks(last), margin=2) for found in samples]
     offered = [
         candidate_panels(found, definition.candidates, window) for found, window in zip(samples, windows, strict=True)
     ]
@@ -214,7 +214,7 @@ def _methods(
 
 def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidates: int) -> Strip:
     first = samples[0]
-    window = window_around(first.sample.target, first.clicks(1), room=3)
+    window = window_around(first.sample.target, first.clicks(1), margin=3)
     columns = [first_masks(found, label, candidates, window) for label, found in zip(labels, samples, strict=True)]
     columns = [[first.first_click_panel(window)], [first.target_panel(window)], *columns]
     rows = range(max(map(len, columns)))
@@ -234,7 +234,7 @@ def _names(ids: Sequence[str], definition: PaperPictures, samples: Sequence[str]
 
 
 _TABLE, _FIGURE, _PICTURES = "table", "figure", "figure of pictures"
-_FORMATS = {_TABLE: tuple(TABLE_FORMATS), _FIGURE: FORMATS, _PICTURES: FORMS}
+_FORMATS = {_TABLE: tuple(TABLE_FORMATS), _FIGURE: FORMATS, _PICTURES: FIGURE_FORMATS}
 KINDS = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "table5"), _TABLE),
     "figure4": _FIGURE,

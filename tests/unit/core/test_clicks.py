@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from disbench.core.click_policies import BUDGETS, POLICIES, ClickPolicy, budget_points, drawn_from_slice, series
+from disbench.core.click_policies import BUDGETS, POLICIES, ClickPolicy, budget_points, draw_from_slice, parse_series
 from disbench.core.clicks import NO_ERROR, Click, next_click, opencv_version
 from tests.refusals import refuses
 
@@ -215,7 +215,7 @@ class Evenly:
 
 
 def drawn(weights: Array, group: int, of: int, share: float, pixel: float = 0.0) -> tuple[int, int]:
-    return drawn_from_slice(weights.astype(np.float32), group, of, Evenly(share, pixel))  # type: ignore[arg-type]
+    return draw_from_slice(weights.astype(np.float32), group, of, Evenly(share, pixel))  # type: ignore[arg-type]
 
 
 def test_slices_of_a_square() -> None:
@@ -273,10 +273,11 @@ def test_a_slice_clicks_the_kind_of_the_standard_click_once_a_pixel() -> None:
         assert click not in made and target[click.y, click.x] == 1
         made.append(click)
     assert len(made) == 63
-    assert [policy.label for policy in series("slices:10")] == ["center", *(f"D{group}" for group in range(1, 11))]
-    assert all(ClickPolicy.parse(str(policy)) == policy for policy in series("slices:4"))
-    assert series("slice:group=2") == []
-    refuses("slices:10", series, "slices")
+    labels = [policy.label for policy in parse_series("slices:10")]
+    assert labels == ["center", *(f"D{group}" for group in range(1, 11))]
+    assert all(ClickPolicy.parse(str(policy)) == policy for policy in parse_series("slices:4"))
+    assert parse_series("slice:group=2") == []
+    refuses("slices:10", parse_series, "slices")
 
 
 targets = hnp.arrays(np.int8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-1, 1)).filter(

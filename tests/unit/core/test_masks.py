@@ -23,7 +23,7 @@ from disbench.core.masks import (
     areas,
     as_integer,
     boxes,
-    check_total,
+    check_mask_bytes,
     contained_shares,
     decode,
     difference,
@@ -431,10 +431,13 @@ def test_pixels_are_counted_down_the_columns(drawn: Masks) -> None:
 def test_the_masks_of_a_scene_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     segmentations: list[object] = [[[0, 0, 8, 0, 8, 8]], *([[0, 0, 8, 0, 8, number]] for number in range(1, 9))]
     size = sum(len(rle["counts"]) for rle in from_segmentations(segmentations, 9, 9))
-    check_total(size)
+    check_mask_bytes(size)
     monkeypatch.setattr("disbench.core.masks.MAX_MASK_BYTES", size)
-    check_total(size)
+    check_mask_bytes(size)
     from_segmentations(segmentations, 9, 9)
-    for call in (lambda: check_total(size + 1), lambda: from_segmentations([*segmentations, segmentations[0]], 9, 9)):
+    for call in (
+        lambda: check_mask_bytes(size + 1),
+        lambda: from_segmentations([*segmentations, segmentations[0]], 9, 9),
+    ):
         with pytest.raises(ValueError, match="more than"):
             call()

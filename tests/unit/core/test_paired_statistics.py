@@ -100,7 +100,7 @@ def test_bootstrap_of_another_statistic_and_in_parts(monkeypatch: pytest.MonkeyP
     median = bootstrap_interval(values, lambda drawn: np.median(drawn, axis=-1), resamples=500)
     assert median[0] < np.median(values) < median[1]
     whole = bootstrap_interval(values, resamples=500)
-    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 100)
+    monkeypatch.setattr(statistics, "_CHUNK", 100)
     assert bootstrap_interval(values, resamples=500) == whole
 
 

@@ -166,7 +166,7 @@ def test_a_photo_is_shown_as_its_pixels_are_stored(tmp_path: Path) -> None:
     exif[0x0112] = 6
     turned.save(tmp_path / "t.png", exif=exif)
     photos = Photos([tmp_path / "t.png"])
-    shown = Image.open(io.BytesIO(painting.png(photos.pixels(0), compression=1)))
+    shown = Image.open(io.BytesIO(painting.encode_png(photos.pixels(0), compression=1)))
     assert (shown.size, dict(shown.getexif())) == ((6, 4), {})
     assert np.array_equal(np.asarray(shown)[..., 0], np.asarray(turned))
     Image.fromarray(IMAGE).save(tmp_path / "t.png")

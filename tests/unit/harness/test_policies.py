@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from disbench.core.click_policies import ClickPolicy, series
+from disbench.core.click_policies import ClickPolicy, parse_series
 from disbench.core.clicks import Click, next_click
 from disbench.core.errors import InputError
 from disbench.core.metrics import TargetBoundary, iou
@@ -33,7 +33,7 @@ from tests.unit.run_tools import draw_ious, write_run
 
 TOY = Path(__file__).parents[2] / "toy_methods.py"
 PROTOCOL = Protocol(max_clicks=4)
-POLICIES = tuple(str(policy) for policy in series("slices:3"))
+POLICIES = tuple(str(policy) for policy in parse_series("slices:3"))
 
 
 def fails_once(session: AnswersSession, clicks: Sequence[Click]) -> Prediction:
@@ -125,7 +125,7 @@ def test_the_table_of_depths(tmp_path: Path) -> None:
     assert noc[8].value == pytest.approx(((clicks[1:].mean(axis=0) - clicks[0]) / clicks[0]).mean())
     assert noc[9].value == pytest.approx(((clicks[1] - clicks[3]) / clicks[3]).mean())
     assert auc[8].value == pytest.approx((areas[1:].mean(axis=0) - areas[0]).mean(), abs=1e-6)
-    low, high = auc[9].ends
+    low, high = auc[9].is_exhausted
     assert low <= auc[9].value <= high  # type: ignore[operator]
     assert depth_series(entries[:-1]) == []  # a slice is missing
 
@@ -293,8 +293,8 @@ def test_extremes_by_the_command(tmp_path: Path) -> None:
         assert all(len(own["trials"]) == 4 for own in trials)
         printed("verify", f"one/{name}", cwd=tmp_path)
     areas = {name: np.array(own["iou"].to_pylist()).reshape(-1, 2).mean(axis=1) for name, own in rows.items()}
-    series = extremes(read_entries(find_runs([tmp_path / "one"])))
-    (cells,) = extremes_table(series).rows
+    parse_series = extremes(read_entries(find_runs([tmp_path / "one"])))
+    (cells,) = extremes_table(parse_series).rows
     assert [cell.value for cell in cells[3:6]] == pytest.approx([areas[n].mean() for n in ("worst", "base", "best")])
     assert cells[9].value == pytest.approx(100 * (areas["best"] - areas["worst"]).mean())
     deviations = [np.std([t["iou"] for t in own["trials"]]) for own in trials if own["click"] == 1]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbench.core.click_policies import ClickPolicy, Recording, replays
+from disbench.core.click_policies import ClickPolicy, Recording, is_replay
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.io.recorded_clicks import (
@@ -123,9 +123,9 @@ def test_adding_replaces_the_same_persons_clicks_on_the_same_sample(tmp_path: Pa
 def test_the_policys_text() -> None:
     for text in ("replay:a.parquet", "replay:a,b.parquet,user=ann", "replay:a.parquet,user=ann,clicks=" + "0a" * 8):
         assert str(ClickPolicy.parse(text)) == text
-        assert replays(text)
+        assert is_replay(text)
     assert ClickPolicy.parse("replay:C:/x y.parquet,user=ann lee").recording == Recording("C:/x y.parquet", "ann lee")
-    assert not replays("center")
+    assert not is_replay("center")
     for text in ("replay", "replay:"):
         refuses("replay:FILE", ClickPolicy.parse, text)
     refuses("did you mean 'replay'", ClickPolicy.parse, "reply")

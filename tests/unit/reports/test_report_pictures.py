@@ -19,7 +19,7 @@ from disbench.core import sheets
 from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.core.painting import BLACK, BLUE, WHITE, YELLOW
-from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet, painted, placed, sheet_of, window_around
+from disbench.core.sheets import Panel, Sheet, Strip, draw_sheet, make_sheet, paint_panel, place_badges, window_around
 from disbench.reports.curves import Curve, draw_curves
 from disbench.reports.curves import Panel as CurvePanel
 from tests.unit.run_tools import draw_ious
@@ -50,21 +50,21 @@ def count_of(pixels: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> int
 
 def test_what_is_painted() -> None:
     panel = scene()
-    picture = painted(panel, (270, 180))
+    picture = paint_panel(panel, (270, 180))
     assert picture.shape == (180, 270, 3)
     for colour in (BLUE, WHITE, YELLOW, BLACK):
         assert count_of(picture, colour) > 50
     rows = picture[156:174].reshape(-1, 3)
     assert {(235, 235, 235), (90, 90, 90)} <= set(map(tuple, rows.tolist()))
-    alone = painted(replace(panel, mask=None, target=None), (270, 180))
+    alone = paint_panel(replace(panel, mask=None, target=None), (270, 180))
     assert np.abs(alone.astype(int) - np.array((200, 60, 30))).max() <= 1
-    assert not count_of(painted(replace(panel, mask=None), (270, 180)), BLUE)
+    assert not count_of(paint_panel(replace(panel, mask=None), (270, 180)), BLUE)
 
 
 def test_the_shown_part_is_enlarged() -> None:
     panel = scene()
-    whole = count_of(painted(replace(panel, target=None), (270, 180)), BLUE)
-    part = painted(replace(panel, target=None, window=(0, 0, 45, 30)), (270, 180))
+    whole = count_of(paint_panel(replace(panel, target=None), (270, 180)), BLUE)
+    part = paint_panel(replace(panel, target=None, window=(0, 0, 45, 30)), (270, 180))
     assert count_of(part, BLUE) > 1.3 * whole
 
 
@@ -72,7 +72,7 @@ def test_a_sheet_that_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sheets, "MAX_HEIGHT", 500)
     tall = tuple(Strip("", ((scene(),),)) for _ in range(5))
     with pytest.raises(InputError, match="too tall"):
-        draw_sheet(sheet_of("", (), tall))
+        draw_sheet(make_sheet("", (), tall))
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
@@ -89,9 +89,9 @@ def test_colours_stay_apart_for_the_colour_blind(blindness: str) -> None:
 )
 @settings(max_examples=60)
 def test_numbers_of_clicks_do_not_cover_each_other(points: list[tuple[float, float]], radius: float) -> None:
-    badges = placed(points, radius, (300, 200))
+    badges = place_badges(points, radius, (300, 200))
     assert len(badges) == len(points)
-    assert badges == placed(points, radius, (300, 200))
+    assert badges == place_badges(points, radius, (300, 200))
     for number, badge in enumerate(badges):
         others = badges[number + 1 :]
         assert all(math.dist(badge, other) >= 2 * radius for other in others)
@@ -127,7 +127,7 @@ def sheet() -> Sheet:
             replace(panel, window=(10, 5, 55, 35)),
         ),
     )
-    return sheet_of(NASTY, (NASTY, "second"), (Strip(NASTY, rows), Strip("", ((panel,),))), place=1.5)
+    return make_sheet(NASTY, (NASTY, "second"), (Strip(NASTY, rows), Strip("", ((panel,),))), cell_width=1.5)
 
 
 def test_the_same_bytes_in_every_form() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disbench.core.errors import InputError
-from disbench.core.masks import are_well_formed, areas, encode, from_foreign_rle, from_segmentations
+from disbench.core.masks import are_canonical, areas, encode, from_foreign_rle, from_segmentations
 from disbench.core.scenes import Kind, Scene
 from disbench.sampling import make_shards
 from disbench.sampling.recipes import Recipe
@@ -198,9 +198,9 @@ def test_well_formed_run_lengths_are_masks_that_the_reader_takes(
         read = from_foreign_rle(rle, height, width)
     except ValueError:
         assert change or cut
-        assert not are_well_formed([rle])
+        assert not are_canonical([rle])
         return
-    assert are_well_formed([rle]) == (read["counts"] == rle["counts"] and areas([read])[0] > 0)
+    assert are_canonical([rle]) == (read["counts"] == rle["counts"] and areas([read])[0] > 0)
     assert from_segmentations([{**rle, "counts": rle["counts"].decode()}] * 2, height, width) == [read] * 2
 
 
