@@ -125,7 +125,7 @@ def test_the_table_of_depths(tmp_path: Path) -> None:
     assert noc[8].value == pytest.approx(((clicks[1:].mean(axis=0) - clicks[0]) / clicks[0]).mean())
     assert noc[9].value == pytest.approx(((clicks[1] - clicks[3]) / clicks[3]).mean())
     assert auc[8].value == pytest.approx((areas[1:].mean(axis=0) - areas[0]).mean(), abs=1e-6)
-    low, high = auc[9].is_exhausted
+    low, high = auc[9].ends
     assert low <= auc[9].value <= high  # type: ignore[operator]
     assert depth_series(entries[:-1]) == []  # a slice is missing
 
