@@ -38,8 +38,8 @@ def data_verify(
     from disbench.datasets.fetch import verify
 
     verification = verify(dataset, data, dataset_option or [], progress=True)
-    echo_lines(verification.lines(), err=not verification.whole)
-    if not verification.whole:
+    echo_lines(verification.lines(), err=not verification.ok)
+    if not verification.ok:
         raise typer.Exit(common.BAD_INPUT)
 
 

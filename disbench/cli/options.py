@@ -150,10 +150,10 @@ def parse_images(text: str | None) -> Path | str | None:
 
 def local_photos(images: Iterable[Path], exif: Exif) -> list[Path]:
     """Local paths of photos; notes any whose EXIF orientation is ignored."""
-    from disbench.datasets.images import turned
+    from disbench.datasets.images import exif_note
 
     photos = [addresses.local_copy(image) for image in images]
-    if exif == "ignore" and (note := turned(photos, "--exif apply turns them")):
+    if exif == "ignore" and (note := exif_note(photos, "--exif apply turns them")):
         echo(note, err=True)
     return photos
 

@@ -24,13 +24,13 @@ def report(
     data: common.DataOption = None,
 ) -> None:
     """Make tables (Markdown, CSV, LaTeX), curves (PNG, SVG) and a leaderboard page (HTML) from stored runs."""
-    from disbench.io.outputs import output
+    from disbench.io.outputs import open_output
     from disbench.reports.report import FILES, make_report
 
     if failures and not page:
         raise InputError("--failures goes with --page: the pictures are for leaderboard.html")
     folders = [addresses.local_copy(run) for run in runs]
-    with output(out, FILES) as destination:
+    with open_output(out, FILES) as destination:
         lines = make_report(folders, destination.folder, page=page, failures=failures, data=data).lines
     echo_lines(lines)
 

@@ -119,7 +119,7 @@ def run(
     from disbench.harness.set_source import IntentSource, SetSource
     from disbench.harness.set_task import SetTask
     from disbench.harness.store import CLICKS, RUN, read_run
-    from disbench.io.outputs import output
+    from disbench.io.outputs import open_output
     from disbench.sampling.splits import read_split
     from disbench.workers import open_engine
 
@@ -166,7 +166,7 @@ def run(
         source = open_dataset(dataset, data, [*preset.reading(dataset), *(dataset_option or [])])
     pool = open_engine(engine, workers, address=address, cores_per_worker=threads, gpus_per_worker=gpus_per_worker)
     names = (*JOB_FILES, "*/" + RUN, "*/" + CLICKS, "*/" + TRIALS) if policies else JOB_FILES
-    with output(out, names, last="" if policies else RUN, existing=existing) as destination:
+    with open_output(out, names, last="" if policies else RUN, existing=existing) as destination:
         run_task(
             spec,
             source,

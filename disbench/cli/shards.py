@@ -40,7 +40,7 @@ def sample(
     _list: Annotated[bool, common.list_option("sampling", "List the recipes.")] = False,
 ) -> None:
     """Make shards of diverse sets from annotations."""
-    from disbench.io.outputs import output
+    from disbench.io.outputs import open_output
     from disbench.sampling.job import JOB_FILES, make_shards, parse_part
     from disbench.sampling.recipes import load_recipe
     from disbench.sampling.sources import SourcePaths, open_source
@@ -65,7 +65,7 @@ def sample(
     )
     source = open_source(chosen, paths)
     pool = open_engine(engine, workers, address=address)
-    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
+    with open_output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
         manifest = make_shards(
             source,
             chosen,
@@ -95,13 +95,13 @@ def merge(
     existing: common.ExistingOption = "resume",
 ) -> None:
     """Join the parts of a dataset; the result has the same bytes as an undivided job."""
-    from disbench.io.outputs import output
+    from disbench.io.outputs import open_output
     from disbench.sampling.job import JOB_FILES
     from disbench.sampling.merged_parts import merge_parts
     from disbench.shards.manifest import MANIFEST
 
     folders = [addresses.local_copy(part) for part in parts]
-    with output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
+    with open_output(out, JOB_FILES, last=MANIFEST, existing=existing) as destination:
         manifest = merge_parts(folders, destination.folder, existing=existing, progress=True, on_shard=destination.push)
     _echo_manifest(out, manifest)
 
@@ -172,16 +172,16 @@ def export(
     """Export shards for other tools: RITM's hannotation.pickle and masks, or a COCO JSON."""
     import glob
 
-    from disbench.io.outputs import output, split_file
+    from disbench.io.outputs import open_output, split_file
     from disbench.shards.export import export_coco, export_ritm
 
     addresses.local_copy(folder)
     if format_ == "ritm":
-        with output(out, ("*",), pull=False) as destination:
+        with open_output(out, ("*",), pull=False) as destination:
             scenes = export_ritm(folder, destination.folder)
     else:
         parent, name = split_file(out)
-        with output(parent, (glob.escape(name),), pull=False) as destination:
+        with open_output(parent, (glob.escape(name),), pull=False) as destination:
             scenes = export_coco(folder, destination.folder / name)
     typer.echo(f"{out}: {scenes} scenes")
 

@@ -67,7 +67,7 @@ class Links:
     nest: bool = False
 
 
-def links_by_id(
+def resolve_links(
     ids: Sequence[Hashable],
     parents: Sequence[Hashable],
     refuse: Callable[[int, str], None],
@@ -88,11 +88,11 @@ def links_by_id(
     place = {name: number for number, name in enumerate(ids) if name is not None}
     found = []
     for number, (name, parent) in enumerate(zip(ids, parents, strict=True)):
-        alone = parent is None or parent == name
-        if not alone and parent not in place:
+        is_root = parent is None or parent == name
+        if not is_root and parent not in place:
             refuse(number, f"its parent {parent} is not an annotation of the same image")
             dropped[f"{LINK}parent missing"] += 1
-        found.append(-1 if alone else place.get(parent, -1))
+        found.append(-1 if is_root else place.get(parent, -1))
     for number in sorted(on_cycles(found)):
         refuse(number, "its parents lead back to itself")
     return Links(tuple(found), nest)

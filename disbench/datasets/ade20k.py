@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from disbench.core import masks
 from disbench.core.errors import InputError, quote
 from disbench.core.masks import Rle, as_integer
-from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, links_by_id, scene_objects
+from disbench.core.scenes import LINK, KeyedScenes, Links, Scene, resolve_links, scene_objects
 from disbench.datasets.json_index import read_json_file
-from disbench.datasets.label_maps import joint_sha256, opened_mask, read_label_png
+from disbench.datasets.label_maps import joint_sha256, open_mask, read_label_png
 from disbench.datasets.scene_sources import BadAnnotations, check_count, image_size, refuse
 from disbench.io.files import has_control_character, relative_path
 
@@ -109,7 +109,7 @@ class Ade20kScenes(KeyedScenes):
             found = {"id": list(entries)[number]}
             refuse(self._bad, _problem(path, found, f"parts.ispartof: {problem}"), Counter(), "fix it")
 
-        links = links_by_id(list(entries), [entry.whole for entry in entries.values()], odd, dropped)
+        links = resolve_links(list(entries), [entry.whole for entry in entries.values()], odd, dropped)
         by_part = {(entry.whole, entry.id) for entry in entries.values() if entry.whole is not None}
         by_whole = {(entry.id, part) for entry in entries.values() for part in entry.parts}
         if unlike := len(by_part ^ by_whole):
@@ -179,7 +179,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _visible(path: Path, height: int, width: int) -> Rle:
     """The visible mask of an object, from its PNG."""
-    with opened_mask(path, ("L",), (height, width)):
+    with open_mask(path, ("L",), (height, width)):
         pass
     try:
         with path.open("rb") as file:

@@ -19,8 +19,8 @@ from disbench.core.errors import InputError, quote
 from disbench.core.masks import Raster, Rle
 from disbench.core.samples import SampleSource
 from disbench.core.scenes import Scene, SceneSource
-from disbench.datasets.file_samples import ObjectSamples, check_unique, noted
-from disbench.datasets.images import ImageFinder, read_rgb, turned
+from disbench.datasets.file_samples import ObjectSamples, check_unique, notes_fact
+from disbench.datasets.images import ImageFinder, exif_note, read_rgb
 from disbench.datasets.instances import AnnotatedImages, AnnotationFile, Dialect, open_annotations
 from disbench.datasets.json_index import Id, read_id
 from disbench.datasets.scene_sources import open_folder_scenes
@@ -68,7 +68,7 @@ class AnnotatedSamples(ObjectSamples):
 
     def facts(self) -> dict[str, object]:
         """The facts of `ObjectSamples`, plus notes."""
-        return {**super().facts(), **noted([turned(self._photos()) if self.exif == "ignore" else ""])}
+        return {**super().facts(), **notes_fact([exif_note(self._photos()) if self.exif == "ignore" else ""])}
 
     def _mask(self, index: int) -> Rle:
         record, annotation = self._file.images[self._images[index]], self._file.annotation(int(self._places[index]))

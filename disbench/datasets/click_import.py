@@ -23,7 +23,7 @@ from disbench.core.samples import SampleSource
 from disbench.datasets.label_maps import read_label_png
 from disbench.datasets.layouts import private_id
 from disbench.io.files import atomic_write, file_sha256
-from disbench.io.recorded_clicks import Sequenced, as_parquet, check_name, in_order, read_sequences
+from disbench.io.recorded_clicks import ClickSequence, check_name, read_sequences, to_parquet, to_sequences
 
 # Card of a dataset -> its name in RClicks' table.
 RCLICKS = {"grabcut": "GrabCut", "berkeley": "Berkeley", "davis": "DAVIS", "coco-mval": "COCO", "tetris": "TETRIS"}
@@ -38,7 +38,7 @@ ClickFormat = Literal["rclicks", "csv", "recording", "scribbles"]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class RawClick:
     """A click as stored in a file at `where`.
 
     x and y are pixels from the top left corner of an image of `size` (width, height); None means the sample's own size,
@@ -72,7 +72,7 @@ def import_clicks(
     three), or nothing to import.
     """
     left_out: Counter[str] = Counter()
-    by_sample: dict[str, list[Given]] = {}
+    by_sample: dict[str, list[RawClick]] = {}
     for count, click in enumerate(FORMATS[form](file, source, left_out), 1):
         if count > MAX_RECORDED_CLICKS:
             raise InputError(f"{file}: more than {MAX_RECORDED_CLICKS:,} clicks; split the file")
@@ -86,42 +86,42 @@ def import_clicks(
         gone = sum(len(by_sample.pop(sample)) for sample in lacking)
         left_out[f"on {len(lacking)} samples that {source.name} does not have"] = gone
     if not by_sample:
-        raise InputError(f"{file}: no click on a sample of {source.name}{_accounted(left_out)}")
+        raise InputError(f"{file}: no click on a sample of {source.name}{_in_brackets(left_out)}")
     notes: Counter[str] = Counter()
-    sequences: list[Sequenced] = []
+    sequences: list[ClickSequence] = []
     for number, name in enumerate(source.ids):
         if name in by_sample:
             sequences += _sequences(by_sample[name], source.read(number).target == 1, notes, rescale)
     facts = {"disbench.source": _digest(file), **({"disbench.synthetic-users": "rows"} if form == "rclicks" else {})}
     with atomic_write(out) as to:
-        to.write(as_parquet(sequences, facts))
+        to.write(to_parquet(sequences, facts))
     clicks, samples = sum(len(one.clicks) for one in sequences), {one.sample for one in sequences}
     rows, what = clicks + left_out.total(), "strokes" if form == "scribbles" else "rows"
     users = len({one.user for one in sequences})
     return [
-        f"{file}: {rows:,} {what}{_accounted(left_out)}",
-        f"{out}: {clicks:,} clicks of {users:,} users on {len(samples):,} samples{_accounted(notes)}",
+        f"{file}: {rows:,} {what}{_in_brackets(left_out)}",
+        f"{out}: {clicks:,} clicks of {users:,} users on {len(samples):,} samples{_in_brackets(notes)}",
     ]
 
 
-def _accounted(counts: Counter[str]) -> str:
-    said = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    return f" ({said})" if said else ""
+def _in_brackets(counts: Counter[str]) -> str:
+    text = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f" ({text})" if text else ""
 
 
-def _sequences(given: Sequence[Given], is_object: BoolArray, notes: Counter[str], rescale: bool) -> list[Sequenced]:
-    """The clicks of one sample, grouped by user; `is_object` is bool (height, width)."""
+def _sequences(given: Sequence[RawClick], mask: BoolArray, notes: Counter[str], rescale: bool) -> list[ClickSequence]:
+    """The clicks of one sample, grouped by user; `mask` is bool (height, width)."""
     found: dict[tuple[str, str], dict[int, Click]] = {}
     for one in given:
-        click = _placed(one, (is_object.shape[1], is_object.shape[0]), notes, rescale)
-        notes["off the target, kept"] += click.positive != bool(is_object[click.y, click.x])
+        click = _to_pixel(one, (mask.shape[1], mask.shape[0]), notes, rescale)
+        notes["off the target, kept"] += click.positive != bool(mask[click.y, click.x])
         if one.number in found.setdefault((one.sample, one.user), {}):
             raise InputError(f"{one.where}: another click {one.number} of the same sample and user; correct the file")
         found[one.sample, one.user][one.number] = click
-    return in_order(found, given[0].where)
+    return to_sequences(found, given[0].where)
 
 
-def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bool) -> Click:
+def _to_pixel(given: RawClick, own: tuple[int, int], notes: Counter[str], rescale: bool) -> Click:
     """Map a click to a pixel of a sample of size `own` (width, height): clip, rescale, truncate and clip."""
     outside = not all(0 <= value < side for value, side in zip((given.x, given.y), given.size or own, strict=True))
     if outside and given.size is None:
@@ -137,7 +137,7 @@ def _placed(given: Given, own: tuple[int, int], notes: Counter[str], rescale: bo
     return Click(x, y, given.positive)
 
 
-def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
+def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[RawClick]:
     """First clicks of RClicks' `clicks.csv`; users are numbered by row within sample and device."""
     if source.name not in RCLICKS:
         raise unknown_name("dataset", source.name, RCLICKS, f"{file}: RClicks has no clicks on it")
@@ -161,13 +161,13 @@ def _rclicks(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterat
         users[sample, row["device"]] += 1
         user = f"{row['device']}-{users[sample, row['device']]:04}"
         x, y = _numbers(row, where, "x", "y")
-        yield Given(where, sample, user, 1, x, y, size=_size(row, where))
+        yield RawClick(where, sample, user, 1, x, y, size=_size(row, where))
     if not found:
-        there = ", ".join(map(quote, sorted(others)))
-        raise InputError(f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {there}")
+        datasets = ", ".join(map(quote, sorted(others)))
+        raise InputError(f"{file}: no row of {RCLICKS[source.name]}; its column dataset has {datasets}")
 
 
-def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
+def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[RawClick]:
     """Any CSV with columns sample, x, y; optional: click, positive, user, and w, h.
 
     Without `user`, every row is the first click of a different user; without `click`, file order counts.
@@ -183,18 +183,18 @@ def _table(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
         if positive is None or number != int(number):
             raise InputError(f"{where}: click must be an integer, positive true or false; correct the row")
         x, y = _numbers(row, where, "x", "y")
-        yield Given(where, sample, user, int(number), x, y, positive, _size(row, where) if "w" in row else None)
+        yield RawClick(where, sample, user, int(number), x, y, positive, _size(row, where) if "w" in row else None)
 
 
-def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[Given]:
+def _recording(file: Path, _: SampleSource, __: Counter[str]) -> Iterator[RawClick]:
     """A Parquet file of recorded clicks, as written by the demo and other tools."""
     for one in read_sequences(file):
         for number, click in enumerate(one.clicks, 1):
             where = f"{file}: sample {quote(one.sample)}, click {number}"
-            yield Given(where, one.sample, one.user, number, click.x, click.y, click.positive)
+            yield RawClick(where, one.sample, one.user, number, click.x, click.y, click.positive)
 
 
-def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[Given]:
+def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iterator[RawClick]:
     """PNGs STEM.png or STEM-anno.png of strokes: 1 is object, 2 is background; the folder's name is the user."""
     if not file.is_dir():
         raise InputError(f"{file}: no such folder of scribbles; give one with PNGs, or with folders of PNGs")
@@ -211,7 +211,7 @@ def _scribbles(file: Path, source: SampleSource, left_out: Counter[str]) -> Iter
         x, y = stroke_click(values == _OBJECT)
         size = (float(values.shape[1]), float(values.shape[0]))
         user = check_name(path.parent.name, "user")
-        yield Given(str(path), _SCRIBBLE.sub("", path.stem), user, 1, x, y, size=size)
+        yield RawClick(str(path), _SCRIBBLE.sub("", path.stem), user, 1, x, y, size=size)
 
 
 def stroke_click(strokes: BoolArray) -> tuple[int, int]:
@@ -232,7 +232,7 @@ def stroke_click(strokes: BoolArray) -> tuple[int, int]:
 
 
 # Format -> reader, which counts skipped rows.
-FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Iterator[Given]]] = {
+FORMATS: Mapping[ClickFormat, Callable[[Path, SampleSource, Counter[str]], Iterator[RawClick]]] = {
     "rclicks": _rclicks,
     "csv": _table,
     "recording": _recording,

@@ -16,13 +16,13 @@ from disbench.datasets import cards
 from disbench.datasets.cards import Address, DatasetCard, RemoteFile
 from disbench.io import addresses, definitions
 from disbench.io.archives import safe_path, unpack
-from disbench.io.download import Answer, download, head
+from disbench.io.download import LinkStatus, download, head
 from disbench.io.files import Existing, scratch_folder
 
 DOWNLOADS = ".downloads"  # folder under the data root for archives until they are unpacked
-_ASKED_AT_ONCE = 8
+_LINK_THREADS = 8
 _THREADS = 4
-_LEVELS = 4  # depth to which an archive's folders are searched
+_MAX_DEPTH = 4  # depth to which an archive's folders are searched
 
 
 def fetch(
@@ -53,7 +53,7 @@ def fetch(
     job = _Fetch(card, data, unverified, progress)
     wanted = []
     for file in card.files:
-        _check(card, file)
+        _check_card(card, file)
         if missing := job.missing(file, existing):
             wanted.append((file, missing))
         else:
@@ -86,10 +86,10 @@ class _Fetch:
     def missing(self, file: RemoteFile, existing: Existing) -> list[str]:
         """The names from a file that have to be installed."""
         names, target = list(file.holds) if file.unpack else [file.file], self.target(file)
-        here = [name for name in names if (target / name).exists()]
-        if here and existing == "fail":
-            raise InputError(f"{target / here[0]}: already exists; use --existing resume or overwrite")
-        return names if existing == "overwrite" else [name for name in names if name not in here]
+        existing_names = [name for name in names if (target / name).exists()]
+        if existing_names and existing == "fail":
+            raise InputError(f"{target / existing_names[0]}: already exists; use --existing resume or overwrite")
+        return names if existing == "overwrite" else [name for name in names if name not in existing_names]
 
     def fetch(self, file: RemoteFile, missing: Sequence[str]) -> Iterator[str]:
         downloads, failed = self.data / DOWNLOADS / self.card.name, []
@@ -135,7 +135,7 @@ class _Fetch:
                 source.mkdir()
                 if file.unpack:
                     unpack(archive, source)
-                    source = _holder(source, [theirs[name] for name in wanted], archive)
+                    source = _find_folder(source, [theirs[name] for name in wanted], archive)
                 else:
                     archive.rename(source / "file")
                 for name in wanted:
@@ -144,7 +144,7 @@ class _Fetch:
                 if self.by_content:
                     yield self._content(aside / "staged")
                 for number, item in enumerate(missing):
-                    _exchange(staged / item, target / item, aside / f".old-{number}")
+                    _swap(staged / item, target / item, aside / f".old-{number}")
         finally:
             _remove_if_empty(target)
 
@@ -159,7 +159,7 @@ class _Fetch:
         raise InputError(f"{card.name}: {said}; accept these files with --no-hash")
 
 
-def _check(card: DatasetCard, file: RemoteFile) -> None:
+def _check_card(card: DatasetCard, file: RemoteFile) -> None:
     """Reject a card that would write outside its dataset's folder."""
     where = f"{card.path}: [[files]]"
     copied = [path for copy in file.copies for path in copy.holds]
@@ -171,10 +171,10 @@ def _check(card: DatasetCard, file: RemoteFile) -> None:
         raise InputError(f"{where}: a file needs a name, and an archive needs 'holds', the names to extract")
 
 
-def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
+def _find_folder(folder: Path, names: Sequence[str], archive: Path) -> Path:
     """The topmost folder, at or below this one, that contains all the names."""
     level = [folder]
-    for _ in range(_LEVELS + 1):
+    for _ in range(_MAX_DEPTH + 1):
         for candidate in level:
             if all((candidate / name).exists() for name in names):
                 return candidate
@@ -182,7 +182,7 @@ def _holder(folder: Path, names: Sequence[str], archive: Path) -> Path:
     raise InputError(f"{archive}: no folder in it contains {' and '.join(names)}; correct the card's 'holds'")
 
 
-def _exchange(new: Path, place: Path, old: Path) -> None:
+def _swap(new: Path, place: Path, old: Path) -> None:
     """Move `place` to `old` and `new` to `place`; moves `old` back on failure."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
@@ -201,20 +201,20 @@ def _remove_if_empty(*folders: Path) -> None:
             folder.rmdir()
 
 
-def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, Answer]]:
+def check_links(names: Sequence[str] = ()) -> Iterator[tuple[str, str, str, LinkStatus]]:
     """Check every download URL without downloading: yields (dataset, file, URL, server's answer).
 
     A file whose size differs from the card is not alive. Without names, checks all cards of the package.
     """
     known = [cards.load_card(name) for name in names or definitions.names("datasets")]
-    asked = [(card, file, address) for card in known for file in card.files for address in file.addresses]
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        answers = {url: pool.submit(head, url) for url in dict.fromkeys(address.url for *_, address in asked)}
-        for card, file, address in asked:
-            answer = answers[address.url].result()
-            if answer.bytes and address.bytes and answer.bytes != address.bytes:
-                answer = replace(answer, alive=False, status=f"{answer.status}, but {address.bytes} bytes on the card")
-            yield card.name, file.file, address.url, answer
+    links = [(card, file, address) for card in known for file in card.files for address in file.addresses]
+    with ThreadPoolExecutor(_LINK_THREADS) as pool:
+        responses = {url: pool.submit(head, url) for url in dict.fromkeys(address.url for *_, address in links)}
+        for card, file, address in links:
+            status = responses[address.url].result()
+            if status.bytes and address.bytes and status.bytes != address.bytes:
+                status = replace(status, alive=False, status=f"{status.status}, but {address.bytes} bytes on the card")
+            yield card.name, file.file, address.url, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class Verification:
     notes: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> bool:
+    def ok(self) -> bool:
         """True if there are no problems."""
         return not self.problems
 
@@ -261,9 +261,9 @@ class Verification:
         """The verification as lines of text."""
         found = f"{self.name}: {self.samples:,} samples on {self.images:,} images"
         count = len(self.problems)
-        state = "whole" if self.whole else f"not whole, {count} problem{'s'[: count > 1]}"
-        known = "as on the card" if self.checked_hash and self.whole else "the card has none to compare"
-        hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.whole else "")]
+        state = "whole" if self.ok else f"not whole, {count} problem{'s'[: count > 1]}"
+        known = "as on the card" if self.checked_hash and self.ok else "the card has none to compare"
+        hashed = [f"  content hash {self.content_hash}" + (f" ({known})" if self.ok else "")]
         said = (f"  {sentence}" for sentence in (*self.notes, *self.problems))
         return [f"{found}: {state}", *(hashed if self.content_hash else []), *said]
 

@@ -19,7 +19,7 @@ from disbench.core.choices import Exif
 from disbench.core.errors import InputError, quote
 from disbench.core.masks import Rle, decode
 from disbench.core.samples import Content, Sample, Target
-from disbench.datasets.images import RgbImage, read_rgb, size_hint, turned
+from disbench.datasets.images import RgbImage, exif_note, read_rgb, size_hint
 from disbench.datasets.targets import RULES
 from disbench.io.files import file_sha256
 
@@ -44,7 +44,7 @@ class Record:
     mask: str
     instance: int = 0
     initial: str | None = None
-    alike: bool = False
+    unambiguous: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -166,14 +166,14 @@ class FileSamples(HashedSamples):
         digests = _digests(digest, (name for record in self._records for name in record.files))
         parts = ([record.id, record.instance, *(digests[name] for name in record.files)] for record in self._records)
         exif = "" if self.exif == "ignore" else "-exif"
-        rules = [exif if record.alike else self.rule + exif for record in self._records]
+        rules = [exif if record.unambiguous else self.rule + exif for record in self._records]
         return joint_content(self.rule + exif, parts, rules)
 
     def facts(self) -> dict[str, object]:
         """Title and options of the card, the target rule, the number of image files, and notes."""
         images = list(dict.fromkeys(self.folder / record.image for record in self._records))
-        notes = [*self._notes, turned(images) if self.exif == "ignore" else ""]
-        return {**self._facts, "rule": self.rule, "images": len(images), **noted(notes)}
+        notes = [*self._notes, exif_note(images) if self.exif == "ignore" else ""]
+        return {**self._facts, "rule": self.rule, "images": len(images), **notes_fact(notes)}
 
     def _initial(self, record: Record, image: RgbImage) -> BoolArray | None:
         if record.initial is None:
@@ -184,7 +184,7 @@ class FileSamples(HashedSamples):
         return np.asarray(mask == 1)
 
 
-def noted(notes: Sequence[str]) -> dict[str, object]:
+def notes_fact(notes: Sequence[str]) -> dict[str, object]:
     """Non-empty sentences as the fact `notes`, which a run prints and records; {} if there are none."""
     return {"notes": said} if (said := [note for note in notes if note]) else {}
 
@@ -240,10 +240,10 @@ def or_none(digest: Callable[[Item], Result]) -> Callable[[Item], Result | None]
 
 def _digests(digest: Callable[[Item], Result], items: Iterable[Item]) -> dict[Item, Result]:
     different = list(dict.fromkeys(items))
-    return dict(zip(different, in_threads(digest, different), strict=True))
+    return dict(zip(different, map_in_threads(digest, different), strict=True))
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Map a function over items in threads, in order; reading and hashing files release the GIL."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))

@@ -24,7 +24,7 @@ from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_NAME
 from disbench.core.masks import Rle, check_mask_bytes, encode
 from disbench.core.scenes import KeyedScenes, Scene, on_cycles, scene_objects
-from disbench.datasets.images import checked_image, whole_image
+from disbench.datasets.images import image_errors, open_image_bytes
 from disbench.io.files import file_sha256, has_control_character, open_regular
 
 ANNOTATION = "hannotation.pickle"
@@ -70,8 +70,8 @@ class HannotationSource(KeyedScenes):
         path = self.folder / ANNOTATION
         if not path.is_file():
             splits = sorted(found.parent.name for found in self.folder.glob(f"*/{ANNOTATION}"))
-            here = ", ".join(splits) or "none here"
-            raise InputError(f"{folder}: no {ANNOTATION} and {MASKS}; give the folder of one split ({here})")
+            known = ", ".join(splits) or "none here"
+            raise InputError(f"{folder}: no {ANNOTATION} and {MASKS}; give the folder of one split ({known})")
         images = load_plain_pickle(path)
         if not isinstance(images, dict):
             raise InputError(f"{path}: a {type(images).__name__} instead of a dictionary of images; {_FIX}")
@@ -261,7 +261,7 @@ def _by_name(path: Path, images: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     """Entries by image id as a string: numbers in ascending order, then other names in alphabetical order."""
     named: dict[str, Any] = {}
     for key, entry in images.items():
-        name = str(int(key)) if _is_whole(key) and 0 <= key < 2**63 else key
+        name = str(int(key)) if _is_integer(key) and 0 <= key < 2**63 else key
         if not isinstance(name, str) or not is_file_name(name) or name in named:
             raise InputError(f"{path}: {quote(key)} is not an image id, or occurs twice; {_FIX}")
         named[name] = entry
@@ -274,15 +274,15 @@ def _parents(where: str, entry: Any) -> list[int]:
     count, nodes = (
         (entry.get(key) for key in ("num_instance_masks", "hierarchy")) if isinstance(entry, dict) else (0, 0)
     )
-    if not _is_whole(count) or not isinstance(nodes, dict):
+    if not _is_integer(count) or not isinstance(nodes, dict):
         raise InputError(f"{where}: 'num_instance_masks' or 'hierarchy' is missing; {_FIX}")
     if len(nodes) != count or any(index not in nodes for index in range(len(nodes))):
         raise InputError(f"{where}: the hierarchy needs one entry for each instance mask; {_FIX}")
     related = [_relations(f"{where}, mask {index}", nodes[index]) for index in range(len(nodes))]
     parents = [parent for parent, _ in related]
     listed = [(child, parent) for parent, (_, children) in enumerate(related) for child in children]
-    told = [(child, parent) for child, parent in enumerate(parents) if parent >= 0]
-    if sorted(listed) != told or on_cycles(parents):
+    expected = [(child, parent) for child, parent in enumerate(parents) if parent >= 0]
+    if sorted(listed) != expected or on_cycles(parents):
         raise InputError(f"{where}: the hierarchy's parents and children contradict each other; {_FIX}")
     return parents
 
@@ -293,7 +293,7 @@ def _relations(where: str, node: Any) -> tuple[int, list[int]]:
     if not isinstance(node, dict) or not isinstance(node.get("children"), list | tuple) or "parent" not in node:
         raise InputError(f"{where}: 'parent' or 'children' is missing; {_FIX}")
     parent, children = node["parent"], node["children"]
-    if (parent is not None and not (_is_whole(parent) and parent >= 0)) or not all(map(_is_whole, children)):
+    if (parent is not None and not (_is_integer(parent) and parent >= 0)) or not all(map(_is_integer, children)):
         raise InputError(f"{where}: its parent or a child is not a mask index; {_FIX}")
     return -1 if parent is None else int(parent), [int(child) for child in children]
 
@@ -308,7 +308,7 @@ def _read_masks(path: Path) -> tuple[tuple[int, int], list[Rle]]:
     except (TypeError, ValueError, LookupError):
         raise InputError(f"{path}: not a pair of layers and a mapping of masks from 0 on; {_FIX}") from None
     for index, place in enumerate(places):
-        known = len(place) == 2 and all(map(_is_whole, place))
+        known = len(place) == 2 and all(map(_is_integer, place))
         if not known or not 0 <= place[0] < len(in_layer) or not 1 <= place[1] <= 255:
             raise InputError(f"{path}: mask {index} is not a value from 1 to 255 in one of the layers; {_FIX}")
         in_layer[place[0]].append((index, place[1]))
@@ -334,11 +334,11 @@ def _decode_layer(where: str, layer: Any) -> ByteArray:
     if not isinstance(layer, np.ndarray) or layer.dtype != np.uint8:
         raise InputError(f"{where}: not an encoded image; {_FIX}")
     png = np.ascontiguousarray(layer).tobytes()
-    with checked_image(io.BytesIO(png), where) as image, whole_image(where):
+    with open_image_bytes(io.BytesIO(png), where) as image, image_errors(where):
         if image.format != "PNG" or image.mode != "L" or not png.endswith(_PNG_END):  # Pillow accepts a missing end
             raise InputError(f"{where}: not a complete 8-bit grey PNG; {_FIX}")
         return np.array(image)
 
 
-def _is_whole(value: Any) -> TypeGuard[int]:
+def _is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -69,7 +69,7 @@ class ImageFinder:
             self._places += [(str(root), "", False), (str(root.parent), f"{root.name}/", False)]
             self._places += [(str(root / part), "", True) for part in SUBFOLDERS]
         self._folders: dict[str, tuple[bool, bool]] = {}
-        self._alike: dict[int, dict[str, dict[str, object]]] = {}
+        self._ambiguous: dict[int, dict[str, dict[str, object]]] = {}
 
     def __str__(self) -> str:
         return " or ".join(map(str, self._roots))
@@ -79,7 +79,7 @@ class ImageFinder:
         name = "/".join(_parts(file_name))
         path, spelling, is_usual = self._find(name)
         if path is not None and (spelling != name or is_usual):
-            self._check_alone(name, path, spelling)
+            self._check_unambiguous(name, path, spelling)
         return path
 
     def _find(self, name: str) -> tuple[Path | None, str, bool]:
@@ -92,12 +92,12 @@ class ImageFinder:
                         return Path(place, spelling), spelling, is_usual
         return None, "", False
 
-    def _check_alone(self, name: str, path: Path, spelling: str) -> None:
+    def _check_unambiguous(self, name: str, path: Path, spelling: str) -> None:
         """Raise `InputError` if another image's path has the same ending or resolves to the same file."""
-        alike = self._namesakes(spelling)
-        for other, image_id in alike.items():
+        ambiguous = self._same_ending(spelling)
+        for other, image_id in ambiguous.items():
             if other != name and (spelling != name or self._find(other)[0] == path):
-                both = f"image {alike.get(name)} ({quote(name)}) and image {image_id} ({quote(other)})"
+                both = f"image {ambiguous.get(name)} ({quote(name)}) and image {image_id} ({quote(other)})"
                 fix = "put each into the subfolder given by its file_name"
                 raise InputError(f"{self._source}: {both} would both be read from {path}; {fix}")
 
@@ -113,18 +113,18 @@ class ImageFinder:
             addresses.local_copy(Path(path), optional=True)
         return is_there and os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises if a name is too long)
 
-    def _namesakes(self, spelling: str) -> dict[str, object]:
+    def _same_ending(self, spelling: str) -> dict[str, object]:
         """Paths with this ending and the first image id of each; empty if there is only one."""
         length = len(_parts(spelling))
-        if length not in self._alike:
+        if length not in self._ambiguous:
             paths = [("/".join(_parts(path)), image_id) for image_id, path in (self._names() if self._names else ())]
             ends = [_key("/".join(path.split("/")[-length:])) for path, _ in paths]
             counts = Counter(ends)
-            self._alike[length] = {}
+            self._ambiguous[length] = {}
             for end, (path, image_id) in zip(ends, paths, strict=True):
                 if counts[end] > 1:
-                    self._alike[length].setdefault(end, {}).setdefault(path, image_id)
-        return self._alike[length].get(_key(spelling), {})
+                    self._ambiguous[length].setdefault(end, {}).setdefault(path, image_id)
+        return self._ambiguous[length].get(_key(spelling), {})
 
 
 def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:
@@ -135,15 +135,15 @@ def read_rgb(path: Path, exif: Exif = "ignore") -> RgbImage:
     ignored, as COCO's annotations require, or applied; TIFF's is always applied, as in Pillow and OpenCV. Memory: 24
     bytes per pixel, at most `MAX_PIXELS`. `InputError` for a missing or damaged file, or values out of range.
     """
-    with opened_image(path, "no such image; check the folder of images") as image:
+    with open_image(path, "no such image; check the folder of images") as image:
         return rgb_pixels(image, path, exif)
 
 
 def rgb_pixels(image: Image, place: object, exif: Exif = "ignore") -> RgbImage:
-    """The pixels of an image from `opened_image` or `checked_image`, as `read_rgb` returns them."""
+    """The pixels of an image from `open_image` or `open_image_bytes`, as `read_rgb` returns them."""
     from PIL import ImageOps  # noqa: PLC0415
 
-    with whole_image(place):
+    with image_errors(place):
         if exif == "apply" and orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP:
@@ -178,9 +178,9 @@ def orientation(image: Image) -> int:
     return number if number in range(1, 9) else 1
 
 
-def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> str:
+def exif_note(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> str:
     """A note on readable images with an EXIF orientation, naming the first and the fix; "" if there are none."""
-    found = [(path.name, number) for path in paths if (number := _orientation_of(path)) > 1]
+    found = [(path.name, number) for path in paths if (number := _read_orientation(path)) > 1]
     if not found:
         return ""
     count, which = f"{len(found)} photo{'s'[: len(found) > 1]}", f"{found[0][0]}: {found[0][1]}"
@@ -189,39 +189,39 @@ def turned(paths: Iterable[Path], fix: str = "set exif=apply to turn them") -> s
 
 def size_hint(path: Path) -> str:
     """Suffix for a size mismatch message if EXIF swaps the image's height and width, else ""."""
-    if (number := _orientation_of(path)) < SWAPPED:
+    if (number := _read_orientation(path)) < SWAPPED:
         return ""
-    with opened_image(path, "") as image:
+    with open_image(path, "") as image:
         return (
             f" (the photo has EXIF orientation {number}: stored {image.width} x {image.height}, in viewers "
             f"{image.height} x {image.width}; exif=ignore or exif=apply decides, where it is an option)"
         )
 
 
-def _orientation_of(path: Path) -> int:
+def _read_orientation(path: Path) -> int:
     try:
-        with opened_image(path, "") as image:
+        with open_image(path, "") as image:
             return orientation(image)
     except (InputError, OSError):
         return 1
 
 
 @contextmanager
-def opened_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
+def open_image(path: Path, missing: str, most: int = MAX_PIXELS) -> Iterator[Image]:
     """Open an image file, reading only its header, and check its size (at most `most` pixels).
 
     `InputError` if the file is missing (the message ends with `missing`), not one of `FORMATS`, empty or too large.
     """
-    with open_regular(path, missing) as file, checked_image(file, path, most) as image:
+    with open_regular(path, missing) as file, open_image_bytes(file, path, most) as image:
         yield image
 
 
 @contextmanager
-def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Iterator[Image]:
-    """`opened_image` for an open file or bytes in memory; errors name `place`."""
+def open_image_bytes(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Iterator[Image]:
+    """`open_image` for an open file or bytes in memory; errors name `place`."""
     from PIL import Image  # noqa: PLC0415  (only drawing and training need it)
 
-    with whole_image(place):
+    with image_errors(place):
         image = Image.open(file, formats=FORMATS)
     with image:
         width, height = image.size
@@ -234,7 +234,7 @@ def checked_image(file: IO[bytes], place: object, most: int = MAX_PIXELS) -> Ite
 
 
 @contextmanager
-def whole_image(path: object) -> Iterator[None]:
+def image_errors(path: object) -> Iterator[None]:
     """Turn any Pillow error on a damaged file into an `InputError` that names the path."""
     try:
         yield

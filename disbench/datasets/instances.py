@@ -20,7 +20,7 @@ from disbench.core import masks
 from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError, quote
 from disbench.core.masks import Raster, as_integer
-from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, links_by_id, scene_objects
+from disbench.core.scenes import LINK, KeyedScenes, Kind, Links, Scene, SceneObject, resolve_links, scene_objects
 from disbench.datasets import json_index
 from disbench.datasets.images import ImageFinder
 from disbench.datasets.json_index import Id, Json, JsonArrays, Offsets, RecordFile
@@ -53,7 +53,7 @@ class ImageRecord:
     width: int
 
 
-class Annotated(NamedTuple):
+class AnnotatedObject(NamedTuple):
     """An object with the index of its annotation in `spans`, its own id and its parent's."""
 
     place: int
@@ -107,7 +107,7 @@ class AnnotationFile:
 
     def check_unchanged(self) -> None:
         """Raise `InputError` if the file's size or modification time changed since it was opened."""
-        if not self.stamp.holds(self.path):
+        if not self.stamp.matches(self.path):
             fix = "restore it and run the same command again, or use the new one with --existing overwrite"
             raise InputError(f"{self.path}: changed while it was read; {fix}")
 
@@ -144,7 +144,7 @@ class AnnotationFile:
             raise InputError(f"{self.path}: the annotation of image {image_id} has no file_name; add that of its PNG")
         return _relative(name, image_id, self.path)
 
-    def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[Annotated]:
+    def objects(self, image_id: Id, raster: Raster, dropped: Counter[str]) -> list[AnnotatedObject]:
         """The objects of an image, with ids and parents if the file declares parts.
 
         Includes objects without a mask or pixels, with area 0. `dropped` counts dropped annotations. `InputError` for a
@@ -152,7 +152,7 @@ class AnnotationFile:
         """
         if self.dialect == "panoptic":
             return self._panoptic_objects(image_id, dropped)
-        found: list[Annotated] = []
+        found: list[AnnotatedObject] = []
         first, end = self.slices.get(image_id, (0, 0))
         together = int(np.diff(self.spans[first:end]).sum()) <= _BLOCK_BYTES
         for begin in range(first, end, max(1, end - first) if together else 1):
@@ -173,7 +173,7 @@ class AnnotationFile:
 
     def _read(
         self, image_id: Id, first: int, annotations: Sequence[Json], raster: Raster, dropped: Counter[str]
-    ) -> list[Annotated]:
+    ) -> list[AnnotatedObject]:
         """The objects of annotations from index `first` on; ValueError if one is malformed, without counting it."""
         image = self.images[image_id]
         kinds: list[Kind] = ["crowd" if _is_crowd(annotation) else "thing" for annotation in annotations]
@@ -187,11 +187,11 @@ class AnnotationFile:
         about = ((category.name, category.synset, number, self.dialect, kind) for category, number, kind in columns)
         found = enumerate(scene_objects(rles, about), first)
         if not self.link:
-            return list(starmap(Annotated, found))
+            return list(starmap(AnnotatedObject, found))
         ids = [(json_index.read_id(annotation.get("id")), self._parent(annotation)) for annotation in annotations]
-        return [Annotated(place, item, *pair) for (place, item), pair in zip(found, ids, strict=True)]
+        return [AnnotatedObject(place, item, *pair) for (place, item), pair in zip(found, ids, strict=True)]
 
-    def links(self, image_id: Id, found: Sequence[Annotated], dropped: Counter[str]) -> Links:
+    def links(self, image_id: Id, found: Sequence[AnnotatedObject], dropped: Counter[str]) -> Links:
         """The declared links of an image's objects; -1 and 0 mean no parent unless an annotation has that id.
 
         `InputError` for a missing parent, one in another image, or a cycle, if `bad` is "fail".
@@ -205,7 +205,7 @@ class AnnotationFile:
         def odd(number: int, problem: str) -> None:
             self.refuse({"id": found[number].id, "image_id": image_id}, f"{self.link}: {problem}", Counter())
 
-        return links_by_id([one.id for one in found], parents, odd, dropped, nest=self.link == "obj_ann_id")
+        return resolve_links([one.id for one in found], parents, odd, dropped, nest=self.link == "obj_ann_id")
 
     def _number(self, annotation: Json, place: int) -> int | None:
         """The id of an annotation, or its position in the file if some ids are strings."""
@@ -229,9 +229,9 @@ class AnnotationFile:
             raise ValueError(f"unknown {'part ' if known is self.part_categories else ''}category {quote(value)}")
         return known[number]
 
-    def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[Annotated]:
+    def _panoptic_objects(self, image_id: Id, dropped: Counter[str]) -> list[AnnotatedObject]:
         """The segments of an image's PNG, in the order of `segments_info`; a damaged PNG always raises."""
-        objects: list[Annotated] = []
+        objects: list[AnnotatedObject] = []
         image = self.images[image_id]
         for place in range(*self.slices.get(image_id, (0, 0))):
             annotation = self.annotation(place)
@@ -242,13 +242,13 @@ class AnnotationFile:
             for found in segments if isinstance(segments, list) else [segments]:
                 segment = found if isinstance(found, dict) else {}
                 try:
-                    objects.append(Annotated(place, self._segment(segment, ids)))
+                    objects.append(AnnotatedObject(place, self._segment(segment, ids)))
                 except ValueError as error:
                     self.refuse({**segment, "image_id": image_id}, error, dropped)
                 self._check_total(objects, image_id)
         return objects
 
-    def _check_total(self, objects: Sequence[Annotated], image_id: Id) -> None:
+    def _check_total(self, objects: Sequence[AnnotatedObject], image_id: Id) -> None:
         try:
             masks.check_mask_bytes(sum(len(one.item.rle["counts"]) for one in objects))
         except ValueError as error:

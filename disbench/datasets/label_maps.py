@@ -21,7 +21,7 @@ from disbench.core.arrays import ByteArray, IntArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_LIST_BYTES, MAX_PIXELS
 from disbench.core.scenes import KeyedScenes, Scene, scene_objects
-from disbench.datasets.images import PHOTOMETRIC, eight_bits, opened_image, orientation, rgb_pixels, whole_image
+from disbench.datasets.images import PHOTOMETRIC, eight_bits, image_errors, open_image, orientation, rgb_pixels
 from disbench.datasets.matlab import read_struct, whole_numbers
 from disbench.io.archives import safe_path
 from disbench.io.files import MISSING, file_sha256, is_inside_folder, read_bounded, unicode_forms
@@ -57,7 +57,7 @@ def read_label_png(path: Path, channels: int = 1, size: tuple[int, ...] | None =
 
     With `channels` 3, its colours, uint8 (height, width, 3). `size` is the required (height, width), if any.
     """
-    with opened_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",), size) as image:
+    with open_mask(path, ("P", "L", "1", "RGB") if channels == 1 else ("RGB",), size) as image:
         values = np.array(image, dtype=np.uint8)
     return voc_numbers(values, path) if values.ndim > 2 > channels else values
 
@@ -80,7 +80,7 @@ def read_label_map(path: Path) -> Labels:
     Palette indices or grey values (height, width), or colours (height, width, 3), in the file's own integer type; int64
     for floats. Memory: 24 bytes per pixel.
     """
-    with opened_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
+    with open_mask(path, (*_ONE_CHANNEL, "F", "LA", "PA", "RGB", "RGBA")) as image:
         values = np.array(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
@@ -95,20 +95,20 @@ def read_label_map(path: Path) -> Labels:
 
 def read_palette(path: Path) -> IntArray:
     """The palette of a PNG, int64 (256, 3) of red, green, blue; missing entries are black."""
-    with opened_mask(path, ("P",)) as image:
+    with open_mask(path, ("P",)) as image:
         colours = image.getpalette("RGB") or []
     palette = np.zeros((256, 3), dtype=np.int64)
     palette[: len(colours) // 3] = np.reshape(colours, (-1, 3))
     return palette
 
 
-def read_shown(path: Path) -> tuple[ByteArray, ByteArray | None]:
+def read_displayed(path: Path) -> tuple[ByteArray, ByteArray | None]:
     """The displayed colours (palette applied) and opacity of a mask of any kind.
 
     Colours uint8 (height, width, 3) or grey (height, width); opacity uint8 (height, width), or None if constant.
     Integers of more than 8 bits are shifted right by whole bytes until the largest fits; nonzero stays nonzero.
     """
-    with opened_mask(path) as image:
+    with open_mask(path) as image:
         if image.mode[0] not in "IF":
             grey = image.mode in ("1", "L", "LA")
             colours = np.array(image.convert("L")) if grey else rgb_pixels(image, path)
@@ -150,9 +150,9 @@ def brightest(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
 
 @contextmanager
-def opened_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | None = None) -> Iterator[Image]:
+def open_mask(path: Path, modes: Sequence[str] = (), size: tuple[int, ...] | None = None) -> Iterator[Image]:
     """Open a mask file, checking its Pillow mode and (height, width) if given."""
-    with opened_image(path, MISSING) as image, whole_image(path):
+    with open_image(path, MISSING) as image, image_errors(path):
         if size not in (None, (image.height, image.width)):
             raise InputError(f"{path}: {image.width} x {image.height} pixels, its image {size[1]} x {size[0]}; fix one")
         if modes and image.mode not in modes:

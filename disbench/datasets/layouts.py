@@ -16,10 +16,18 @@ import numpy as np
 
 from disbench.core.errors import InputError, opencv
 from disbench.core.samples import Sample, SampleSource
-from disbench.datasets.file_samples import FileSamples, Record, check_target, in_threads
+from disbench.datasets.file_samples import FileSamples, Record, check_target, map_in_threads
 from disbench.datasets.images import read_rgb
-from disbench.datasets.label_maps import SBD, VOC, Labels, MapLayout, distinct, read_shown
-from disbench.datasets.targets import LOSSY, WORDS, MaskKind, check_kinds, instance_numbers, mask_kind, recognise
+from disbench.datasets.label_maps import SBD, VOC, Labels, MapLayout, distinct, read_displayed
+from disbench.datasets.targets import (
+    LOSSY,
+    MASK_RULES,
+    MaskKind,
+    check_kinds,
+    detect_rule,
+    instance_numbers,
+    mask_kind,
+)
 from disbench.io.files import is_utf8
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -59,7 +67,7 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 
     Options: `images` and `masks`, subfolders (both empty: one of `USUAL`); `mode`: `binary`, `trimap` (128 is ignored,
     more is object) or `instances` (each nonzero value is an object); `mask`: how to read `binary` masks, a key of
-    `targets.WORDS`, or `auto` to detect it; `void_255`: ignore 255 (`binary` and `instances`; all other nonzero values
+    `targets.MASK_RULES`, or `auto` to detect it; `void_255`: ignore 255 (`binary` and `instances`; other nonzero values
     are objects); `exif`: `ignore` or `apply` the orientation. `InputError` for ambiguous masks or incompatible options.
     """
     mode, void, mask = options["mode"], options["void_255"], options.get("mask", "auto")
@@ -70,15 +78,15 @@ def open_folder(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     endings = MASKS if mode != "binary" or void else (*MASKS, *LOSSY)
     records = pairs(folder, *_subfolders(folder, options["images"], options["masks"]), masks_as=endings)
     rule = {"binary": "any-value", "trimap": "trimap", "instances": "one-value"}[mode]
-    rule, note = f"{rule}-void-255" if void else WORDS.get(mask, rule), ""
+    rule, note = f"{rule}-void-255" if void else MASK_RULES.get(mask, rule), ""
     paths = [folder / record.mask for record in records]
-    kinds = [kind for found in in_threads(_readable_kind, paths) for kind in found] if mask == "auto" else []
+    kinds = [kind for found in map_in_threads(_readable_kind, paths) for kind in found] if mask == "auto" else []
     if mode != "binary" or void:
         check_kinds(kinds, "instances" if void else mode)
     elif kinds:
-        rule, note = recognise(kinds)
-        alike = {kind.path for kind in kinds if len(kind.rules) > 1}
-        records = [replace(record, alike=folder / record.mask in alike) for record in records]
+        rule, note = detect_rule(kinds)
+        unambiguous = {kind.path for kind in kinds if len(kind.rules) > 1}
+        records = [replace(record, unambiguous=folder / record.mask in unambiguous) for record in records]
     if mode == "instances":
         records = _each_instance(folder, rule, records)
         note = f"{len(records)} instances in {len(paths)} maps: each number but 0 is one"
@@ -188,7 +196,7 @@ def _subfolders(folder: Path, images: str, masks: str) -> tuple[str, str]:
 def _each_instance(folder: Path, rule: str, records: Iterable[Record]) -> list[Record]:
     """One record per instance number of each map, with id STEM/NUMBER."""
     records = list(records)
-    found = in_threads(lambda record: instance_numbers(folder / record.mask, rule), records)
+    found = map_in_threads(lambda record: instance_numbers(folder / record.mask, rule), records)
     return [
         Record(f"{record.id}/{number}", record.image, record.mask, number)
         for record, numbers in zip(records, found, strict=True)
@@ -224,7 +232,7 @@ def open_tetris(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
     Options: `longest_side`, to which larger images are downscaled (0: as stored); `ids`, `sha256` or `stem`.
     """
     photos = pairs(folder, "images", "masks")
-    codes = in_threads(lambda photo: distinct(colour_codes(folder / photo.mask)), photos)
+    codes = map_in_threads(lambda photo: distinct(colour_codes(folder / photo.mask)), photos)
     records = []
     for photo, of_photo in zip(photos, codes, strict=True):
         stem = private_id(photo.id) if options["ids"] == "sha256" else photo.id
@@ -237,7 +245,7 @@ def open_tetris(name: str, folder: Path, options: Mapping[str, Any], facts: Mapp
 
 def colour_codes(path: Path) -> Labels:
     """Colour code of each pixel, int64 (height, width): blue x 65,536 + green x 256 + red; 0 is background."""
-    colours = read_shown(path)[0]
+    colours = read_displayed(path)[0]
     channels = colours if colours.ndim == 3 else np.repeat(colours[..., None], 3, axis=2)
     return np.asarray(channels.astype(np.int64) @ np.array([1, 1 << 8, 1 << 16]))
 
@@ -259,8 +267,8 @@ class TetrisSamples(FileSamples):
             image, codes = read_rgb(photo), colour_codes(mask)
             height, width = image.shape[:2]
             if codes.shape == (height, width) and 0 < self._longest < max(height, width):
-                height, width = (_shrunk(side, max(height, width), self._longest) for side in (height, width))
-                codes = shrunk_codes(codes, (height, width))
+                height, width = (_scaled_side(side, max(height, width), self._longest) for side in (height, width))
+                codes = downscale_codes(codes, (height, width))
                 image = opencv().resize(image, (width, height), interpolation=opencv().INTER_LINEAR)
             target = (codes == record.instance).astype(np.int8)
             check_target(target, image, mask, record.id, photo)
@@ -269,7 +277,7 @@ class TetrisSamples(FileSamples):
         return Sample(record.id, image, target)
 
 
-def shrunk_codes(codes: Labels, size: tuple[int, int]) -> Labels:
+def downscale_codes(codes: Labels, size: tuple[int, int]) -> Labels:
     """Downscale codes to a size (height, width), int64, resizing each object bilinearly as 8-bit zeros and ones.
 
     A pixel belongs to an object if the interpolated value rounds to 1; the larger code wins where objects overlap.
@@ -282,6 +290,6 @@ def shrunk_codes(codes: Labels, size: tuple[int, int]) -> Labels:
     return found
 
 
-def _shrunk(side: int, longest: int, to: int) -> int:
+def _scaled_side(side: int, longest: int, to: int) -> int:
     """A side length after downscaling `longest` to `to`, rounded half up."""
     return to if side == longest else int(side / longest * to + 0.5)

@@ -53,10 +53,10 @@ class Matrix:
 def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbers]:
     """Read real numeric fields of a variable that is a 1 x 1 struct: field -> array in the file's own type.
 
-    Memory: the file, the variable, and a copy of each field. `InputError` as `opened_variable`; ValueError if the
+    Memory: the file, the variable, and a copy of each field. `InputError` as `open_variable`; ValueError if the
     variable is missing, or not a 1 x 1 struct with these fields.
     """
-    with opened_variable(path, name) as found:
+    with open_variable(path, name) as found:
         if found.kind != _STRUCT or math.prod(found.shape) != 1:
             raise ValueError("it is not a 1 x 1 struct")
         (element,) = elements(found, fields, 1, "it")
@@ -64,7 +64,7 @@ def read_struct(path: Path, name: str, fields: Sequence[str]) -> dict[str, Numbe
 
 
 @contextmanager
-def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
+def open_variable(path: Path, name: str) -> Iterator[Matrix]:
     """Open a variable of a version 5 to 7.2 file, to be read in the `with` block; ValueError if it does not exist.
 
     `InputError` if the file is missing, damaged (also if found in the block) or larger than `MAX_MATLAB_BYTES`.
@@ -85,7 +85,7 @@ def opened_variable(path: Path, name: str) -> Iterator[Matrix]:
         raise InputError(f"{path}: not a valid MATLAB file ({error}); get it again") from None
 
 
-def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iterator[Mapping[str, Matrix]]:
+def elements(found: Matrix, fields: Sequence[str], most: int, name_of_array: str) -> Iterator[Mapping[str, Matrix]]:
     """The elements of a struct array, in order, as dictionaries of some fields; nothing for an empty array of any kind.
 
     ValueError, naming the array `what`, if it is not a struct, has more than `most` elements, or lacks a field.
@@ -94,9 +94,9 @@ def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iter
     if not count:
         return
     if found.kind != _STRUCT:
-        raise ValueError(f"{what} is not a struct")
+        raise ValueError(f"{name_of_array} is not a struct")
     if count > most:
-        raise ValueError(f"{what} has {quote(count)} elements, more than {most}")
+        raise ValueError(f"{name_of_array} has {quote(count)} elements, more than {most}")
     _, length, data = _element(found.content, found.order)
     _, raw, data = _element(data, found.order)
     width = int.from_bytes(length, "little" if found.order == "<" else "big")
@@ -105,7 +105,7 @@ def elements(found: Matrix, fields: Sequence[str], most: int, what: str) -> Iter
     cut = [bytes(raw[place : place + width]).split(b"\0")[0] for place in range(0, len(raw), width)]
     names = [name.decode("ascii", "replace") for name in cut]
     if missing := [name for name in fields if name not in names]:
-        raise ValueError(f"{what} has no field {missing[0]!r}")
+        raise ValueError(f"{name_of_array} has no field {missing[0]!r}")
     for _ in range(count):
         element = {}
         for name in names:

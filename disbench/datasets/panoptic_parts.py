@@ -16,7 +16,7 @@ from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError
 from disbench.core.limits import MAX_OBJECTS
 from disbench.core.scenes import KeyedScenes, Kind, Links, Scene, scene_objects
-from disbench.datasets.label_maps import distinct, joint_sha256, opened_mask
+from disbench.datasets.label_maps import distinct, joint_sha256, open_mask
 from disbench.datasets.pascal_part import VOC_PLACES, keys_fingerprint, part_keys
 from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io.files import is_utf8
@@ -67,7 +67,7 @@ class PanopticPartsScenes(KeyedScenes):
 
     def _scene(self, key: str) -> Scene:
         path = self.folder / key
-        with opened_mask(path, ("I",)) as opened:
+        with open_mask(path, ("I",)) as opened:
             labels = np.array(opened)
         dropped: Counter[str] = Counter()
         names = part_keys().cityscapes if self._city else part_keys().pascal_panoptic

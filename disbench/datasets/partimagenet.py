@@ -147,7 +147,7 @@ def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None,
 
 SPIN = "spin"
 LEVELS = ("wholes", "parts", "subparts")
-HELD = 0.80  # a mask contains another if it has more than this share of its pixels, as in docs/hierarchy.md
+MIN_CONTAINED = 0.80  # a mask contains another if it has more than this share of its pixels, as in docs/hierarchy.md
 _IDS = 10**9  # added to the ids of parts, and twice to those of wholes
 _WHOLES = {name.partition(" ")[0].lower() for name in PARTS}
 _WORDS = {"tier": "tire"}
@@ -221,9 +221,9 @@ def _parents(levels: Sequence[Sequence[SceneObject]], dropped: Counter[str]) -> 
     for level, (outers, inners) in enumerate(pairwise(levels)):
         pairs = np.ones((len(inners), len(outers)), np.bool_)
         held = pairwise_overlaps(pairs, [item.rle for item in inners], [item.rle for item in outers], "contained")
-        above = [_chain(item.category, level) for item in outers]
+        above = [_name_words(item.category, level) for item in outers]
         for inner, shares in zip(inners, held.tolist(), strict=True):
-            chain = _chain(inner.category, level + 1)
+            chain = _name_words(inner.category, level + 1)
             fits = [i for i, name in enumerate(above) if not (name and chain) or chain[: len(name)] == name]
             if not inner.area or not fits:
                 dropped[f"{LINK}parent missing"] += inner.area > 0
@@ -231,12 +231,12 @@ def _parents(levels: Sequence[Sequence[SceneObject]], dropped: Counter[str]) -> 
                 continue
             best = max(fits, key=lambda i: (shares[i], -outers[i].area, -(outers[i].annotation_id or 0)))
             dropped[f"{LINK}name unknown"] += not (above[best] and chain)
-            dropped[f"{LINK}parent outside"] += shares[best] <= HELD
-            yield first + best if shares[best] > HELD else -1
+            dropped[f"{LINK}parent outside"] += shares[best] <= MIN_CONTAINED
+            yield first + best if shares[best] > MIN_CONTAINED else -1
         first += len(outers)
 
 
-def _chain(category: str, level: int) -> tuple[str, ...]:
+def _name_words(category: str, level: int) -> tuple[str, ...]:
     """The words of a name such as "Car-Tire-Rim"; empty for other forms. PartImageNet spells tire "tier"."""
     first, *words = (_WORDS.get(word, word) for word in re.split(r"[\s_-]+", category.strip().lower()))
     is_chain = first in _WHOLES and (len(words) >= level if level else not words)

@@ -16,10 +16,10 @@ from disbench.core import masks
 from disbench.core.arrays import BoolArray
 from disbench.core.errors import InputError, quote
 from disbench.core.limits import MAX_FILE_OBJECTS, MAX_OBJECT_PARTS, MAX_PIXELS
-from disbench.core.scenes import LINK, KeyedScenes, Scene, links_by_id, scene_objects
-from disbench.datasets.images import opened_image
+from disbench.core.scenes import LINK, KeyedScenes, Scene, resolve_links, scene_objects
+from disbench.datasets.images import open_image
 from disbench.datasets.label_maps import joint_sha256, read_lines
-from disbench.datasets.matlab import Matrix, elements, numbers, opened_variable, text
+from disbench.datasets.matlab import Matrix, elements, numbers, open_variable, text
 from disbench.datasets.scene_sources import BadAnnotations, refuse
 from disbench.io import definitions
 from disbench.io.archives import safe_path
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class NumberedNames:
     """Names for a dataset that has only numbers.
 
     Attributes:
@@ -65,8 +65,8 @@ class PartKeys:
     version: int
     spellings: Mapping[str, str]
     pascal: Mapping[str, tuple[str, ...]]
-    cityscapes: Numbered
-    pascal_panoptic: Numbered
+    cityscapes: NumberedNames
+    pascal_panoptic: NumberedNames
 
     def pascal_part(self, name: str) -> tuple[str, tuple[str, ...]]:
         """The usual spelling of a Pascal-Part name and its keys, finest first; no keys for an unknown name."""
@@ -112,19 +112,19 @@ class PascalPartScenes(KeyedScenes):
 
     def __init__(self, folder: Path, split: str = "train", bad: BadAnnotations = "fail") -> None:
         self.bad = bad
-        voc = _place(folder, VOC_PLACES, "ImageSets/Main", "from VOC2010's archive VOCtrainval_03-May-2010")
+        voc = _find_place(folder, VOC_PLACES, "ImageSets/Main", "from VOC2010's archive VOCtrainval_03-May-2010")
         self._voc, self._images = folder / voc, f"{voc}JPEGImages"
-        self._annotations = folder / _place(folder, _ANNOTATIONS, "", "from Pascal-Part's archive trainval.tar.gz")
+        self._annotations = folder / _find_place(folder, _ANNOTATIONS, "", "from Pascal-Part's archive trainval.tar.gz")
         self._folder, self._list = folder, self._voc / f"ImageSets/Main/{split}.txt"
         lines = [(number, line.split()[0]) for number, line in read_lines(self._list)]
         for number, name in lines:
             safe_path(name, f"{self._list}: line {number}")
         listed = list(dict.fromkeys(name for _, name in lines))
-        there = [os.path.isfile(self._file(name)) for name in listed]  # noqa: PTH113  (Path.is_file raises on long names)
-        if not all(there) and bad == "fail":
-            lacking = f"{self._file(listed[there.index(False)])}: no such file, but {self._list} lists its image"
+        is_file = [os.path.isfile(self._file(name)) for name in listed]  # noqa: PTH113  (Path.is_file raises on long names)
+        if not all(is_file) and bad == "fail":
+            lacking = f"{self._file(listed[is_file.index(False)])}: no such file, but {self._list} lists its image"
             raise InputError(f"{lacking}; get the dataset again, or skip such images with bad_annotations=drop")
-        self.keys = list(compress(listed, there))
+        self.keys = list(compress(listed, is_file))
         if not self.keys:
             raise InputError(f"{self._list}: no image with a file of parts in {self._annotations}; use another split")
         left_out = {"image without a file of parts": len(listed) - len(self.keys)}
@@ -148,7 +148,7 @@ class PascalPartScenes(KeyedScenes):
         rles: list[masks.Rle] = []
         size: tuple[int, int] | None = None
         try:
-            with opened_variable(path, "anno") as anno:
+            with open_variable(path, "anno") as anno:
                 for item in _annotations(anno):
                     try:
                         mask = _mask(item, size)
@@ -163,13 +163,13 @@ class PascalPartScenes(KeyedScenes):
         except ValueError as error:
             raise InputError(f"{path}: {error}; get Pascal-Part's original file") from None
         if size is None:  # an image without objects
-            with opened_image(self._folder / image, "the size of an image without objects is not known") as opened:
+            with open_image(self._folder / image, "the size of an image without objects is not known") as opened:
                 size = opened.height, opened.width
         about = ((item.category, None, item.number, self.name, "thing", item.keys) for item in found)
         ids = [item.number for item in found]
         wholes = [item.number - item.number % _NUMBERS for item in found]
         dropped[f"{LINK}part name unknown"] = sum(item.number % _NUMBERS > 0 and not item.keys for item in found)
-        links = links_by_id(ids, wholes, lambda *_: None, dropped, nest=True)
+        links = resolve_links(ids, wholes, lambda *_: None, dropped, nest=True)
         return Scene(key, image, *size, self.name, scene_objects(rles, about), dropped=+dropped, links=links)
 
 
@@ -207,7 +207,7 @@ def _mask(item: _Annotation, size: tuple[int, int] | None) -> BoolArray:
     return mask
 
 
-def _place(folder: Path, places: Sequence[str], inner: str, origin: str) -> str:
+def _find_place(folder: Path, places: Sequence[str], inner: str, origin: str) -> str:
     for place in places:
         if (folder / place / inner).is_dir():
             return place

@@ -124,8 +124,8 @@ def _start(folder: Path, split: str) -> str:
         return ""
     known = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if split not in known:
-        there = ", ".join(known[:8]) or "none here"
-        raise InputError(f"{folder}: no split {quote(split)}; use {ALL} for all images, or a subfolder: {there}")
+        known_splits = ", ".join(known[:8]) or "none here"
+        raise InputError(f"{folder}: no split {quote(split)}; use {ALL} for all images, or a subfolder: {known_splits}")
     return f"{split}/"
 
 

@@ -84,7 +84,7 @@ RULES: Mapping[str, Rule] = {
     # GrabCut, Berkeley: 128 is ignored, more is object (channel 0 in OpenCV's order: blue).
     "trimap": lambda path, _: _above(_channel(path, 2), maps.UNDECIDED, maps.UNDECIDED),
     # DAVIS, COCO_MVal: any colour channel above 0; all objects merged.
-    "any-channel": lambda path, _: _above(maps.brightest(maps.read_shown(path)[0]), 0),
+    "any-channel": lambda path, _: _above(maps.brightest(maps.read_displayed(path)[0]), 0),
     # DAVIS-585, HQSeg-44K: the first channel above 128, nothing ignored.
     "bright": lambda path, _: _above(_channel(path, 0), maps.UNDECIDED),
     # DAVIS as FCANet reads it: palette index, grey value or first channel above 0, nothing ignored.
@@ -96,8 +96,8 @@ RULES: Mapping[str, Rule] = {
     # The same, but 255 is ignored; colours are PascalVOC palette indices.
     "any-value-void-255": lambda path, _: _nonzero(*_folder_map_void(path)),
     # A folder's binary masks: displayed on black, above 127 in any channel; or the opposite.
-    "above-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) > maps.HALF),
-    "up-to-half": lambda path, _: _target(maps.on_black(*maps.read_shown(path)) <= maps.HALF),
+    "above-half": lambda path, _: _target(maps.on_black(*maps.read_displayed(path)) > maps.HALF),
+    "up-to-half": lambda path, _: _target(maps.on_black(*maps.read_displayed(path)) <= maps.HALF),
     # A folder's binary masks: an alpha channel above 127.
     "opaque": lambda path, _: _target(_alpha(path) > maps.HALF),
     **{name: partial(_one_number, read) for name, read in INSTANCE_MAPS.items()},
@@ -105,14 +105,14 @@ RULES: Mapping[str, Rule] = {
 
 
 def _alpha(path: Path) -> ByteArray:
-    alpha = maps.read_shown(path)[1]
+    alpha = maps.read_displayed(path)[1]
     if alpha is None:
         raise InputError(f"{path}: all pixels are equally opaque; set mask=half or another")
     return alpha
 
 
 def _channel(path: Path, number: int) -> ByteArray:
-    colours, _ = maps.read_shown(path)
+    colours, _ = maps.read_displayed(path)
     return colours if colours.ndim == 2 else np.asarray(colours[..., number])
 
 
@@ -136,7 +136,12 @@ def _target(is_object: BoolArray, ignored: BoolArray | None = None) -> Target:
     return target
 
 
-WORDS = {"nonzero": "any-value", "half": "above-half", "dark": "up-to-half", "alpha": "opaque"}  # -> `targets.RULES`
+MASK_RULES = {
+    "nonzero": "any-value",
+    "half": "above-half",
+    "dark": "up-to-half",
+    "alpha": "opaque",
+}  # -> `targets.RULES`
 LOSSY = (".jpg", ".jpeg", ".webp")  # lossy formats, whose values are not labels
 _NUMBERS, _BRIGHT = "any-value", "above-half"
 _LOW, _HIGH = 32, 224  # compression changes 0 to values < _LOW, and 255 to values >= _HIGH
@@ -177,7 +182,7 @@ def check_kinds(kinds: Sequence[MaskKind], mode: str) -> None:
         raise InputError(f"{wrong[0].path}: {_listed(wrong[0].values)}: {wrong[0].wrong[mode]}{more}")
 
 
-def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
+def detect_rule(kinds: Sequence[MaskKind]) -> tuple[str, str]:
     """Detect the rule of `RULES` that reads all binary masks of a folder, and describe it in a sentence.
 
     `InputError` for an ambiguous mask, or masks that need different rules.
@@ -196,7 +201,7 @@ def recognise(kinds: Sequence[MaskKind]) -> tuple[str, str]:
 
 def mask_kind(path: Path) -> MaskKind:
     """Determine how a mask can be read; `InputError` if it is missing, damaged, or not a mask."""
-    colours, alpha = maps.read_shown(path)
+    colours, alpha = maps.read_displayed(path)
     light = maps.on_black(colours, alpha)
     shades = maps.distinct(light)
     try:
@@ -224,7 +229,7 @@ def mask_kind(path: Path) -> MaskKind:
         (known and areas, (_NUMBERS,), ""),
         (True, (), _UNCLEAR),
     )
-    rules, doubt = next((rules, doubt) for holds, rules, doubt in cases if holds)
+    rules, doubt = next((rules, doubt) for applies, rules, doubt in cases if applies)
     scattered = len(shades) > _FEW and (blurred or 2 * len(maps.distinct(numbers[_blocks(numbers)])) < len(values))
     swapped = mapped and not plain and is_bright[~is_number].any() and (light[is_number] == 0).any()
     no_map = _BLURRED if scattered else _SWAPPED if swapped else ""

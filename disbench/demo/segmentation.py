@@ -25,11 +25,11 @@ from disbench.core.errors import InputError, quote, unknown_name
 from disbench.core.limits import MAX_SHOWN_PIXELS, MAX_UPLOAD_BYTES
 from disbench.core.painting import encode_png
 from disbench.core.prediction import Method, MethodError, RgbImage, call_method
-from disbench.datasets.images import SWAPPED, checked_image, opened_image, orientation, rgb_pixels
+from disbench.datasets.images import SWAPPED, open_image, open_image_bytes, orientation, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
 from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
 from disbench.io.files import atomic_write
-from disbench.io.recorded_clicks import Sequenced, add_sequence, as_parquet, check_name
+from disbench.io.recorded_clicks import ClickSequence, add_sequence, check_name, to_parquet
 
 FileKind = Literal["mask.png", "mask.json", "clicks.parquet"]
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
@@ -169,7 +169,7 @@ def encode_file(kind: str, segmentation: Segmentation, sample: str, user: str) -
     if kind not in FILE_KINDS:
         raise unknown_name("kind of file", kind, FILE_KINDS)
     if kind == "clicks.parquet":
-        return as_parquet([_sequence(segmentation, sample, user)])
+        return to_parquet([_sequence(segmentation, sample, user)])
     _check_has_clicks(segmentation)
     if kind == "mask.png":
         return encode_png(segmentation.mask.astype(np.uint8) * np.uint8(255))  # as `disbench predict` writes it
@@ -200,9 +200,9 @@ def predict_command(photo: Photo, segmentation: Segmentation, method_argument: s
     return shlex.join([*arguments, *keep, "--out", f"{photo.stem}-mask.png"])
 
 
-def _sequence(segmentation: Segmentation, sample: str, user: str) -> Sequenced:
+def _sequence(segmentation: Segmentation, sample: str, user: str) -> ClickSequence:
     _check_has_clicks(segmentation)
-    return Sequenced(check_name(sample, "sample"), check_name(user, "user"), tuple(segmentation.clicks))
+    return ClickSequence(check_name(sample, "sample"), check_name(user, "user"), tuple(segmentation.clicks))
 
 
 def _check_has_clicks(segmentation: Segmentation) -> None:
@@ -317,7 +317,7 @@ def _embedded_photos() -> Iterator[tuple[Path, tuple[tuple[str, str], ...]]]:
 
 
 def _size(path: Path, exif: Exif) -> tuple[int, int]:
-    with opened_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
+    with open_image(path, _MISSING, MAX_SHOWN_PIXELS) as image:
         swapped = exif == "apply" and orientation(image) >= SWAPPED
         return (image.width, image.height) if swapped else (image.height, image.width)
 
@@ -325,7 +325,7 @@ def _size(path: Path, exif: Exif) -> tuple[int, int]:
 def _pixels(photo: Photo, exif: Exif) -> RgbImage:
     if photo.path is None:
         return _decode(photo.content, photo.name, exif)
-    with opened_image(photo.path, _MISSING, MAX_SHOWN_PIXELS) as image:
+    with open_image(photo.path, _MISSING, MAX_SHOWN_PIXELS) as image:
         pixels = rgb_pixels(image, photo.path, exif)
     if pixels.shape[:2] != (photo.height, photo.width):
         raise InputError(f"{photo.name}: the file has changed; start the demo again")
@@ -333,5 +333,5 @@ def _pixels(photo: Photo, exif: Exif) -> RgbImage:
 
 
 def _decode(content: bytes, name: str, exif: Exif) -> RgbImage:
-    with checked_image(io.BytesIO(content), name, MAX_SHOWN_PIXELS) as image:
+    with open_image_bytes(io.BytesIO(content), name, MAX_SHOWN_PIXELS) as image:
         return rgb_pixels(image, name, exif)

@@ -46,7 +46,7 @@ class Entry(NamedTuple):
         number = int.from_bytes(hashlib.sha256(self.version.encode()).digest()[:8], "big")
         return (10**15 + number % (6 * 10**14)) * 1000  # 2001 to 2020; some file systems keep whole microseconds
 
-    def is_at(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """True if a local file is a copy of this version."""
         try:
             status = path.stat()
@@ -250,7 +250,7 @@ def _copy(address: str, place: Path) -> None:
         system, name = connect(address)
         listed = partial(with_retries, lambda: _listed(system, name, address), address)
         found = listed()
-        wanted = {relative: entry for relative, entry in found.items() if not entry.is_at(place / relative)}
+        wanted = {relative: entry for relative, entry in found.items() if not entry.matches(place / relative)}
         if wanted:
             with scratch_folder(scratch):
                 _copy_files(system, wanted, place, address, scratch)

@@ -29,7 +29,7 @@ from disbench.io.files import has_control_character, is_inside_folder, open_regu
 
 _OVERHEAD = 512  # bytes charged for each entry on top of its content: a million empty files are a bomb too
 _CHUNK = 2**20
-_SAYS_UTF8 = 0x800  # flag of a zip entry
+_UTF8_FLAG = 0x800  # flag of a zip entry
 _SKIPPED = re.compile(r"__MACOSX|\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)  # added by operating systems
 # Magic bytes of a compressed file -> function that opens it.
 _OPENERS: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -44,13 +44,13 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
     if it is not an archive, is damaged or encrypted, exceeds the limit, or contains a path outside the folder, a link,
     a device or a sparse file. Files unpacked before the error stay.
     """
-    allowed = _allowed(archive) if limit is None else limit
-    with _whole(archive, "zip or tar archive", "download it again, or correct the card (unpack = false)"):
+    allowed = _size_limit(archive) if limit is None else limit
+    with _damage_errors(archive, "zip or tar archive", "download it again, or correct the card (unpack = false)"):
         (_unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar)(archive, folder, allowed)
 
 
 @contextlib.contextmanager
-def _whole(archive: Path, kind: str, fix: str) -> Iterator[None]:
+def _damage_errors(archive: Path, kind: str, fix: str) -> Iterator[None]:
     """Turn any error caused by damaged bytes into an `InputError`; each library raises its own."""
     try:
         yield
@@ -84,7 +84,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
     """
     file = open_regular(path, "no such file; check the path")
     begin = file.peek(6)[:6]
-    with _whole(path, "JSON file", "download it again"):
+    with _damage_errors(path, "JSON file", "download it again"):
         stream: Any = file
         copy: IO[bytes] = file
         if begin.startswith(b"PK\3\4"):
@@ -98,7 +98,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
         if stream is not file:
             with file:
                 copy = tempfile.TemporaryFile()  # noqa: SIM115  (the caller's)
-                shutil.copyfileobj(cast(Any, _Bounded(stream, path, _allowed(path))), copy, _CHUNK)
+                shutil.copyfileobj(cast(Any, _Bounded(stream, path, _size_limit(path))), copy, _CHUNK)
                 copy.flush()
     return copy
 
@@ -116,7 +116,7 @@ def _only_json(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
     return archive.open(names[0])
 
 
-def _allowed(archive: Path) -> int:
+def _size_limit(archive: Path) -> int:
     return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * archive.stat().st_size)
 
 
@@ -124,17 +124,17 @@ def _unpack_zip(archive: Path, folder: Path, allowed: int) -> None:
     with zipfile.ZipFile(archive) as content:
         members = content.infolist()
         if sum(member.file_size + _OVERHEAD for member in members) > allowed:  # zipfile reads no more than file_size
-            raise _bomb(archive)
+            raise _bomb_error(archive)
         for member in members:
             is_plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            if name := _wanted(archive, _zip_name(member), folder, is_plain):
+            if name := _target_name(archive, _zip_name(member), folder, is_plain):
                 member.filename = name
                 content.extract(member, folder)
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
     """Name of a zip entry; macOS and others write UTF-8 without setting the flag, and zipfile then decodes CP437."""
-    if not member.flag_bits & _SAYS_UTF8:
+    if not member.flag_bits & _UTF8_FLAG:
         with contextlib.suppress(UnicodeError):
             return member.filename.encode("cp437").decode("utf-8")
     return member.filename
@@ -149,14 +149,14 @@ def _unpack_tar(archive: Path, folder: Path, allowed: int) -> None:
             while (member := content.next()) is not None:
                 content.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member in memory
                 is_plain = member.isdir() or (member.isreg() and not member.issparse() and member.size >= 0)
-                if name := _wanted(archive, member.name, folder, is_plain):
+                if name := _target_name(archive, member.name, folder, is_plain):
                     plain = member.replace(name=name, mode=cast(Any, None))
                     content.extract(plain, folder, set_attrs=False, filter="data")
         while bounded.read(_CHUNK):  # read to the end, where a compressed tar has its checksum
             pass
 
 
-def _wanted(archive: Path, name: str, folder: Path, is_plain: bool) -> str | None:
+def _target_name(archive: Path, name: str, folder: Path, is_plain: bool) -> str | None:
     """Path to unpack an entry to, with forward slashes; None for skipped entries."""
     name = name.replace("\\", "/")  # written by some Windows archivers
     path = safe_path(name, archive)
@@ -184,9 +184,9 @@ class _Bounded:
         found: bytes = self._stream.read(size)
         self._left -= len(found)
         if self._left < 0:
-            raise _bomb(self._archive)
+            raise _bomb_error(self._archive)
         return found
 
 
-def _bomb(archive: Path) -> InputError:
+def _bomb_error(archive: Path) -> InputError:
     return InputError(f"{archive}: it unpacks to far more than its size allows; get it from another source")

@@ -24,10 +24,10 @@ from disbench.core.errors import InputError, import_extra, one_line
 from disbench.io.files import add_file_name, atomic_write, file_sha256
 
 ATTEMPTS = 5  # failed attempts in a row, without any new data, before a download is given up
-BREAK = 1.0  # seconds before the first retry, doubled with each failure
+FIRST_DELAY = 1.0  # seconds before the first retry, doubled with each failure
 _CHUNK = 2**20
 _TIMEOUT = 60.0
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth a retry
+_RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth a retry
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 _HEADERS = {"User-Agent": f"disbench/{__version__}", "Accept-Encoding": "identity"}
 _NO_HEAD = (403, 405, 501)  # answers of servers that do not support HEAD
@@ -68,17 +68,17 @@ def download(
     else:
         _transfer_all(part, size, progress=progress, pause=pause)
     digest = file_sha256(part.path)
-    if size and part.held != size:
-        raise part.refused(f"{part.held} bytes arrived, but the card says {size}")
+    if size and part.size != size:
+        raise part.rejected(f"{part.size} bytes arrived, but the card says {size}")
     if sha256 and digest != sha256.lower():
-        raise part.refused(f"its SHA-256 is {digest}, but the card says {sha256}")
+        raise part.rejected(f"its SHA-256 is {digest}, but the card says {sha256}")
     part.path.replace(path)
-    part.forget()
+    part.delete()
     return digest
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LinkStatus:
     """A server's answer to `head`: a status such as "200 OK", and the file's size (None if the server does not say).
 
     The size is unknown for Google Drive, whose links lead to a web page.
@@ -89,10 +89,10 @@ class Answer:
     bytes: int | None = None
 
 
-def head(url: str, timeout: float = _TIMEOUT) -> Answer:
+def head(url: str, timeout: float = _TIMEOUT) -> LinkStatus:
     """Request a file's headers; if the server refuses HEAD, request the first byte."""
     if not _is_web(url):
-        return Answer(False, "not an http or https URL")
+        return LinkStatus(False, "not an http or https URL")
     drive = _DRIVE.match(url)
     place = f"https://drive.google.com/uc?export=download&id={drive[1]}" if drive else url
     status = ""
@@ -103,15 +103,15 @@ def head(url: str, timeout: float = _TIMEOUT) -> Answer:
                 whole = response.headers.get("Content-Range", "").rpartition("/")[2]
                 length = whole or response.headers.get("Content-Length", "")
                 size = int(length) if length.isdigit() and not drive else None
-                return Answer(True, f"{response.status} {response.reason}", size)
+                return LinkStatus(True, f"{response.status} {response.reason}", size)
         except urllib.error.HTTPError as error:
             error.close()
             status = f"{error.code} {one_line(str(error.reason))}"
             if error.code not in _NO_HEAD:
                 break
         except (InputError, ValueError, OSError, http.client.HTTPException) as error:
-            return Answer(False, one_line(str(getattr(error, "reason", error))))
-    return Answer(False, status)
+            return LinkStatus(False, one_line(str(getattr(error, "reason", error))))
+    return LinkStatus(False, status)
 
 
 def _is_web(url: str) -> bool:
@@ -129,7 +129,7 @@ class _Part:
         self._note = path.with_name(f"{path.name}.part.json")
 
     @property
-    def held(self) -> int:
+    def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     @property
@@ -145,19 +145,19 @@ class _Part:
         with atomic_write(self._note) as file:
             file.write(json.dumps([self.url, version]).encode())
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
-    def refused(self, reason: str) -> InputError:
-        self.forget()
+    def rejected(self, reason: str) -> InputError:
+        self.delete()
         return InputError(f"{self.url}: {reason}; the file was discarded, get it elsewhere or correct the card")
 
 
 def _transfer_from_drive(part: _Part, file: str, *, progress: bool) -> None:
     """Download a shared file by its id; gdown keeps an incomplete file and resumes it the next time."""
     gdown = import_extra("gdown", "drives", part.url)
-    part.forget()  # gdown would treat it as complete
+    part.delete()  # gdown would treat it as complete
     try:
         gdown.download(id=file, output=str(part.path), quiet=not progress, resume=True, use_cookies=False)
     except Exception as error:  # its own classes, and those of requests
@@ -173,22 +173,22 @@ def _transfer_all(part: _Part, size: int, *, progress: bool, pause: Callable[[fl
     with tqdm(total=size or None, desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress) as bar:
         while failed < ATTEMPTS:
             if reason:
-                pause(BREAK * 2.0**failed)
+                pause(FIRST_DELAY * 2.0**failed)
             try:
                 _transfer(part, size, bar)
                 return
             except _TryAgainError as error:
                 reason = str(error)
-            failed = 0 if part.held > most else failed + 1
-            most = max(most, part.held)
+            failed = 0 if part.size > most else failed + 1
+            most = max(most, part.size)
     raise InputError(f"{part.url}: {reason}; the part so far is kept, run the same command again to resume")
 
 
 def _transfer(part: _Part, size: int, bar: Any) -> None:
     """Send one request, for the whole file or its missing rest; `_TryAgainError` if a retry may succeed."""
     version = part.version
-    held = part.held if version else 0
-    response = _answer(part, held, version)
+    held = part.size if version else 0
+    response = _request(part, held, version)
     if response is None:
         return
     with response:
@@ -197,34 +197,34 @@ def _transfer(part: _Part, size: int, bar: Any) -> None:
         if response.status != _PARTIAL:
             held = 0
         elif not begins or _version(headers) not in ("", version):
-            part.forget()
+            part.delete()
             raise _TryAgainError("the server sent a different range than requested")
         length = headers.get("Content-Length", "")
         total = held + int(length) if length.isdigit() else None
         part.begin(_version(headers))
         bar.total, bar.n = total, held
         _copy(response, part, held, size, bar)
-    if part.held > size > 0:
-        raise part.refused(f"{part.held} bytes arrived, where the card has {size}")
-    if total not in (None, part.held):
-        raise _TryAgainError(f"the transfer was interrupted after {part.held} of {total} bytes")
+    if part.size > size > 0:
+        raise part.rejected(f"{part.size} bytes arrived, where the card has {size}")
+    if total not in (None, part.size):
+        raise _TryAgainError(f"the transfer was interrupted after {part.size} of {total} bytes")
 
 
-def _answer(part: _Part, held: int, version: str) -> Any:
+def _request(part: _Part, held: int, version: str) -> Any:
     """The server's response; None if nothing is missing."""
     headers = {**_HEADERS, **({"Range": f"bytes={held}-", "If-Range": version} if held else {})}
     try:
         return _OPENER.open(urllib.request.Request(part.url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        said = f"the server answers {error.code} {one_line(str(error.reason))}"
+        why = f"the server answers {error.code} {one_line(str(error.reason))}"
         if error.code == _RANGE_NOT_SATISFIABLE and held:
             if error.headers.get("Content-Range") == f"bytes */{held}":
                 return None
-            part.forget()
-        elif error.code not in _PASSING:
-            raise InputError(f"{part.url}: {said}; correct the URL in the card, or download the file by hand") from None
-        raise _TryAgainError(said) from None
+            part.delete()
+        elif error.code not in _RETRY_STATUSES:
+            raise InputError(f"{part.url}: {why}; correct the URL in the card, or download the file by hand") from None
+        raise _TryAgainError(why) from None
     except InputError:
         raise
     except (http.client.InvalidURL, ValueError) as error:  # such as an invalid host name

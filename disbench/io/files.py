@@ -36,7 +36,7 @@ class Stamp(NamedTuple):
             return cls(-1, 0)
         return cls(found.st_size, found.st_mtime_ns)
 
-    def holds(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """True if the file still has this stamp."""
         return Stamp.of(path) == self
 
@@ -141,7 +141,7 @@ def is_inside_folder(name: str) -> bool:
 
 def is_utf8(name: str) -> bool:
     """True if a file name is valid UTF-8, which JSON and Parquet require and file systems do not."""
-    return name.isascii() or not _HALF.search(name)
+    return name.isascii() or not _SURROGATE.search(name)
 
 
 def has_control_character(name: str) -> bool:
@@ -178,5 +178,5 @@ def relative_path(name: str) -> str:
 _OUTWARD = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")  # a root, a drive, or a step up
 _DRIVE = re.compile(r"^(\\\\\?\\)?[A-Za-z]:(?=[/\\])")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*")
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")

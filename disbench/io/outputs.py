@@ -38,7 +38,7 @@ class Output:
 
 
 @contextmanager
-def output(
+def open_output(
     place: str, names: Sequence[str], *, last: str = "", existing: Existing = "resume", pull: bool = True
 ) -> Iterator[Output]:
     """Provide a folder for output to a path or an address.
@@ -65,7 +65,7 @@ def output(
 
     mirror = Mirror(address, names, last)
     try:
-        with FileLock(f"{mirror.own}.lock", timeout=0):
+        with FileLock(f"{mirror.work_folder}.lock", timeout=0):
             mirror.begin(existing, pull)
             try:
                 yield mirror
@@ -84,18 +84,18 @@ def split_file(place: str) -> tuple[str, str]:
 
 
 class Mirror(Output):
-    """A remote folder and its local working folder (made by `output`)."""
+    """A remote folder and its local working folder (made by `open_output`)."""
 
     def __init__(self, address: str, names: Sequence[str], last: str) -> None:
         self.address, self.names, self.last = address, names, last
-        self.own = addresses.cache_folder() / "outputs" / hashlib.sha256(address.encode()).hexdigest()[:16]
-        super().__init__(self.own.joinpath(*address.replace("://", "/").split("/")))
+        self.work_folder = addresses.cache_folder() / "outputs" / hashlib.sha256(address.encode()).hexdigest()[:16]
+        super().__init__(self.work_folder.joinpath(*address.replace("://", "/").split("/")))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._is_atomic = address.partition("://")[0] in ATOMIC
         self._system, self._root = addresses.connect(address)
         # File -> its version at the address, and size and modification time of the same content here.
         self._sent: dict[str, tuple[str, int, int]] = {}
-        self._state = self.own / "sent.json"
+        self._state = self.work_folder / "sent.json"
         self._failed = False
         self._journal_sent, self._pause = time.monotonic(), JOURNAL_PAUSE
 
@@ -103,7 +103,7 @@ class Mirror(Output):
         """Download, delete or refuse existing files; fails now, not after an hour, if the address is not writable."""
         with contextlib.suppress(OSError, ValueError):  # without it, everything is downloaded again
             self._sent = {name: tuple(sent) for name, sent in json.loads(self._state.read_bytes()).items()}
-        self._prove_writable()
+        self._check_writable()
         present = addresses.with_retries(self._listed, self.address)
         if existing == "fail" and present:
             raise InputError(f"{self.address}: there are results already; use another place or --existing overwrite")
@@ -114,7 +114,7 @@ class Mirror(Output):
             self.folder.mkdir()
             self._sent = {}
         elif pull:
-            self._bring(present)
+            self._download(present)
             self._send_changed(self._finished())
 
     def push(self, path: Path) -> None:
@@ -141,13 +141,13 @@ class Mirror(Output):
         self._send_changed([*self._finished(), *([self.folder / self.last] if self.last else [])])
         for name in [name for name in self._sent if not (self.folder / name).exists()]:
             self._remove(name)
-        shutil.rmtree(self.own, ignore_errors=True)
+        shutil.rmtree(self.work_folder, ignore_errors=True)
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _prove_writable(self) -> None:
-        probe = self.own / "probe"
+    def _check_writable(self) -> None:
+        probe = self.work_folder / "probe"
         probe.write_bytes(b"disbench")
 
         def write() -> None:
@@ -173,15 +173,15 @@ class Mirror(Output):
     def _is_ours(self, name: str) -> bool:
         return bool(name) and not name.endswith(_PARTIAL) and any(fnmatchcase(name, known) for known in self.names)
 
-    def _bring(self, present: Mapping[str, addresses.Entry]) -> None:
+    def _download(self, present: Mapping[str, addresses.Entry]) -> None:
         """Download files unless the local ones have the same content or continue it."""
-        with scratch_folder(self.own / "arriving") as scratch:
+        with scratch_folder(self.work_folder / "arriving") as scratch:
             for name, entry in present.items():
                 path = self.folder / name
                 if path.is_file() and self._sent.get(name, ("",))[0] == entry.version:
                     continue
                 addresses.copy_file(self._system, entry, path, f"{self.address}/{name}", scratch)
-                self._note(name, entry.version, path.stat())
+                self._record_sent(name, entry.version, path.stat())
 
     def _finished(self) -> list[Path]:
         files = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
@@ -194,7 +194,7 @@ class Mirror(Output):
             if sent is not None and sent[1:] == (status.st_size, status.st_mtime_ns):
                 continue
             if path.suffix == _JOURNAL:
-                with _copied_journal(path, self.own / "journal") as copy:
+                with _journal_copy(path, self.work_folder / "journal") as copy:
                     self._send(copy, path)
             else:
                 self._send(path, path)
@@ -215,7 +215,7 @@ class Mirror(Output):
         except InputError as error:
             self._failed = True
             raise InputError(f"cannot be uploaded to {error}; finished files are kept on this machine") from error
-        self._note(name, entry.version, status)
+        self._record_sent(name, entry.version, status)
 
     def _put(self, content: Path, target: str) -> None:
         from fsspec import AbstractFileSystem  # noqa: PLC0415
@@ -243,7 +243,7 @@ class Mirror(Output):
         self._sent.pop(name, None)
         self._write_state()
 
-    def _note(self, name: str, version: str, status: os.stat_result) -> None:
+    def _record_sent(self, name: str, version: str, status: os.stat_result) -> None:
         self._sent[name] = (version, status.st_size, status.st_mtime_ns)
         self._write_state()
 
@@ -253,7 +253,7 @@ class Mirror(Output):
 
 
 @contextmanager
-def _copied_journal(path: Path, copy: Path) -> Iterator[Path]:
+def _journal_copy(path: Path, copy: Path) -> Iterator[Path]:
     """A consistent copy of a SQLite file that may be written to concurrently; `InputError` if it cannot be read."""
     copy.unlink(missing_ok=True)
     try:

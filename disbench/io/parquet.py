@@ -32,7 +32,7 @@ _FIXED = {3: 1, 7: 8, 13: 16}  # sizes in bytes of other Thrift types: byte, dou
 
 
 @contextmanager
-def as_input_error(place: object, what: str, fix: str) -> Iterator[None]:
+def as_input_error(place: object, problem: str, fix: str) -> Iterator[None]:
     """Turn pyarrow's errors on a damaged file into an `InputError` "place: what (...); fix"."""
     try:
         yield
@@ -40,7 +40,7 @@ def as_input_error(place: object, what: str, fix: str) -> Iterator[None]:
         raise
     except _DAMAGE as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(f"{place}: {what} ({words}); {fix}") from error
+        raise InputError(f"{place}: {problem} ({words}); {fix}") from error
 
 
 def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.ParquetFile, list[RowGroup]]:
@@ -54,8 +54,8 @@ def open_parquet(source: Path | pa.Buffer, schema: pa.Schema) -> tuple[pq.Parque
         if group.values > MAX_GROUP_VALUES:
             raise ValueError(f"row group {number} claims {group.values} values")
     metadata = pq.read_metadata(_place(source))
-    there = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
-    texts = [path for field in schema for path in _string_columns(field) if path in there]
+    stored = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    texts = [path for field in schema for path in _string_columns(field) if path in stored]
     return pq.ParquetFile(_place(source), metadata=metadata, read_dictionary=texts), groups
 
 

@@ -32,7 +32,7 @@ _USERS_SHOWN = 8
 _DIGITS = 16  # hexadecimal digits kept of a digest
 
 
-class Sequenced(NamedTuple):
+class ClickSequence(NamedTuple):
     """The clicks of one user on one sample, at least one, in order."""
 
     sample: str
@@ -59,7 +59,7 @@ def check_name(name: str, what: str) -> str:
     return found
 
 
-def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None = None) -> bytes:
+def to_parquet(sequences: Sequence[ClickSequence], facts: Mapping[str, str] | None = None) -> bytes:
     """Encode recorded clicks as a Parquet file of `SCHEMA`; `facts` are added to its metadata."""
     rows = [
         (one.sample, number, click.x, click.y, click.positive, one.user)
@@ -74,15 +74,15 @@ def as_parquet(sequences: Sequence[Sequenced], facts: Mapping[str, str] | None =
     return buffer.getvalue()
 
 
-def add_sequence(path: Path, added: Sequenced) -> None:
+def add_sequence(path: Path, added: ClickSequence) -> None:
     """Add a sequence to a file, creating it if missing; replaces the user's earlier clicks on the sample."""
-    there = read_sequences(path) if path.exists() else []
-    kept = [one for one in there if one[:2] != added[:2]]
+    existing = read_sequences(path) if path.exists() else []
+    others = [one for one in existing if one[:2] != added[:2]]
     with atomic_write(path) as file:
-        file.write(as_parquet([*kept, added]))
+        file.write(to_parquet([*others, added]))
 
 
-def read_sequences(path: Path) -> list[Sequenced]:
+def read_sequences(path: Path) -> list[ClickSequence]:
     """Read all sequences of a file, ordered by their first rows; `InputError` if it has no recorded clicks.
 
     Files of other software may lack the metadata, use other integer types and have more columns. The clicks of a
@@ -99,16 +99,16 @@ def read_sequences(path: Path) -> list[Sequenced]:
         if number in found.setdefault(key, {}):
             raise InputError(f"{path}, row {row}: duplicate click {number} of the same sample and user")
         found[key][number] = Click(x, y, positive)
-    return in_order(found, path)
+    return to_sequences(found, path)
 
 
-def in_order(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object) -> list[Sequenced]:
+def to_sequences(found: Mapping[tuple[str, str], Mapping[int, Click]], where: object) -> list[ClickSequence]:
     """Sequences from the numbered clicks of each (sample, user); `InputError` unless they are numbered 1, 2, 3, ..."""
     for (sample, user), clicks in found.items():
         if sorted(clicks) != list(range(1, len(clicks) + 1)):
-            whose = f"the {len(clicks)} clicks on the sample {quote(sample)} by the user {quote(user)}"
-            raise InputError(f"{where}: {whose} are not numbered 1, 2, 3, ...; correct them")
-    return [Sequenced(*key, tuple(clicks[number] for number in sorted(clicks))) for key, clicks in found.items()]
+            subject = f"the {len(clicks)} clicks on the sample {quote(sample)} by the user {quote(user)}"
+            raise InputError(f"{where}: {subject} are not numbered 1, 2, 3, ...; correct them")
+    return [ClickSequence(*key, tuple(clicks[number] for number in sorted(clicks))) for key, clicks in found.items()]
 
 
 def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
@@ -128,7 +128,7 @@ def read_recording(path: Path, user: str = "", digest: str = "") -> Recording:
     clicks = {one.sample: one.clicks for one in sequences if one.user == (user or users[0])}
     found = Recording(path.name, user or users[0], digest_of(clicks), clicks)
     if digest not in ("", found.digest):
-        raise _another(path, f"the clicks of {found.user}", found.digest, digest)
+        raise _digest_error(path, f"the clicks of {found.user}", found.digest, digest)
     return found
 
 
@@ -140,7 +140,7 @@ def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClic
     sequences = read_sequences(path)
     if user and user not in (users := sorted({one.user for one in sequences})):
         raise unknown_name("user", user, users, str(path))
-    found: dict[str, list[Sequenced]] = {}
+    found: dict[str, list[ClickSequence]] = {}
     for one in sequences:
         if user in ("", one.user):
             found.setdefault(one.sample, []).append(one)
@@ -150,13 +150,13 @@ def read_first_clicks(path: Path, user: str = "", digest: str = "") -> FirstClic
     users_of = {sample: tuple(one.user for one in of_sample) for sample, of_sample in found.items()}
     own = digest_of({f"{one.sample}\n{one.user}": one.clicks[:1] for of_sample in found.values() for one in of_sample})
     if digest not in ("", own):
-        raise _another(path, "its first clicks", own, digest)
+        raise _digest_error(path, "its first clicks", own, digest)
     return FirstClicks(Recording(path.name, user, own, clicks), users_of)
 
 
-def _another(path: Path, whose: str, found: str, digest: str) -> InputError:
+def _digest_error(path: Path, subject: str, found: str, digest: str) -> InputError:
     fix = "name the file that was meant, or leave the digest out"
-    return InputError(f"{path}: {whose} have the digest {found}, not {digest}; {fix}")
+    return InputError(f"{path}: {subject} have the digest {found}, not {digest}; {fix}")
 
 
 def digest_of(clicks: Mapping[str, Sequence[Click]]) -> str:

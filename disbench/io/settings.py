@@ -102,7 +102,7 @@ def settings_from(
         if key not in content:
             raise InputError(f"{where}: the key {key!r} is missing; add it")
     values = {
-        key: () if key in may_be_empty and value in ([], ()) else checked(key, value, hints[key], where, unknown)
+        key: () if key in may_be_empty and value in ([], ()) else convert(key, value, hints[key], where, unknown)
         for key, value in content.items()
         if key in hints
     }
@@ -119,23 +119,23 @@ def table_from(record: Any) -> dict[str, Any]:
         value = getattr(record, field.name)
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if value != default:
-            table[field.name] = _plain(value)
+            table[field.name] = _to_plain(value)
     return table
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return table_from(value)
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _to_plain(item) for key, item in value.items()}
+    return [_to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def check_fields(record: Any) -> None:
     """Check a dataclass built in Python against its fields' types and ranges; raises `InputError`."""
     hints, _, _ = _fields_of(type(record))  # type: ignore[arg-type]
     for key, hint in hints.items():
-        checked(key, getattr(record, key), hint, type(record).__name__)
+        convert(key, getattr(record, key), hint, type(record).__name__)
 
 
 @cache
@@ -146,7 +146,7 @@ def _fields_of(cls: type) -> tuple[dict[str, Any], list[str], set[str]]:
     return get_type_hints(cls, include_extras=True), required, {field.name for field in fields if field.default == ()}
 
 
-def checked(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "refuse") -> Any:
+def convert(key: str, value: Any, hint: Any, where: str, unknown: Unknown = "refuse") -> Any:
     """Return the value converted to the type of `hint`; `InputError` if it does not match."""
     if hint is Any:
         return value
@@ -175,7 +175,7 @@ def _mapping(key: str, value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _bounded(key: str, value: Any, notes: Sequence[Any], where: str, unknown: Unknown) -> Any:
-    found = checked(key, value, notes[0], where, unknown)
+    found = convert(key, value, notes[0], where, unknown)
     for note in notes[1:]:
         note.check(key, found, where)
     return found
@@ -188,9 +188,9 @@ def _one_of(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unk
     kinds = [hint for hint in hints if hint is not type(None)]
     for hint in kinds[:-1]:
         with contextlib.suppress(InputError):
-            return checked(key, value, hint, where, unknown)
+            return convert(key, value, hint, where, unknown)
     try:
-        return checked(key, value, kinds[-1], where, unknown)
+        return convert(key, value, kinds[-1], where, unknown)
     except InputError:
         if len(kinds) == 1:
             raise
@@ -208,12 +208,12 @@ def _list(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unkno
     if not isinstance(value, list | tuple) or not value:
         raise InputError(f"{where}: {key} must be a non-empty list, not {quote(value)}")
     names = [f"{key}[{place}]" if dataclasses.is_dataclass(hints[0]) else key for place in range(len(value))]
-    return tuple(checked(name, item, hints[0], where, unknown) for name, item in zip(names, value, strict=True))
+    return tuple(convert(name, item, hints[0], where, unknown) for name, item in zip(names, value, strict=True))
 
 
 def _table(key: str, value: Any, hints: Sequence[Any], where: str, unknown: Unknown) -> Any:
     content = _mapping(key, value, where)
-    return {name: checked(f"{key}.{name}", item, hints[1], where, unknown) for name, item in content.items()}
+    return {name: convert(f"{key}.{name}", item, hints[1], where, unknown) for name, item in content.items()}
 
 
 _READERS: Mapping[Any, Callable[..., Any]] = {

@@ -18,7 +18,7 @@ from disbench.core.arrays import IntArray
 from disbench.core.errors import InputError
 from disbench.core.masks import Rle
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects, click_region, set_masks
-from disbench.datasets.images import ImageFinder, RgbImage, read_rgb, size_hint, turned
+from disbench.datasets.images import ImageFinder, RgbImage, exif_note, read_rgb, size_hint
 from disbench.io import addresses
 from disbench.io.files import file_sha256
 from disbench.io.parquet import as_input_error, check_decoded_size, has_columns, open_parquet
@@ -274,7 +274,7 @@ def image_folders(source: str, data: Path | None) -> list[Path]:
 def read_scene_image(path: Path, image_id: str, size: tuple[int, int]) -> RgbImage:
     """Read a scene's image, uint8 RGB (height, width, 3); `InputError` if damaged or not of the masks' `size`."""
     image = read_rgb(path)
-    if path.parent not in _WARNED_FOLDERS and (note := turned([path], "if the masks were drawn so, save it turned")):
+    if path.parent not in _WARNED_FOLDERS and (note := exif_note([path], "if the masks were drawn so, save it turned")):
         _WARNED_FOLDERS.add(path.parent)
         _logger.warning("%s: %s", path.parent, note)
     if image.shape[:2] != size:

@@ -21,7 +21,7 @@ from disbench.harness.set_source import SetSource
 from disbench.harness.set_task import ANSWERS, SETS, SetTask, StoredAnswers, read_answers
 from disbench.harness.store import RUN
 from disbench.io import recorded_clicks
-from disbench.io.recorded_clicks import Sequenced, as_parquet, read_recording, read_sequences
+from disbench.io.recorded_clicks import ClickSequence, read_recording, read_sequences, to_parquet
 from disbench.reports.ambiguity.numbers import read_numbers
 from disbench.reports.ambiguity.pictures import PictureOptions, draw_pictures
 from disbench.reports.ambiguity.report import csv_rows, tables_of
@@ -68,10 +68,10 @@ def test_spoilt_files(run: StoredAnswers, photo_shards: Path, name: str, data: s
 
 # ------------------------------------------------------------------------------------------------ recorded clicks
 
-CLICKS = as_parquet(
+CLICKS = to_parquet(
     [
-        Sequenced("a/1", "ann", (Click(3, 4, positive=True), Click(5, 6, positive=False))),
-        Sequenced("a/2", "bo", (Click(1, 1, positive=True),)),
+        ClickSequence("a/1", "ann", (Click(3, 4, positive=True), Click(5, 6, positive=False))),
+        ClickSequence("a/2", "bo", (Click(1, 1, positive=True),)),
     ]
 )
 

@@ -131,7 +131,7 @@ class TestVerify:
 
     def test_whole(self, card: Path) -> None:
         found = verify(str(card), None)
-        assert found.whole
+        assert found.ok
         assert (found.samples, found.images, found.checked_hash) == (3, 3, True)
         assert found.lines() == [
             "mine: 3 samples on 3 images: whole",
@@ -139,10 +139,10 @@ class TestVerify:
             "  values 0, 1 in 3 masks: object above 0, 20.0% of the pixels",
         ]
         other = verify(str(card), None, ["mode=instances"])  # other options are not compared with the card
-        assert (other.whole, other.checked_hash) == (True, False)
+        assert (other.ok, other.checked_hash) == (True, False)
         card.write_text(CARD)
         assert verify(str(card), None).lines()[1].endswith("(the card has none to compare)")
-        assert verify(str(card.parent / "mine"), None, ["images=a", "masks=b"]).whole
+        assert verify(str(card.parent / "mine"), None, ["images=a", "masks=b"]).ok
         refuses("did you mean", verify, "grabcut", None, ["rul=x"])
 
     def test_all_problems_are_reported(self, card: Path) -> None:
@@ -152,7 +152,7 @@ class TestVerify:
         Image.fromarray(np.ones((4, 4), np.uint8)).save(folder / "b" / "2.png")
         card.write_text(card.read_text().replace("samples = 3", "samples = 4"))
         found = verify(str(card), None)
-        assert not found.whole
+        assert not found.ok
         reported = "\n".join(found.problems)
         assert len(found.problems) == 5
         for part in ("b/0.png: ", "a/1.png: ", "b/2.png: ", "3 samples"):

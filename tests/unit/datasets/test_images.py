@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.util import img_as_ubyte
 
-from disbench.datasets.images import SUBFOLDERS, ImageFinder, read_rgb, size_hint, turned
+from disbench.datasets.images import SUBFOLDERS, ImageFinder, exif_note, read_rgb, size_hint
 from tests.refusals import refuses
 
 
@@ -116,7 +116,7 @@ def test_exif_orientation_is_ignored_or_applied(tmp_path: Path, ending: str, num
     # JPEG decoders differ a little.
     assert np.allclose(read_rgb(path), stored.astype(int), atol=3)
     assert np.allclose(read_rgb(path, "apply"), applied.astype(int), atol=3)
-    assert (f"a.{ending}: {number}" in turned([path])) == (number > 1)
+    assert (f"a.{ending}: {number}" in exif_note([path])) == (number > 1)
     assert ("stored 9 x 6, in viewers 6 x 9" in size_hint(path)) == (number > 4)
 
 
@@ -124,12 +124,12 @@ def test_tiffs_own_orientation_and_damaged_metadata(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
     assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.rot90(PHOTO, -1))
     assert np.array_equal(read_rgb(tmp_path / "a.tif", "apply"), np.rot90(PHOTO, -1))
-    assert turned([tmp_path / "a.tif", tmp_path / "missing.jpg"]) == ""
+    assert exif_note([tmp_path / "a.tif", tmp_path / "missing.jpg"]) == ""
     Image.fromarray(PHOTO).save(tmp_path / "a.png", exif=b"Exif\0\0MM rubbish")
     Image.fromarray(PHOTO).save(tmp_path / "b.png", exif=exif_of(9))
     for path in (tmp_path / "a.png", tmp_path / "b.png"):
         assert np.array_equal(read_rgb(path, "apply"), PHOTO)
-        assert turned([path]) == ""
+        assert exif_note([path]) == ""
 
 
 RAMP = np.linspace(0, 65535, 54).astype(np.uint16).reshape(6, 9)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from disbench.datasets.cards import open_dataset
 from disbench.datasets.label_maps import read_label_map, read_palette
-from disbench.datasets.targets import RULES, gray_of_index, instance_numbers, mask_kind, recognise
+from disbench.datasets.targets import RULES, detect_rule, gray_of_index, instance_numbers, mask_kind
 from tests.refusals import refuses
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,7 +25,7 @@ Write = Callable[[Path], object]
 
 def any_value(path: Path) -> npt.NDArray[np.int8]:
     """A mask by the rule that is recognised for it."""
-    return RULES[recognise([mask_kind(path)])[0]](path, 0)
+    return RULES[detect_rule([mask_kind(path)])[0]](path, 0)
 
 
 ELLIPSE: Pixels = cv2.ellipse(np.zeros((60, 80), np.uint8), (40, 30), (20, 12), 20, 0, 360, 1, -1)
@@ -90,7 +90,7 @@ UNTIL_VOID = [*VOC, *[BLACK] * 251, (224, 224, 192)]
 def test_numbers_are_read_as_before(tmp_path: Path, name: str, write: Write) -> None:
     """Every number but 0, under the rule whose name is in the content hashes."""
     write(tmp_path / name)
-    assert recognise([mask_kind(tmp_path / name)])[0] == "any-value"
+    assert detect_rule([mask_kind(tmp_path / name)])[0] == "any-value"
     assert np.array_equal(any_value(tmp_path / name), ELLIPSE)
 
 
@@ -114,7 +114,7 @@ def test_numbers_are_read_as_before(tmp_path: Path, name: str, write: Write) -> 
 def test_brightness_above_half_where_numbers_mislead(tmp_path: Path, name: str, write: Write) -> None:
     """What shows on black is the object, nearly the ellipse that was drawn; in grey files exactly OpenCV's values."""
     write(tmp_path / name)
-    rule, said = recognise([mask_kind(tmp_path / name)])
+    rule, said = detect_rule([mask_kind(tmp_path / name)])
     assert (rule, "above 127" in said) == ("above-half", True)
     target = any_value(tmp_path / name)
     assert (target != ELLIPSE).sum() <= 0.05 * ELLIPSE.sum()

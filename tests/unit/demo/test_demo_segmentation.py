@@ -16,7 +16,7 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.demo.segmentation import MAX_CLICKS, MethodFailedError, Photos, Segmentation, encode_file, save_files
 from disbench.harness.predict import predict
-from disbench.io.recorded_clicks import Sequenced, read_sequences
+from disbench.io.recorded_clicks import ClickSequence, read_sequences
 from tests.refusals import refuses
 from tests.toy_methods import Answers, Discs, Misbehaves
 
@@ -113,8 +113,8 @@ def test_what_is_saved(tmp_path: Path) -> None:
     )
     made = tuple(CLICKS[:2])
     assert read_sequences(out / "recorded-clicks.parquet") == [
-        Sequenced("../../s", "ann", made),
-        Sequenced("t", "ann", made),
+        ClickSequence("../../s", "ann", made),
+        ClickSequence("t", "ann", made),
     ]
 
 

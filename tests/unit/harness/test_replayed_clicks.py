@@ -16,7 +16,7 @@ from disbench.harness.run import run_task
 from disbench.harness.sample_loop import FirstClicksTask, StoredFirstClicks, read_first_clicks_run
 from disbench.harness.store import read_run
 from disbench.harness.tasks import Clicked, Reader, run_chunk
-from disbench.io.recorded_clicks import Sequenced, as_parquet
+from disbench.io.recorded_clicks import ClickSequence, to_parquet
 from disbench.reports.entries import read_entries
 from disbench.reports.report import make_report
 from disbench.reports.sensitivity import first_clicks_table, read_first_click_numbers
@@ -31,9 +31,9 @@ METHOD = f"{Path(__file__).parents[2] / 'toy_methods.py'}:Discs"
 ANN = {"s1": ((20, 20, True), (5, 5, False), (30, 12, True)), "s4": ((8, 9, True),)}
 
 
-def recording(path: Path, clicks: dict[str, Any] | None = None, *more: Sequenced) -> Path:
-    mine = [Sequenced(s, "ann", tuple(Click(*c) for c in made)) for s, made in (clicks or ANN).items()]
-    path.write_bytes(as_parquet([*mine, *more]))
+def recording(path: Path, clicks: dict[str, Any] | None = None, *more: ClickSequence) -> Path:
+    mine = [ClickSequence(s, "ann", tuple(Click(*c) for c in made)) for s, made in (clicks or ANN).items()]
+    path.write_bytes(to_parquet([*mine, *more]))
     return path
 
 
@@ -45,7 +45,7 @@ def replayed(folder: Path, text: str, **more: Any) -> StoredRun:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
     folder = tmp_path_factory.mktemp("replay")
-    recording(folder / "study.parquet", None, Sequenced("s0", "bo", (Click(1, 1, True),)))
+    recording(folder / "study.parquet", None, ClickSequence("s0", "bo", (Click(1, 1, True),)))
     return replayed(folder / "run", f"replay:{folder / 'study.parquet'},user=ann")
 
 
@@ -152,11 +152,11 @@ REAL = {
 def clicks(tmp_path: Path) -> Path:
     path = tmp_path / "clicks.parquet"
     made = [
-        Sequenced(sample, user, (Click(*place, positive=True), Click(0, 0, positive=False)))
+        ClickSequence(sample, user, (Click(*place, positive=True), Click(0, 0, positive=False)))
         for sample, users in REAL.items()
         for user, place in users.items()
     ]
-    path.write_bytes(as_parquet(made))
+    path.write_bytes(to_parquet(made))
     return path
 
 

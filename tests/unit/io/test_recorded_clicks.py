@@ -18,12 +18,12 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.io.recorded_clicks import (
     SCHEMA,
-    Sequenced,
+    ClickSequence,
     add_sequence,
-    as_parquet,
     digest_of,
     read_recording,
     read_sequences,
+    to_parquet,
 )
 from tests.refusals import refuses
 
@@ -50,10 +50,10 @@ CLICKS = st.builds(Click, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), 
 def test_what_is_written_is_read(made: dict[tuple[str, str], list[Click]]) -> None:
     import tempfile
 
-    sequences = [Sequenced(*key, tuple(clicks)) for key, clicks in made.items()]
+    sequences = [ClickSequence(*key, tuple(clicks)) for key, clicks in made.items()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clicks.parquet")
-        path.write_bytes(as_parquet(sequences))
+        path.write_bytes(to_parquet(sequences))
         assert pq.read_schema(path).equals(SCHEMA, check_metadata=True)
         assert read_sequences(path) == sequences
 
@@ -95,7 +95,7 @@ def test_other_files(tmp_path: Path) -> None:
     pd.DataFrame(ROWS).drop(columns=["user", "y"]).to_parquet(tmp_path / "few.parquet")
     later = pa.table(ROWS, SCHEMA).replace_schema_metadata({"disbench.clicks": "2"})
     pq.write_table(later, tmp_path / "later.parquet")
-    (tmp_path / "empty.parquet").write_bytes(as_parquet([]))
+    (tmp_path / "empty.parquet").write_bytes(to_parquet([]))
     written(tmp_path / "two.parquet")
     for name, options, words in (
         ("none", (), "no such file"),
@@ -113,8 +113,8 @@ def test_other_files(tmp_path: Path) -> None:
 
 def test_adding_replaces_the_same_persons_clicks_on_the_same_sample(tmp_path: Path) -> None:
     path = tmp_path / "clicks.parquet"
-    first, other = Sequenced("a", "ann", (Click(1, 2, True),)), Sequenced("a", "bo", (Click(3, 4, True),))
-    again = Sequenced("a", "ann", (Click(5, 6, True), Click(7, 8, False)))
+    first, other = ClickSequence("a", "ann", (Click(1, 2, True),)), ClickSequence("a", "bo", (Click(3, 4, True),))
+    again = ClickSequence("a", "ann", (Click(5, 6, True), Click(7, 8, False)))
     for one in (first, other, again):
         add_sequence(path, one)
     assert read_sequences(path) == [other, again]

@@ -15,7 +15,7 @@ from disbench.io.settings import (
     Bounds,
     Count,
     Option,
-    checked,
+    convert,
     overrides,
     read_options,
     settings_from,
@@ -132,7 +132,7 @@ def test_what_a_file_gets_wrong(text: str, words: str) -> None:
 
 
 def test_none_is_a_value_of_optional_fields_only() -> None:
-    assert checked("owner", None, str | None, "") is None
+    assert convert("owner", None, str | None, "") is None
     refuses("name must be a string, not None", settings_from, Bicycle, {"name": None}, "a")
     refuses("front is not a table", made, "name = 'a'\nfront = 28", "front.size=20")
 
@@ -229,7 +229,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 def options(tables: dict[str, dict[str, Any]], *given: str) -> dict[str, Any]:
     """The values of a card's options, with what the command line gives."""
-    return read_options(checked("options", tables, Mapping[str, Option], "card"), given, "card")
+    return read_options(convert("options", tables, Mapping[str, Option], "card"), given, "card")
 
 
 def test_options_have_their_defaults_or_the_last_override() -> None:

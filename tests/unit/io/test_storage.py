@@ -12,7 +12,7 @@ import pytest
 
 from disbench.core.errors import InputError
 from disbench.io import addresses, outputs
-from disbench.io.outputs import Output, output
+from disbench.io.outputs import Output, open_output
 from tests.refusals import refuses
 
 
@@ -184,7 +184,7 @@ def write_shards(there: Output, first: int, end: int) -> None:
 
 
 def test_a_job_is_resumed_by_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), output("memory://b/out", ("shard-*", "end"), last="end") as there:
+    with pytest.raises(KeyboardInterrupt), open_output("memory://b/out", ("shard-*", "end"), last="end") as there:
         write_shards(there, 0, 2)
         (there.folder / "shard-2").write_bytes(b"22")  # finished and not sent
         (there.folder / "shard-3.partial").write_bytes(b"3")
@@ -194,7 +194,7 @@ def test_a_job_is_resumed_by_another_machine(monkeypatch: pytest.MonkeyPatch, tm
     put("b/out/notes.txt", b"not of the job")
     switch_machine(monkeypatch, tmp_path / "machine-2")
     copied = spy_on_copies(monkeypatch)
-    with output("memory://b/out", ("shard-*", "end"), last="end") as there:
+    with open_output("memory://b/out", ("shard-*", "end"), last="end") as there:
         assert set(contents(there.folder)) == {"shard-0", "shard-1", "shard-2"}
         (there.folder / "end").write_bytes(b"all")
     assert len(copied) == 3
@@ -208,9 +208,9 @@ def test_overwrite_removes_the_last_file_first(monkeypatch: pytest.MonkeyPatch) 
     real = type(memory()).rm_file
     monkeypatch.setattr(type(memory()), "rm_file", lambda self, path: (removed.append(path), real(self, path)))
     with pytest.raises(InputError, match="memory://b/out: there are results"):
-        output("memory://b/out", ("*",), last="end", existing="fail").__enter__()
+        open_output("memory://b/out", ("*",), last="end", existing="fail").__enter__()
     removed.clear()
-    with output("memory://b/out", ("*",), last="end", existing="overwrite") as there:
+    with open_output("memory://b/out", ("*",), last="end", existing="overwrite") as there:
         assert removed[1:] == ["/b/out/end", "/b/out/a", "/b/out/z"]
         assert not contents(there.folder)
         (there.folder / "end").write_bytes(b"new")
@@ -225,7 +225,7 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(monkeypatch: pytest.MonkeyPa
         attempts.append(rpath)
         raise ConnectionError("the network is gone")
 
-    with output("memory://b/out", ("shard-*",)) as there, pytest.MonkeyPatch.context() as patch:
+    with open_output("memory://b/out", ("shard-*",)) as there, pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(memory()), "put_file", broken)
         refuses(r"memory://b/out/shard-0: the network is gone; check .* kept", write_shards, there, 0, 1)
         assert len(attempts) == 3
@@ -245,7 +245,7 @@ def test_no_object_is_ever_half_written(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(type(memory()), "put_file", slow)
     for content in (b"first", b"second"):
-        with output("memory://b/out", ("x",)) as there:
+        with open_output("memory://b/out", ("x",)) as there:
             (there.folder / "x").write_bytes(content)
         assert stored("b/out") == {"x": content}
     assert set(seen) == {None, b"first"}
@@ -254,7 +254,7 @@ def test_no_object_is_ever_half_written(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_journal_is_sent_as_a_consistent_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [0.0]
     monkeypatch.setattr(outputs.time, "monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
+    with pytest.raises(KeyboardInterrupt), open_output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
         journal = sqlite3.connect(there.folder / "j.sqlite", isolation_level=None)
         journal.execute("CREATE TABLE rows (row INTEGER)")
         there.save()
@@ -272,7 +272,7 @@ def test_a_journal_is_sent_as_a_consistent_copy(monkeypatch: pytest.MonkeyPatch,
     assert rows_at_the_address(tmp_path) == 4
     journal.execute("INSERT INTO rows VALUES (4)")  # as if killed before it could be sent
     journal.close()
-    with output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
+    with open_output("memory://b/run", ("j.sqlite", "end"), last="end") as there:
         assert rows_at_the_address(tmp_path) == 5
         (there.folder / "j.sqlite").unlink()
         (there.folder / "end").write_bytes(b"all")
@@ -288,5 +288,5 @@ def rows_at_the_address(folder: Path) -> int:
 
 
 def test_one_process_at_a_time() -> None:
-    with output("memory://b/out", ("*",)), pytest.raises(InputError, match="another process"):
-        output("memory://b/out", ("*",)).__enter__()
+    with open_output("memory://b/out", ("*",)), pytest.raises(InputError, match="another process"):
+        open_output("memory://b/out", ("*",)).__enter__()
