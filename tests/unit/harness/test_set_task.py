@@ -40,7 +40,7 @@ from disbench.harness.tasks import Clicked, Reader, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
 from tests.refusals import refuses
-from tests.unit.shard_tools import scene_object, unrelated
+from tests.unit.shard_tools import scene_object, without_hierarchy
 
 DISCS = method_spec(f"{toy_methods.__file__}:Discs", ["candidates=3"])
 Mask = npt.NDArray[np.bool_]
@@ -156,7 +156,7 @@ def test_relations() -> None:
         ((0, 1, 4), "with-2-others"),
     ):
         assert relation(tree, 0, member) == expected
-    without = unrelated(scene, [SetOfObjects(0, ((0,), (0, 1)))])
+    without = without_hierarchy(scene, [SetOfObjects(0, ((0,), (0, 1)))])
     assert relation(without, 0, (0, 1)) == "with-1-other"
 
 
