@@ -85,18 +85,16 @@ def bootstrap_interval(
         resamples: number of resamples.
         seed: seed of the generator.
     """
-    samples = _checked(values)
+    data = _checked(values)
     ends = ((1 - level) / 2, (1 + level) / 2)
-    if (
-        statistic is None
-        and (samples == np.rint(samples)).all()
-        and len(samples) * float(np.ptp(samples)) < _MAX_SUM_RANGE
-    ):
-        return _exact_quantiles(samples.astype(np.int64), ends)
+    if statistic is None and (data == np.rint(data)).all() and len(data) * float(np.ptp(data)) < _MAX_SUM_RANGE:
+        return _exact_quantiles(data.astype(np.int64), ends)
     reduce = statistic or (lambda drawn: np.asarray(drawn.mean(axis=-1)))
-    found = _resampled_statistics(
-        len(samples), resamples, seed, lambda draws, rows: reduce(_resampled(samples, draws, rows))
-    )
+
+    def reduced(draws: np.random.Generator, rows: int) -> FloatArray:
+        return reduce(data[draws.integers(0, len(data), (rows, len(data)))])
+
+    found = _resampled_statistics(len(data), resamples, seed, reduced)
     low, high = np.quantile(found, ends)
     return float(low), float(high)
 
@@ -109,14 +107,14 @@ def sign_flip_p(differences: npt.ArrayLike, resamples: int = RESAMPLES, seed: in
     samples n; p is not expected below 2 to the power of 1 - n. `differences` are (samples,) finite; ValueError
     otherwise.
     """
-    samples = _checked(differences)
+    data = _checked(differences)
 
     def sums(draws: np.random.Generator, rows: int) -> FloatArray:
-        signs = draws.integers(0, 2, (rows, len(samples)), dtype=np.int8) * 2 - 1
-        return np.asarray(signs @ samples)
+        signs = draws.integers(0, 2, (rows, len(data)), dtype=np.int8) * 2 - 1
+        return np.asarray(signs @ data)
 
-    found = _resampled_statistics(len(samples), resamples, seed, sums)
-    reached = abs(float(samples.sum())) - _SUM_ROUNDING * float(np.abs(samples).sum())
+    found = _resampled_statistics(len(data), resamples, seed, sums)
+    reached = abs(float(data.sum())) - _SUM_ROUNDING * float(np.abs(data).sum())
     return (int((np.abs(found) >= reached).sum()) + 1) / (len(found) + 1)
 
 
@@ -127,11 +125,6 @@ def _resampled_statistics(
     draws = np.random.Generator(np.random.PCG64(seed))
     step = max(1, _CHUNK // samples)
     return np.concatenate([statistic_of(draws, min(step, count - begin)) for begin in range(0, count, step)])
-
-
-def _resampled(values: FloatArray, draws: np.random.Generator, rows: int) -> FloatArray:
-    """Resamples with replacement, (rows, samples)."""
-    return values[draws.integers(0, len(values), (rows, len(values)))]
 
 
 def _exact_quantiles(values: IntArray, shares: tuple[float, float]) -> tuple[float, float]:

@@ -95,7 +95,10 @@ class PartImageNetScenes(FileScenes):
         if self._file is None:
             return self._of_maps(key)
         (scene,) = self._file.read([key])
-        return self._of_polygons(scene)
+        parts = tuple(dataclasses.replace(item, source=NAME) for item in scene.objects)
+        file = PurePosixPath(scene.file_name).name
+        scene = dataclasses.replace(scene, file_name=f"{self.split}/{file[:9]}/{file}", source=NAME)
+        return _with_whole(scene, parts, None, None)
 
     def _of_maps(self, name: str) -> Scene:
         dropped: Counter[str] = Counter()
@@ -125,12 +128,6 @@ class PartImageNetScenes(FileScenes):
         if classes and (inside != (parts != NO_PART)).any():
             dropped[f"{LINK}whole differs from its parts"] += 1
         return masks.encode(inside) if classes else None
-
-    def _of_polygons(self, scene: Scene) -> Scene:
-        parts = tuple(dataclasses.replace(item, source=NAME) for item in scene.objects)
-        file = PurePosixPath(scene.file_name).name
-        scene = dataclasses.replace(scene, file_name=f"{self.split}/{file[:9]}/{file}", source=NAME)
-        return _with_whole(scene, parts, None, None)
 
 
 def _with_whole(scene: Scene, parts: tuple[SceneObject, ...], whole: Rle | None, number: int | None) -> Scene:

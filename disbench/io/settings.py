@@ -66,17 +66,13 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 def _parsed(parse: Callable[[str], Any], content: bytes | str) -> Any:
     with contextlib.suppress(RecursionError):
         value = parse(content if isinstance(content, str) else content.decode("utf-8"))
-        level = [value]  # level by level, without recursion
-        for _ in range(MAX_NESTING + 1):
-            level = [item for part in level for item in _items(part)]
+        level = [value] if isinstance(value, dict | list) else []  # level by level, without recursion
+        for _ in range(MAX_NESTING + 2):
             if not level:
                 return value
+            items = (item for part in level for item in (part.values() if isinstance(part, dict) else part))
+            level = [item for item in items if isinstance(item, dict | list)]
     raise ValueError(f"it is nested more than {MAX_NESTING} deep")
-
-
-def _items(part: Any) -> list[Any]:
-    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-    return [item for item in inner if isinstance(item, dict | list)]
 
 
 def settings_from(
