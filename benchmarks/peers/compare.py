@@ -6,7 +6,8 @@ Omitted options come from the installation (`disbench methods install`). The fir
 twice: by the peer's code in its own Python (`peer_evaluation.py`), and by disbench through the bridge, with the
 options, threshold, candidate selection and clicks of the peer's protocol; both sides are first tried on one image. No
 evaluation stops early. Both sides run with one thread and without OpenCV's Intel IPP, whose distance transform is not
-deterministic. Prints a table row with the number of bitwise equal IoUs and the largest difference.
+deterministic. Prints a table row with the number of bitwise equal IoUs and the largest difference, and for a peer that
+records all its candidates, how many of them are equal.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from disbench.baselines.cards import method_spec  # noqa: E402
 from disbench.baselines.installs import require_installed  # noqa: E402
 from disbench.core.ambiguity import best_loop  # noqa: E402
 from disbench.datasets.cards import open_dataset  # noqa: E402
-from disbench.harness.evaluation import evaluate  # noqa: E402
+from disbench.harness.evaluation import Results, evaluate  # noqa: E402
 
 Ious = dict[str, list[float]]
 EVALUATE = ("--datasets=GrabCut", "--cpu", "--n-clicks={clicks}", "--target-iou=1.01")
@@ -97,6 +98,7 @@ PEERS: dict[str, Peer] = {
     "segnext": Peer(script_arguments=(*WHOLE, "--max-n-clicks={clicks}")),
     "sam-official": Peer(kind="sam", script_arguments=("vit_b",)),
     "sam-hq-official": Peer(kind="sam", script_arguments=("vit_tiny",), settings=("backbone=vit_tiny",)),
+    "semantic-sam": Peer(kind="semantic_sam", script_arguments=("T",)),
     "iog": Peer(kind="iog"),
     "sam2-official": Peer(kind="sam2", script_arguments=("configs/sam2.1/sam2.1_hiera_t.yaml",)),
     "graco": Peer(
@@ -161,8 +163,8 @@ def peer_ious(peer: Peer, arguments: argparse.Namespace, folder: Path, stems: It
     return dict(zip(stems, json.loads(out.read_text()), strict=True))
 
 
-def bridge_ious(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, dict[str, str]]:
-    """IoUs from disbench through the bridge, and the samples that failed."""
+def bridge_ious(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tuple[Ious, Results]:
+    """IoUs from disbench through the bridge, and the results (the first, if there are several granularities)."""
     paths = [f"{name}={getattr(arguments, name)}" for name in ("repo", "python", "checkpoint")]
     settings = [part.format(checkpoint=arguments.checkpoint) for part in peer.settings]
     spec = method_spec(arguments.peer, [*paths, "timeout=600", *settings, *arguments.set])
@@ -177,6 +179,7 @@ def bridge_ious(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tupl
             selection=peer.selection,  # type: ignore[arg-type]
             policy=peer.policy,
             budget=spec.budget,
+            store="all",
         )
         for variant in ([FixedGranularity(method, float(level)) for level in levels] if granularity else [method])
     ]
@@ -185,7 +188,19 @@ def bridge_ious(peer: Peer, arguments: argparse.Namespace, folder: Path) -> tupl
         curves = [result.ious[sample].tolist() for result in results]
         best = best_loop(curves, 1.0, arguments.clicks) if len(curves) > 1 else 0
         ious[sample.rpartition("/")[2]] = curves[best]
-    return ious, results[0].failures
+    return ious, results[0]
+
+
+def compare_candidates(file: Path, results: Results) -> str:
+    """How many candidates of all predictions have the mask and the score that the peer recorded in `file`."""
+    ours = [list(zip(row.candidate_masks or (), row.candidate_scores or (), strict=True)) for row in results.rows]
+    pairs = [
+        (mask.decode() == peer_mask, score == peer_score)
+        for candidates, recorded in zip(ours, json.loads(file.read_text()), strict=True)
+        for (mask, score), (peer_mask, peer_score) in zip(candidates, recorded, strict=True)
+    ]
+    masks, scores = (sum(equal) for equal in zip(*pairs, strict=True))
+    return f"of {len(pairs)} candidates, {masks} masks and {scores} scores are equal"
 
 
 def main() -> None:
@@ -213,13 +228,17 @@ def main() -> None:
             folder = Path(scratch)
             stems = write_subset(Path(arguments.data), count, folder)
             theirs = peer_ious(peer, arguments, folder, stems)
-            ours, failures = bridge_ious(peer, arguments, folder)
-        if failures:
-            sys.exit("\n".join(f"{sample}: {reason}" for sample, reason in failures.items()))
+            ours, results = bridge_ious(peer, arguments, folder)
+            if results.failures:
+                sys.exit("\n".join(f"{sample}: {reason}" for sample, reason in results.failures.items()))
+            recorded = folder / "candidates.json"
+            candidates = compare_candidates(recorded, results) if recorded.is_file() else ""
     comparison = Comparison(ours, theirs)
     git = ["git", "-C", arguments.repo, "rev-parse", "--short=10", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     print(comparison.row(arguments.peer, commit))
+    if candidates:
+        print(candidates)
 
 
 if __name__ == "__main__":

@@ -199,6 +199,20 @@ def hiera() -> Any:
     return importlib.import_module("sam2.build_sam").build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
 
 
+def swin_tiny() -> Any:
+    """Semantic-SAM with Swin-T; its mask features weigh differences between channels, so masks are mixed."""
+    sys.modules["MultiScaleDeformableAttention"] = type(sys)("MultiScaleDeformableAttention")
+    peer = importlib.import_module("semantic_sam")
+    config = Path(str(peer.__file__)).parents[1] / "configs/semantic_sam_only_sa-1b_swinT.yaml"
+    described = importlib.import_module("utils.arguments").load_opt_from_config_file(config)
+    described["MODEL"]["BACKBONE"]["LOAD_PRETRAINED"] = False
+    net = importlib.import_module("semantic_sam.BaseModel").BaseModel(described, peer.build_model(described))
+    features = net.model.sem_seg_head.pixel_decoder.mask_features
+    features.weight.data -= features.weight.data.mean(1, keepdim=True)
+    features.bias.data.zero_()
+    return net
+
+
 def inside_outside() -> Any:
     """IOG's ResNet-101."""
     return importlib.import_module("networks.mainnetwork").Network(
@@ -252,6 +266,7 @@ RECIPES |= {
     "piclick": Recipe(piclick, "", {"crop": 448, "max_score": False}),
     **{name: Recipe(partial(sam, backbone), "", {}, with_config=False) for name, backbone in SAMS.items()},
     "sam2-official": Recipe(hiera, "", {}, with_config=False, weights_key="model"),
+    "semantic-sam": Recipe(swin_tiny, "", {}, with_config=False),
     "iog": Recipe(
         inside_outside,
         "Fine_net.final_predict.2",
@@ -356,7 +371,7 @@ def main() -> None:
     torch.manual_seed(1)
     recipe = RECIPES[arguments.peer]
     sys.path.insert(0, str(Path(arguments.repo, recipe.folder)))
-    if arguments.peer == "focuscut":
+    if arguments.peer in ("focuscut", "semantic-sam"):
         torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *args, **options: this
     net, uncalibrated = recipe.build(), f"{arguments.out}.unsettled"
     if not recipe.last_layer:

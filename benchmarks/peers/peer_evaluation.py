@@ -89,8 +89,7 @@ def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
 
     Its code calls `.cuda()` everywhere, which is ignored here.
     """
-    torch = importlib.import_module("torch")
-    torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *args, **options: this
+    stay_on_cpu(importlib.import_module("torch"))
     scratch = Path(arguments.out).parent
     for name in ("img", "gt", "list"):
         (scratch / "focus/GrabCut" / name).mkdir(parents=True)
@@ -122,6 +121,50 @@ def focuscut(arguments: argparse.Namespace) -> list[list[float]]:
         if not ious:
             raise
     return ious
+
+
+def stay_on_cpu(torch: Any) -> None:
+    """Ignore `.cuda()` and `.to("cuda")`."""
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *args, **options: this
+    move = torch.Tensor.to
+    torch.Tensor.to = lambda this, *args, **options: this if args == ("cuda",) else move(this, *args, **options)
+
+
+def semantic_sam(arguments: argparse.Namespace) -> list[list[float]]:
+    """The `SemanticSAMPredictor` of Semantic-SAM's README with the first click; the best-scored of its six masks.
+
+    Its `prepare_image` reads and shrinks the image, its `sem_seg_postprocess` resizes the masks' logits back. All six
+    masks (COCO run lengths) and their scores are recorded in candidates.json.
+    """
+    torch, coco = importlib.import_module("torch"), importlib.import_module("pycocotools.mask")
+    stay_on_cpu(torch)
+    sys.modules["MultiScaleDeformableAttention"] = type(sys)("MultiScaleDeformableAttention")  # for CUDA alone
+    peer = importlib.import_module("semantic_sam")
+    build, modules = (importlib.import_module(f"semantic_sam.{name}") for name in ("build_semantic_sam", "modules"))
+    read = build.load_opt_from_config_file
+
+    def described(file: str) -> Any:
+        config = read(file)
+        config["MODEL"]["BACKBONE"]["LOAD_PRETRAINED"] = False  # a download that the checkpoint replaces
+        return config
+
+    build.load_opt_from_config_file = described
+    predictor = peer.SemanticSAMPredictor(peer.build_semantic_sam(arguments.script_arguments[0], arguments.checkpoint))
+    found, candidates = [], []
+    folder = Path(arguments.data)
+    for path, (_, target) in zip(sorted((folder / "data_GT").iterdir()), grabcut(folder), strict=True):
+        x, y, _ = center(target, np.zeros(target.shape, dtype=bool), [])
+        height, width = target.shape
+        small, planes = peer.prepare_image(path)
+        with torch.no_grad():  # as in its demo.py
+            logits, scores = predictor.predict(small, planes, [[x / width, y / height]])
+            masks = modules.sem_seg_postprocess(logits, small.shape[:2], height, width).numpy() > 0
+        scores = scores[0, 0].tolist()
+        found.append([_iou(masks[int(np.argmax(scores))], target)])
+        runs = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
+        candidates.append([[one["counts"].decode(), score] for one, score in zip(runs, scores, strict=True)])
+    Path(arguments.out).with_name("candidates.json").write_text(json.dumps(candidates))
+    return found
 
 
 def sam(arguments: argparse.Namespace) -> list[list[float]]:
@@ -263,7 +306,7 @@ def _iou(mask: Any, target: Any) -> float:
 
 KINDS = {
     **{"isegm": isegm, "graco": graco, "fcfi": fcfi, "fcanet": fcanet, "focuscut": focuscut},
-    **{"sam": sam, "sam2": sam2, "iog": iog},
+    **{"sam": sam, "sam2": sam2, "semantic_sam": semantic_sam, "iog": iog},
 }
 
 

@@ -379,6 +379,7 @@ class SemanticSamSession:
 
     def __init__(self, load: Any, predictor: Any, device: str, image: Any) -> None:
         self.torch, self.predictor, self.size = load("torch"), predictor, image.shape[:2]
+        self.resize = load("semantic_sam.modules").sem_seg_postprocess
         pillow, transforms = load("PIL.Image"), load("torchvision.transforms")
         shrink = transforms.Resize(640, interpolation=pillow.BICUBIC)  # its short side
         self.small = np.array(shrink(pillow.fromarray(image)))
@@ -390,29 +391,35 @@ class SemanticSamSession:
         x, y = [(x, y) for x, y, positive in clicks if positive][-1]
         with self.torch.no_grad():
             masks, scores = self.predictor.predict(self.small, self.planes, [[x / width, y / height]])
-            resize = self.torch.nn.functional.interpolate
-            whole = resize(masks[None].float(), self.size, mode="bilinear", align_corners=False)[0]
-        return (whole > 0).cpu().numpy(), scores.reshape(-1)
+            whole = self.resize(masks, self.small.shape[:2], height, width)
+        return (whole > 0).cpu().numpy(), scores.cpu().numpy().reshape(-1)
 
 
 def semantic_sam(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Model:
     """Semantic-SAM (Li, Zhang, Sun and others 2023), github.com/UX-Decoder/Semantic-SAM.
 
-    Its code calls `.cuda()` everywhere; on the CPU these calls are ignored.
+    Its code calls `.cuda()` everywhere; on the CPU these calls are ignored. Without its compiled operator, it uses its
+    own version in PyTorch.
     """
     load = enter(repo, "semantic_sam")
     without_gpu(load("torch"), device)
-    checkpoint = str(Path(checkpoint).resolve())
-    os.chdir(repo)  # its configuration paths are relative to it
+    operator = "MultiScaleDeformableAttention"
+    if importlib.util.find_spec(operator) is None:
+        sys.modules[operator] = type(sys)(operator)  # fails when called
     peer = load("semantic_sam")
-    predictor = peer.SemanticSAMPredictor(peer.build_semantic_sam(model_type=options["backbone"], ckpt=checkpoint))
-    return Model(SemanticSamSession, load, predictor, device)
+    config = f"{repo}/configs/semantic_sam_only_sa-1b_swin{options['backbone']}.yaml"
+    described = load("utils.arguments").load_opt_from_config_file(config)
+    described["MODEL"]["BACKBONE"]["LOAD_PRETRAINED"] = False  # a download of weights that the checkpoint replaces
+    net = load("semantic_sam.BaseModel").BaseModel(described, peer.build_model(described)).from_pretrained(checkpoint)
+    return Model(SemanticSamSession, load, peer.SemanticSAMPredictor(net.eval().cuda()), device)
 
 
 def without_gpu(torch: Any, device: str) -> None:
-    """On the CPU, make `.cuda()` return the tensor or module unchanged."""
+    """On the CPU, make `.cuda()` and `.to("cuda")` return the tensor or module unchanged."""
     if device == "cpu":
         torch.Tensor.cuda = torch.nn.Module.cuda = lambda this, *given, **more: this
+        move = torch.Tensor.to
+        torch.Tensor.to = lambda this, *given, **more: this if given == ("cuda",) else move(this, *given, **more)
 
 
 class FocsamSession:

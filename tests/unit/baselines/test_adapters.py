@@ -32,7 +32,8 @@ TORCH = """
     def no_grad(): yield
     def tensor(values, dtype, device): return numpy.asarray(values, dtype)
     def load(path, map_location): return {"weights": 1}
-    class Tensor: pass
+    class Tensor:
+        to = None
     class nn:
         class Module: pass
         class Identity: pass
@@ -189,18 +190,34 @@ MY_NET = """
 """
 SEMANTIC_SAM = """
     import torch
+    import MultiScaleDeformableAttention
     from notes import note
-    def build_semantic_sam(model_type, ckpt):
-        note(built=model_type, whole=ckpt.startswith("/"))
+    def build_model(config):
+        note(built=config["file"], pretrained=config["MODEL"]["BACKBONE"]["LOAD_PRETRAINED"])
     class SemanticSAMPredictor:
-        def __init__(self, model): pass
+        def __init__(self, model): assert isinstance(model, torch.nn.Module)
         def predict(self, image_ori, image, point):
             (x, y), = point
             height, width = image_ori.shape[:2]
             assert tuple(image.shape) == (3, height, width)
             masks = torch.full((6, height, width), -1.0)
-            masks[:, round(y * height), round(x * width)] = 1.0
+            masks[:, round(y * height), round(x * width)] = torch.ones(()).to("cuda").cuda()
             return masks, torch.arange(6.0)[None, None] / 10
+"""
+BASE_MODEL = """
+    import torch
+    class BaseModel(torch.nn.Module):
+        def __init__(self, config, net): super().__init__()
+        def from_pretrained(self, file): return self
+"""
+ARGUMENTS = """
+    def load_opt_from_config_file(file):
+        return {"file": file, "MODEL": {"BACKBONE": {"LOAD_PRETRAINED": True}}}
+"""
+POSTPROCESS = """
+    def sem_seg_postprocess(result, img_size, output_height, output_width):
+        assert tuple(result.shape[1:]) == tuple(img_size)
+        return result[:, :output_height, :output_width]
 """
 RESIZE = """
     class Resize:
@@ -230,7 +247,11 @@ FILES: dict[str, dict[str, str]] = {
     "sam-official": {"segment_anything/__init__.py": SAM},
     "sam-hq-official": {"segment_anything/__init__.py": SAM},
     "sam2-official": {"sam2/build_sam.py": BUILD_SAM2, "sam2/sam2_image_predictor.py": SAM2_PREDICTOR},
-    "semantic-sam": {"semantic_sam/__init__.py": SEMANTIC_SAM, "torchvision/transforms.py": RESIZE, "torch.py": ""},
+    "semantic-sam": {
+        **{"semantic_sam/__init__.py": SEMANTIC_SAM, "semantic_sam/BaseModel.py": BASE_MODEL, "torch.py": ""},
+        **{"semantic_sam/modules.py": POSTPROCESS, "utils/arguments.py": ARGUMENTS},
+        "torchvision/transforms.py": RESIZE,
+    },
     "fcanet": {"core.py": CORE},
     "focuscut": {"inference.py": INFERENCE, "utils.py": FOCUS_UTILS, "model/hrcnet_base/my_net.py": MY_NET},
 }
@@ -373,8 +394,8 @@ def test_what_single_peers_are_given(peers: Any) -> None:
 
 def test_semantic_sam_answers_the_last_positive_click(peers: Any) -> None:
     peer = peers("semantic-sam")
-    assert peer.notes("built", start=True) == ["T"]
-    assert peer.notes("whole", start=True) == [True]
+    assert [Path(file).name for file in peer.notes("built", start=True)] == ["semantic_sam_only_sa-1b_swinT.yaml"]
+    assert peer.notes("pretrained", start=True) == [False]
     session = peer.method.open(IMAGE)
     for clicks, (x, y) in (([FIRST], (7, 1)), ([FIRST, SECOND], (7, 1)), ([FIRST, SECOND, Click(0, 5, True)], (0, 5))):
         found = session.predict(clicks)
