@@ -76,12 +76,12 @@ def install(card_name: str, variant: str = "", *, checkpoint: Path | None = None
         InputError: no recipe, an unknown variant, a wrong hash, or a repository, commit, package or checkpoint that
             cannot be fetched.
     """
-    card, recipe, chosen = _known(card_name, variant)
-    with _alone(report) as lock:
+    card, recipe, chosen = _resolve(card_name, variant)
+    with _install_lock(report) as lock:
         _checkout(card, recipe, lock, report)
         _make_environment(recipe, lock, report)
         _start_program(card, recipe)
-        _bring_checkpoint(card, recipe, chosen, checkpoint, report)
+        _fetch_checkpoint(card, recipe, chosen, checkpoint, report)
     found = find_installed(card_name, variant)
     assert found is not None
     return found
@@ -93,7 +93,7 @@ def find_installed(card_name: str, variant: str = "") -> Installed | None:
     Raises:
         InputError: no recipe, an unknown variant, or a checkpoint whose SHA-256 has changed.
     """
-    card, recipe, chosen = _known(card_name, variant)
+    card, recipe, chosen = _resolve(card_name, variant)
     repo, checkpoint = _folder(card, recipe) / "repo", _checkpoint_path(card, chosen)
     fetched = checkpoint.is_file() and bool(known := _known_hash(card, chosen))
     if not repo.is_dir() or not _environment_folder(recipe).is_dir() or (chosen.url and not fetched):
@@ -117,7 +117,7 @@ def require_installed(card_name: str, variant: str = "") -> Installed:
     """Like `find_installed`, but raises `InputError` with the install command if it is missing."""
     found = find_installed(card_name, variant)
     if found is None:
-        _, _, chosen = _known(card_name, variant)
+        _, _, chosen = _resolve(card_name, variant)
         raise InputError(f"{card_name} {chosen.name}: not installed; run: {_command(card_name, chosen)}")
     return found
 
@@ -147,7 +147,7 @@ def remove(card_name: str, report: Report = print) -> None:
     root, name = methods_folder(), Path(card_name).name.removesuffix(".toml")
     if not (root / name).is_dir() or name == "environments":
         raise InputError(f"{card_name}: not installed; see disbench methods installed")
-    with _alone(report):
+    with _install_lock(report):
         _discard(root / name, report)
         used = {link.resolve() for link in root.glob("*/*/environment")}
         for environment in root.glob("environments/*"):
@@ -168,7 +168,7 @@ def _size(folder: Path) -> str:
     return f"{sum(files.values()) / 1e9:.2f} GB"
 
 
-def _known(card_name: str, name: str) -> tuple[MethodCard, InstallRecipe, Variant]:
+def _resolve(card_name: str, name: str) -> tuple[MethodCard, InstallRecipe, Variant]:
     card = load_card(card_name)
     if card.install is None:
         how = "" if card.status == "bridge" else f"; its status is {card.status!r}"
@@ -197,7 +197,7 @@ def _checkpoint_path(card: MethodCard, variant: Variant) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(report: Report) -> Iterator[int]:
+def _install_lock(report: Report) -> Iterator[int]:
     """Hold the installation lock; git and pip inherit the descriptor, since they may outlive a killed command."""
     methods_folder().mkdir(parents=True, exist_ok=True)
     with (methods_folder() / ".lock").open("w") as file:
@@ -249,7 +249,7 @@ def _make_environment(recipe: InstallRecipe, lock: int, report: Report) -> None:
     problem = f"environment {recipe.environment}"
     with scratch_folder(folder.with_name(f"{folder.name}.partial")) as partial:
         report(f"{problem}: Python {wanted.python or _OWN_PYTHON}, {len(wanted.packages)} packages, in {folder}")
-        venv, pip = _makers(wanted.python or _OWN_PYTHON, partial)
+        venv, pip = _environment_commands(wanted.python or _OWN_PYTHON, partial)
         _run(venv, f"{problem}: cannot be created", lock)
         _run([*pip, *wanted.packages], f"{problem}: cannot install its packages", lock)
         if wanted.build:
@@ -259,7 +259,7 @@ def _make_environment(recipe: InstallRecipe, lock: int, report: Report) -> None:
         partial.rename(folder)
 
 
-def _makers(version: str, folder: Path) -> tuple[list[object], list[object]]:
+def _environment_commands(version: str, folder: Path) -> tuple[list[object], list[object]]:
     """Commands that create a virtual environment for a Python version and install into it.
 
     Uses this Python, uv, or a Python on the PATH; for this Python's version, its own pip saves a few seconds.
@@ -293,7 +293,7 @@ def _start_program(card: MethodCard, recipe: InstallRecipe) -> Path:
     return program
 
 
-def _bring_checkpoint(
+def _fetch_checkpoint(
     card: MethodCard, recipe: InstallRecipe, variant: Variant, given: Path | None, report: Report
 ) -> None:
     path, label = _checkpoint_path(card, variant), f"{card.name} {variant.name}"

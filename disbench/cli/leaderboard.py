@@ -41,7 +41,7 @@ def leaderboard_run(
 
     A failed row does not stop the others; the exit code is then 1.
     """
-    from disbench.harness.plan import RUNS, Conduct, jobs_of, preview, read_failures, read_plan, run_plan
+    from disbench.harness.plan import RUNS, PlanExecution, jobs_of, preview, read_failures, read_plan, run_plan
     from disbench.reports.paper.figures import build_leaderboard
 
     loaded_plan = read_plan(plan)
@@ -49,8 +49,10 @@ def leaderboard_run(
     if dry_run:
         echo_lines(preview(loaded_plan, jobs, out, data, read_failures(out)))
         return
-    conduct = Conduct(engine, workers, address, gpus_per_worker, threads, timeout or None, tuple(set_ or ()), existing)
-    outcomes = run_plan(jobs, out, data, conduct, echo)
+    execution = PlanExecution(
+        engine, workers, address, gpus_per_worker, threads, timeout or None, tuple(set_ or ()), existing
+    )
+    outcomes = run_plan(jobs, out, data, execution, echo)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     for outcome in failed:
         echo(f"failed: {outcome.name}: {outcome.sentence}", err=True)

@@ -329,7 +329,7 @@ def speed(
     """Time a method on one image: SAT latency, and milliseconds per click number."""
     from disbench.datasets.cards import open_dataset
     from disbench.datasets.images import read_rgb
-    from disbench.harness.predict import measure_speed, picture_hash
+    from disbench.harness.predict import measure_speed, pixel_hash
     from disbench.harness.run import processor, versions_of
     from disbench.workers.threads import limit
 
@@ -347,7 +347,7 @@ def speed(
     echo(f"{spec.name} ({options})" if options else spec.name)
     echo_lines(measured.lines())
     versions = {**versions_of(spec), **getattr(built_method, "versions", {})}
-    echo(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {picture_hash(pixels)}")
+    echo(f"image {pixels.shape[1]} x {pixels.shape[0]}, SHA-256 of its pixels {pixel_hash(pixels)}")
     echo(f"{repeats} repeats, {threads} {'thread' if threads == 1 else 'threads'}, {processor()}")
     echo(", ".join(f"{name} {version}" for name, version in versions.items()))
 

@@ -27,7 +27,7 @@ from disbench.core.painting import encode_png
 from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.images import SWAPPED, open_image, open_image_bytes, orientation, rgb_pixels
 from disbench.datasets.photos import open_photos, photo_path
-from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
+from disbench.harness.tasks import Candidates, checked_candidates, choose, notify_kept, predicted
 from disbench.io.files import atomic_write
 from disbench.io.recorded_clicks import ClickSequence, add_sequence, check_name, to_parquet
 
@@ -133,7 +133,7 @@ class Segmentation:
     def _advance(self, click: Click) -> None:
         with self._method_errors():
             if self.clicks:
-                tell_kept(self._session, self.kept)
+                notify_kept(self._session, self.kept)
             candidates = checked_candidates(
                 predicted(self._session, [*self.clicks, click]), *self.size, self._threshold
             )

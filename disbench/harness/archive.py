@@ -125,7 +125,7 @@ def is_run(place: Path) -> bool:
 def read_packed(archive: Path) -> PackedRun:
     """Read a packed run in place; InputError if it is damaged or does not match its manifest."""
     content = _members(archive)
-    with _complaining(archive):
+    with _as_input_error(archive):
         manifest = settings_from(Manifest, parse_json_table(content[MANIFEST].to_pybytes()), f"{archive}: {MANIFEST}")
     for name in (RUN, CLICKS):
         found = FileFacts(content[name].size, hashlib.sha256(content[name]).hexdigest())
@@ -176,7 +176,7 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
     """Views of all members in a memory map of the file."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; give the folder of a run or a packed run")
-    with _complaining(archive):
+    with _as_input_error(archive):
         with zipfile.ZipFile(archive) as packed:
             infos = packed.infolist()
         names = [info.filename for info in infos]
@@ -187,7 +187,7 @@ def _members(archive: Path) -> dict[str, pa.Buffer]:
 
 
 @contextmanager
-def _complaining(archive: Path) -> Iterator[None]:
+def _as_input_error(archive: Path) -> Iterator[None]:
     try:
         yield
     except InputError:

@@ -31,7 +31,7 @@ from disbench.harness.measures import RunRows, Value, claimed_values
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import UNREAD, Failure
 from disbench.harness.sample_loop import first_mask
-from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, filled_up
+from disbench.harness.store import CLICKS, RUN, SCHEMA, SECONDS, StoredRun, pad_to_cap
 from disbench.harness.tasks import Candidates, choose, choose_by_numbers
 
 Row = Mapping[str, Any]  # a row of `clicks.parquet`, with the columns of `SCHEMA`
@@ -139,7 +139,7 @@ class RowChecks:
                 self._problems.add(kind, f"{name}: {said}, in the rows {seconds}")
         most, failures = protocol.max_clicks, [(failure.sample, failure.reason) for failure in self._failed]
         try:
-            ious = [filled_up(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious]
+            ious = [pad_to_cap(ious, most, failed=failed, replayed=self._replayed) for ious, failed in self._ious]
             how = (most, protocol.stop_at, protocol.budget)
             return claimed_values(RunRows(list(self._seen), ious, self._clicks, failures, *how))
         except ValueError as error:

@@ -22,7 +22,7 @@ from disbench.core.samples import Sample, SampleSource
 from disbench.harness.protocol import Protocol, check_samples, with_recording
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import ClickRow, split_by_sample, to_table
-from disbench.harness.tasks import Clicked, Reader, run_chunk
+from disbench.harness.tasks import Reader, RowFinished, run_chunk
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def evaluate(
     readers, task = _readers(samples, protocol, seen), TargetsTask(protocol, store)
     while chunk := list(islice(readers, batch)):
         for event in run_chunk(method, chunk, task, batched=batch > 1):
-            if isinstance(event, Clicked) and isinstance(event.row, ClickRow):
+            if isinstance(event, RowFinished) and isinstance(event.row, ClickRow):
                 rows.setdefault(event.number, []).append(event.row)
     check_ids([of_sample[0].sample for of_sample in rows.values()])
     check_samples(protocol, seen)

@@ -282,7 +282,7 @@ State = Literal["done", "failed", "cannot be run"]
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
+class PlanExecution:
     """How a plan's runs are executed: options of `disbench run`; `options` are for the methods that have them."""
 
     engine: EngineName = "local"
@@ -304,7 +304,7 @@ class Outcome:
     sentence: str
 
 
-def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct, tell: Tell) -> list[Outcome]:
+def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, execution: PlanExecution, tell: Tell) -> list[Outcome]:
     """Execute the runs of a plan that are not done; a failed run does not stop the others.
 
     Every run has its own process, so a crash or kill does not affect other runs. A run is done when its packed form is
@@ -322,7 +322,7 @@ def run_plan(jobs: Sequence[Job], out: Path, data: Path | None, conduct: Conduct
         with FileLock(out / WORK / _LOCK, timeout=0):
             for number, job in enumerate(jobs, start=1):
                 tell(f"[{number}/{len(jobs)}] {job.name}")
-                outcome = _outcome(job, out, data, conduct, lacking, tell)
+                outcome = _outcome(job, out, data, execution, lacking, tell)
                 outcomes.append(outcome)
                 tell(f"  {outcome.state}{f': {outcome.sentence}' if outcome.sentence else ''}")
                 failures.pop(job.name, None)
@@ -347,11 +347,11 @@ def read_failures(out: Path) -> dict[str, str]:
 
 
 def _outcome(
-    job: Job, out: Path, data: Path | None, conduct: Conduct, lacking: dict[tuple[str, str], str], tell: Tell
+    job: Job, out: Path, data: Path | None, execution: PlanExecution, lacking: dict[tuple[str, str], str], tell: Tell
 ) -> Outcome:
     """Execute one run; `lacking` keeps what could not be obtained, and why, so that later runs do not retry it."""
     try:
-        if conduct.existing == "resume" and job.record(out) is not None:
+        if execution.existing == "resume" and job.record(out) is not None:
             shutil.rmtree(out / WORK / job.name, ignore_errors=True)  # left by a kill after it was packed
             return Outcome(job.name, "done", "")
         if job.obstacle:
@@ -361,7 +361,7 @@ def _outcome(
     keys = [("dataset", job.dataset), ("method", f"{job.row.method} {job.row.variant} {job.row.is_installed}")]
     if why := next((lacking[key] for key in keys if key in lacking), ""):
         return Outcome(job.name, "failed", why)
-    process = WorkerProcess(_in_process, job, out, data, conduct, daemon=False)
+    process = WorkerProcess(_in_process, job, out, data, execution, daemon=False)
     try:
         while isinstance(message := process.receive(math.inf), str):
             tell(f"  {message}")
@@ -376,15 +376,15 @@ def _outcome(
         process.kill()
 
 
-def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connection: Connection) -> None:
+def _in_process(job: Job, out: Path, data: Path | None, execution: PlanExecution, connection: Connection) -> None:
     """Execute one run in this process; sends its progress, its outcome, and what could not be obtained."""
     lacks = "dataset"
     try:
-        _bring_dataset(job.dataset, data, connection.send)
+        _fetch_dataset(job.dataset, data, connection.send)
         lacks = "method"
-        _bring_method(job.row, connection.send)
+        _fetch_method(job.row, connection.send)
         lacks = ""
-        outcome = Outcome(job.name, "done", _carry_out(job, out, data, conduct))
+        outcome = Outcome(job.name, "done", _run_and_pack(job, out, data, execution))
     except (InputError, OSError) as error:
         outcome = Outcome(job.name, "failed", error_message(error))
     except (Exception, SystemExit) as error:
@@ -392,7 +392,7 @@ def _in_process(job: Job, out: Path, data: Path | None, conduct: Conduct, connec
     connection.send((outcome, lacks))
 
 
-def _bring_dataset(name: str, data: Path | None, tell: Tell) -> None:
+def _fetch_dataset(name: str, data: Path | None, tell: Tell) -> None:
     """Download a dataset that is missing here and whose card has addresses."""
     if data is None or datasets.is_folder(name):
         return
@@ -402,7 +402,7 @@ def _bring_dataset(name: str, data: Path | None, tell: Tell) -> None:
             tell(line)
 
 
-def _bring_method(row: PlanRow, tell: Tell) -> None:
+def _fetch_method(row: PlanRow, tell: Tell) -> None:
     """Install a published system, or download a method's weights."""
     if row.is_installed:
         installs.install(row.method, row.variant, report=tell)
@@ -410,27 +410,27 @@ def _bring_method(row: PlanRow, tell: Tell) -> None:
         weights.fetch(row.card)
 
 
-def _carry_out(job: Job, out: Path, data: Path | None, conduct: Conduct) -> str:
+def _run_and_pack(job: Job, out: Path, data: Path | None, execution: PlanExecution) -> str:
     """Run and pack."""
     row, place = job.row, out / WORK / job.name
     options = job.options
     if row.is_installed and (installed := installs.find_installed(row.method, row.variant)):
         options = [*installs.overrides(installed), *options]
     known = method_spec(row.method, options).options
-    spec = method_spec(row.method, [*options, *(text for text in conduct.options if text.split("=")[0] in known)])
+    spec = method_spec(row.method, [*options, *(text for text in execution.options if text.split("=")[0] in known)])
     preset = load_preset(row.protocol)
-    where: dict[str, Any] = {"address": conduct.address, "gpus_per_worker": conduct.gpus_per_worker}
-    engine = open_engine(conduct.engine, conduct.workers, cores_per_worker=conduct.threads, **where)
+    where: dict[str, Any] = {"address": execution.address, "gpus_per_worker": execution.gpus_per_worker}
+    engine = open_engine(execution.engine, execution.workers, cores_per_worker=execution.threads, **where)
     run = run_benchmark(
         spec,
         datasets.open_dataset(job.dataset, data, preset.reading(job.dataset)),
         place,
         preset.conduct(spec, selection=row.selection),
-        Execution(engine.workers, conduct.threads, 1, conduct.timeout, row.store),
+        Execution(engine.workers, execution.threads, 1, execution.timeout, row.store),
         engine=engine,
         every=row.every,
         limit=row.limit,
-        existing=conduct.existing,
+        existing=execution.existing,
         command=job.command,
         progress=True,
     )

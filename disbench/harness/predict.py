@@ -24,7 +24,7 @@ from disbench.core.painting import encode_png
 from disbench.core.prediction import Method, MethodError, RgbImage, call_method
 from disbench.datasets.cards import open_dataset
 from disbench.harness.evaluation import evaluate
-from disbench.harness.tasks import Candidates, checked_candidates, choose, predicted, tell_kept
+from disbench.harness.tasks import Candidates, checked_candidates, choose, notify_kept, predicted
 from disbench.io.files import atomic_write
 
 GRID = 16  # points per side
@@ -108,7 +108,7 @@ def measure_speed(
 
     def click(session: Any, given: Sequence[Click]) -> None:
         scores = predicted(session, given).scores
-        tell_kept(session, 0 if scores is None else int(np.argmax(np.asarray(scores))))
+        notify_kept(session, 0 if scores is None else int(np.argmax(np.asarray(scores))))
 
     found: list[tuple[float, float, tuple[float, ...]]] = []
     try:
@@ -127,7 +127,7 @@ def measure_speed(
     return Speed(opens, sums, loops, not hasattr(session, "restart"))
 
 
-def picture_hash(image: RgbImage) -> str:
+def pixel_hash(image: RgbImage) -> str:
     """SHA-256 (hex) of an image's pixels, in row-major order."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
@@ -206,7 +206,7 @@ def predict(
         for number, given in enumerate([clicks] if budget else accumulate([click] for click in clicks), 1):
             found = checked_candidates(predicted(session, given), height, width, threshold)
             kept = _kept(found, number, previous, keep)
-            tell_kept(session, kept)
+            notify_kept(session, kept)
             previous = found.masks[kept]
     except MethodError as failure:
         raise InputError(f"{type(method).__name__}: {failure}; the method is at fault") from failure

@@ -106,7 +106,7 @@ def load_preset(name: str) -> Preset:
     return replace(settings_from(Preset, definitions.load(path), str(path)), name=path.stem)
 
 
-def departures(protocol: Protocol) -> list[str]:
+def changed_settings(protocol: Protocol) -> list[str]:
     """Names of settings in which a run differs from its preset."""
     asked = protocol.preset_values
     return [key for key in _VALUES if key in asked and asked[key] != getattr(protocol, key)]

@@ -143,7 +143,7 @@ def with_recording(protocol: Protocol) -> Protocol:
     return replace(protocol, policy=str(ClickPolicy(REPLAY, recording=found)), recording=found)
 
 
-def recorded_numbers(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
+def numbers_with_clicks(protocol: Protocol, source: SampleSource, numbers: Sequence[int]) -> list[int]:
     """Indices of the samples that have recorded clicks; all of them for simulated clicks.
 
     InputError for clicks on a sample that is not in the dataset, or if none of these samples has any.

@@ -28,7 +28,7 @@ from disbench.core.samples import SampleSource, Source, content_of
 from disbench.datasets.hannotation import load_plain_pickle
 from disbench.harness.evaluation import check_ids
 from disbench.harness.presets import Preset
-from disbench.harness.protocol import MOST_CLICKS, Protocol, recorded_numbers, with_recording
+from disbench.harness.protocol import MOST_CLICKS, Protocol, numbers_with_clicks, with_recording
 from disbench.harness.record import (
     DatasetRecord,
     Execution,
@@ -147,7 +147,7 @@ def run_task(
     check_ids(ids, f"{source.name}: ")
     numbers: Sequence[int] = range(0, len(ids), every)[:limit]
     if isinstance(task.protocol, Protocol):
-        numbers = recorded_numbers(task.protocol, source, numbers)
+        numbers = numbers_with_clicks(task.protocol, source, numbers)
     content = content_of(source)
     contents = {ids[number]: content.samples[number] for number in numbers}
     record = task.kind(
@@ -254,11 +254,11 @@ def _resume(journal: Journal, job: Mapping[str, Any], contents: Mapping[str, str
     """Keep the rows of unchanged samples; InputError for the journal of another job or of other data."""
     begun, finished = journal.job(), journal.finished()
     if begun is not None:
-        check_same(_settings(begun), _settings(job), out)
+        check_same_job(_settings(begun), _settings(job), out)
         read = {sample: content for sample, content in finished.items() if content is not None}
         changed = [sample for sample, content in read.items() if content != contents.get(sample)]
         if read and len(changed) == len(read):
-            check_same(begun, job, out)
+            check_same_job(begun, job, out)
         if changed:
             _logger.warning("%s: %s; done again", out, _named(changed, "changed since the run began"))
         journal.drop([*changed, *(finished.keys() - read.keys())])
@@ -335,11 +335,11 @@ def _is_finished(out: Path, record: Record, existing: Existing, journal: Path) -
     before = parse_record((out / RUN).read_bytes(), str(out / RUN))
     if before.result.unread and journal.is_file():
         return False
-    check_same(before.job(), record.job(), out)
+    check_same_job(before.job(), record.job(), out)
     return True
 
 
-def check_same(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
+def check_same_job(there: Mapping[str, object], job: Mapping[str, object], out: Path, what: str = "run") -> None:
     """Raise InputError if a folder's run (or other product, `what`) has another job; names the first difference."""
     for part, wanted in job.items():
         for place, before, now in _differences(part, there.get(part, {}), wanted):

@@ -28,13 +28,13 @@ from disbench.harness.store import (
     ClickRow,
     StoredRun,
     columns_of,
-    filled_up,
     open_rows,
+    pad_to_cap,
     read_record,
     table_writer,
     write_clicks,
 )
-from disbench.harness.tasks import AskedLoop, Candidates, Loop, Task, checked_candidates, choose
+from disbench.harness.tasks import Candidates, Loop, SingleClickLoop, Task, checked_candidates, choose
 from disbench.io import addresses
 from disbench.io.parquet import as_input_error, open_parquet, read_rows
 from disbench.io.recorded_clicks import read_first_clicks
@@ -355,7 +355,7 @@ class TargetsTask(Task):
         if len(loops) == 1 or rows[-1].failure is not None:
             return loops[-1]
         cap = self.protocol.max_clicks
-        ious = [filled_up(np.array([row.iou for row in loop]), cap, failed=True, replayed=False) for loop in loops]
+        ious = [pad_to_cap(np.array([row.iou for row in loop]), cap, failed=True, replayed=False) for loop in loops]
         return loops[ambiguity.best_loop(ious, ORACLES[self.protocol.granularity], cap)]
 
     def write(self, folder: Path, tables: Iterable[pa.Table]) -> None:
@@ -433,7 +433,7 @@ class FirstClicksTask(Task):
         write_clicks(folder / FIRST, tables, FIRST_SCHEMA)
 
 
-class FirstClickLoop(AskedLoop):
+class FirstClickLoop(SingleClickLoop):
     """Evaluation of one sample: one click after another, in one session if it can be restarted."""
 
     def __init__(self, sample: Sample, task: FirstClicksTask, harness_seconds: float = 0.0) -> None:

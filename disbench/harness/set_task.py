@@ -27,7 +27,7 @@ from disbench.core.scenes import draw_click
 from disbench.harness.protocol import SetProtocol
 from disbench.harness.record import SetRunRecord
 from disbench.harness.store import Float32, Int16, Int32, columns_of, grouped, open_rows, read_record, table_writer
-from disbench.harness.tasks import AskedLoop, Candidates, Task, plain_iou
+from disbench.harness.tasks import Candidates, SingleClickLoop, Task, pair_iou
 from disbench.io.parquet import as_input_error, read_rows
 
 SETS, ANSWERS = "sets.parquet", "answers.parquet"
@@ -162,7 +162,7 @@ def moved_clicks(click: Click, distance: int, region: BoolArray) -> list[Click]:
     return [Click(x, y, positive=True) for x, y in inside] if distance else []
 
 
-class SetLoop(AskedLoop):
+class SetLoop(SingleClickLoop):
     """Evaluation of one set: each click in its own session, first all drawn clicks, then the moved ones."""
 
     def __init__(self, sample: SetSample, task: SetTask, harness_seconds: float = 0.0) -> None:
@@ -211,7 +211,7 @@ def _overlaps(first: Iterable[BoolArray], second: Sequence[BoolArray] | BoolArra
 
 
 def _iou(first: BoolArray, second: BoolArray) -> float:
-    return float(np.float32(plain_iou(first, second)))
+    return float(np.float32(pair_iou(first, second)))
 
 
 @dataclass(frozen=True)

@@ -119,13 +119,13 @@ class Journal:
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA) -> None:
         self.path, self._schema = folder / JOURNAL, schema
-        with self._complaining():
+        with self._as_input_error():
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._connection.executescript(_TABLES)
 
     def job(self) -> dict[str, Any] | None:
         """The job of this journal (`disbench.harness.record.Record.job`); None if it is new."""
-        with self._complaining():
+        with self._as_input_error():
             found = self._do("SELECT description FROM job")
             return parse_json_table(found[0][0]) if found else None
 
@@ -153,7 +153,7 @@ class Journal:
 
     def tables(self, samples: Iterable[str]) -> Iterator[pa.Table]:
         """Rows of finished samples, in the given order."""
-        with self._complaining():
+        with self._as_input_error():
             for sample in samples:
                 ((rows,),) = self._do("SELECT rows FROM samples WHERE id = ?", sample)
                 with pa.ipc.open_stream(rows) as stream:
@@ -172,7 +172,7 @@ class Journal:
 
     def notes(self) -> tuple[list[str], list[dict[str, str]]]:
         """Why batches were repeated, and all stored versions, several if resumed in another environment."""
-        with self._complaining():
+        with self._as_input_error():
             repeated = [reason for (reason,) in self._do("SELECT reason FROM repeated ORDER BY rowid")]
             versions = self._do("SELECT said FROM versions ORDER BY rowid")
             return repeated, [parse_json_table(said) for (said,) in versions]
@@ -188,11 +188,11 @@ class Journal:
         self._connection.close()
 
     def _do(self, command: str, *values: Any) -> list[Any]:
-        with self._complaining():
+        with self._as_input_error():
             return self._connection.execute(command, values).fetchall()
 
     @contextmanager
-    def _complaining(self) -> Iterator[None]:
+    def _as_input_error(self) -> Iterator[None]:
         try:
             yield
         except InputError:
@@ -310,7 +310,7 @@ class StoredRun:
         return is_replay(self.protocol.policy)
 
 
-def filled_up(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
+def pad_to_cap(values: FloatArray, max_clicks: int, *, failed: bool, replayed: bool) -> FloatArray:
     """Values of one sample, padded as by `StoredRun.by_sample`."""
     missing = max_clicks - len(values)
     if missing <= 0 or not (failed or replayed):
@@ -327,7 +327,7 @@ def split_by_sample(table: pa.Table, column: str, max_clicks: int, *, replayed: 
     if filled * max_clicks > MAX_IOUS:
         raise ValueError(f"{filled} samples of up to {max_clicks} clicks are more than any run has")
     return {
-        str(name): filled_up(values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed)
+        str(name): pad_to_cap(values[begin:end], max_clicks, failed=bool(failed[end - 1]), replayed=replayed)
         for name, begin, end in spans
     }
 

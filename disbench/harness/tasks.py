@@ -45,17 +45,17 @@ def predicted(session: Any, clicks: Sequence[Click]) -> Prediction:
     """A session's prediction for all clicks so far, as NumPy arrays; MethodError if it fails."""
     if not callable(getattr(session, "predict", None)):
         raise MethodError(f"open returned a {type(session).__name__}, which has no predict(clicks)")
-    return call_method("predict", lambda: plain_prediction(session.predict(list(clicks))))
+    return call_method("predict", lambda: numpy_prediction(session.predict(list(clicks))))
 
 
-def tell_kept(session: Any, index: int) -> None:
+def notify_kept(session: Any, index: int) -> None:
     """Tell a session which candidate was kept, if it has `keep`; MethodError if that fails."""
     keep = getattr(session, "keep", None)
     if keep is not None:
         call_method("keep", lambda: keep(index))
 
 
-def plain_prediction(prediction: object) -> Prediction:
+def numpy_prediction(prediction: object) -> Prediction:
     """Convert a prediction's tensors, images, lists or generators to NumPy arrays; MethodError if it has no masks."""
     names = ("masks", "scores")
     masks, scores = call_method("reading the answer", lambda: [getattr(prediction, name, None) for name in names])
@@ -71,7 +71,7 @@ def checked_candidates(prediction: object, height: int, width: int, threshold: f
     MethodError for no masks, a wrong shape or dtype, values outside [0, 1] by more than `ROUNDING`, or a score that is
     missing or not finite.
     """
-    plain = plain_prediction(prediction)
+    plain = numpy_prediction(prediction)
     masks, scores = plain.masks, plain.scores
     if masks.ndim != 3 or masks.shape[0] == 0 or masks.shape[1:] != (height, width):
         raise MethodError(f"masks of shape {masks.shape} instead of (candidates, {height}, {width})")
@@ -98,7 +98,7 @@ def choose(selection: Selection, click: int, candidates: Candidates, ious: Seque
     kept = choose_by_numbers(selection, click, ious, candidates.scores)
     if kept is not None:
         return kept
-    return _first_best([plain_iou(previous, mask) for mask in candidates.masks])
+    return _first_best([pair_iou(previous, mask) for mask in candidates.masks])
 
 
 def choose_by_numbers(
@@ -116,7 +116,7 @@ def choose_by_numbers(
     return None
 
 
-def plain_iou(first: BoolArray, second: BoolArray) -> float:
+def pair_iou(first: BoolArray, second: BoolArray) -> float:
     """IoU of two masks over all pixels; 1 for two empty masks."""
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 1.0
@@ -194,7 +194,7 @@ class Loop(ABC):
         return row
 
 
-class AskedLoop(Loop):
+class SingleClickLoop(Loop):
     """A loop of single clicks, each answered independently; no candidate is kept.
 
     `asked` has each click and its pending row. With `reopens`, each click gets its own session, otherwise all share one
@@ -273,18 +273,18 @@ class Task(ABC):
         return {"": self}
 
 
-class Began(NamedTuple):
+class CallStarted(NamedTuple):
     """A call of the method (`what`) begins; `rows` are the samples' rows in case the call never returns."""
 
     rows: dict[int, Row]
     what: str
 
 
-class Ended(NamedTuple):
+class CallEnded(NamedTuple):
     """The call returned."""
 
 
-class Clicked(NamedTuple):
+class RowFinished(NamedTuple):
     """A row of a sample is finished, its last if `done`."""
 
     number: int
@@ -292,13 +292,13 @@ class Clicked(NamedTuple):
     done: bool
 
 
-class Repeated(NamedTuple):
+class BatchFailed(NamedTuple):
     """`predict_batch` failed for this reason; the sessions are asked one by one."""
 
     reason: str
 
 
-Event = Began | Ended | Clicked | Repeated
+Event = CallStarted | CallEnded | RowFinished | BatchFailed
 
 
 class Reader(NamedTuple):
@@ -315,7 +315,7 @@ def run_chunk(method: Method, samples: Sequence[Reader], task: Task, *, batched:
     `batched` steps all samples in lockstep, with one `predict_batch` per click; otherwise samples run one by one.
 
     Yields:
-        Events in order; each sample ends with a `Clicked` that is `done`.
+        Events in order; each sample ends with a `RowFinished` that is `done`.
 
     Raises:
         InputError: the method cannot start from an initial mask, takes no granularity, or `make_ready` failed.
@@ -343,15 +343,15 @@ def _run_together(method: Method, samples: Sequence[Reader], task: Task, *, batc
 def _begin(reader: Reader, task: Task) -> Generator[Event, None, Loop | None]:
     """Create the loop of a sample; None if it cannot be read, as its row says."""
     begun = time.perf_counter()
-    yield Began({reader.number: task.unread(reader.sample, "")}, UNREAD)
+    yield CallStarted({reader.number: task.unread(reader.sample, "")}, UNREAD)
     sample, reason = None, ""
     try:
         sample = reader.read()
     except Exception as error:
         reason = one_line(str(error)) if isinstance(error, InputError) else describe_error(error)
-    yield Ended()
+    yield CallEnded()
     if sample is None:
-        yield Clicked(reader.number, task.unread(reader.sample, f"{UNREAD}: {reason}"), done=True)
+        yield RowFinished(reader.number, task.unread(reader.sample, f"{UNREAD}: {reason}"), done=True)
         return None
     return task.begin(sample, time.perf_counter() - begun)
 
@@ -372,7 +372,7 @@ def _open(method: Method, number: int, loop: Loop) -> Generator[Event, None, boo
         if loop.initial is not None:
             yield from _calling({number: loop}, "start", _starting(loop, loop.initial))
     except MethodError as failure:
-        yield Clicked(number, loop.end(str(failure)), done=True)
+        yield RowFinished(number, loop.end(str(failure)), done=True)
         return False
     return True
 
@@ -408,9 +408,9 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
     """One click of one sample, unless already predicted."""
 
     def keep(index: int) -> None:
-        _timed([loop], lambda: tell_kept(loop.session, index))
+        _timed([loop], lambda: notify_kept(loop.session, index))
 
-    yield Began({number: loop.pending}, "predict")
+    yield CallStarted({number: loop.pending}, "predict")
     try:
         if number in predictions:
             prediction = predictions[number]
@@ -419,9 +419,9 @@ def _step(number: int, loop: Loop, predictions: dict[int, Any]) -> Generator[Eve
         row = call_method("measuring the answer", lambda: loop.take(prediction, keep))
     except MethodError as failure:
         row = loop.fail(str(failure))
-    yield Ended()
+    yield CallEnded()
     if row is not None:
-        yield Clicked(number, row, done=loop.done)
+        yield RowFinished(number, row, done=loop.done)
 
 
 def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None, dict[int, Any]]:
@@ -433,22 +433,22 @@ def _predict_batch(method: Any, going: dict[int, Loop]) -> Generator[Event, None
         found = method.predict_batch(sessions, clicks)
         if not isinstance(found, Sequence) or len(found) != len(going):
             raise MethodError(f"predict_batch did not return a list of {len(going)} predictions")
-        return [plain_prediction(prediction) for prediction in found]
+        return [numpy_prediction(prediction) for prediction in found]
 
     try:
         found = yield from _calling(going, "predict_batch", ask)
     except MethodError as failure:
-        yield Repeated(str(failure))
+        yield BatchFailed(str(failure))
         return {}
     return dict(zip(going, found, strict=True))
 
 
 def _calling(loops: Mapping[int, Loop], what: str, call: Callable[[], Any]) -> Generator[Event, None, Any]:
-    yield Began({number: loop.pending for number, loop in loops.items()}, what)
+    yield CallStarted({number: loop.pending for number, loop in loops.items()}, what)
     try:
         return _timed(loops.values(), lambda: call_method(what, call))
     finally:
-        yield Ended()
+        yield CallEnded()
 
 
 def _timed(loops: Collection[Loop], call: Callable[[], Any]) -> Any:

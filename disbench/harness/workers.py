@@ -20,7 +20,7 @@ from disbench.core.prediction import Method, MethodError, call_method
 from disbench.core.samples import Source
 from disbench.harness.evaluation import check_batch
 from disbench.harness.record import UNREAD
-from disbench.harness.tasks import Began, Clicked, Ended, Event, Reader, Repeated, Row, Task, run_chunk
+from disbench.harness.tasks import BatchFailed, CallEnded, CallStarted, Event, Reader, Row, RowFinished, Task, run_chunk
 from disbench.workers import threads
 from disbench.workers.pool import WorkerLost
 from disbench.workers.processes import WorkerProcess
@@ -100,7 +100,7 @@ class WatchedWorker:
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # one thread starts a process, another ends it
         self._ended = False
-        self._begun: Began | None = None
+        self._begun: CallStarted | None = None
 
     def run(self, numbers: Sequence[int]) -> Chunk:
         """Evaluate samples; WorkerLost if the process ended outside the method, InputError without a method."""
@@ -110,12 +110,12 @@ class WatchedWorker:
             self._begun = None
             try:
                 process.connection.send((chunk.left, chunk.alone))
-                while not self._hear(process.receive(self._deadline), chunk):
+                while not self._handle(process.receive(self._deadline), chunk):
                     pass
             except TimeoutError:  # an OSError, too
-                self._lost(chunk, f"no answer within {self._work.timeout:g} s")
+                self._handle_loss(chunk, f"no answer within {self._work.timeout:g} s")
             except (EOFError, OSError):
-                self._lost(chunk, once_more=True)
+                self._handle_loss(chunk, once_more=True)
         return chunk
 
     def terminate(self) -> None:
@@ -131,12 +131,12 @@ class WatchedWorker:
             process = self._process = WorkerProcess(_work, self._path)
         self._deadline = time.monotonic() + _STARTING_TIMEOUT
         try:
-            self._hear(process.receive(self._deadline), Chunk(()))
+            self._handle(process.receive(self._deadline), Chunk(()))
         except TimeoutError:
             self._end_process()
             raise InputError(f"{self._work.method.name}: not created within {_STARTING_TIMEOUT:g} s") from None
         except (EOFError, OSError):
-            self._lost(None)
+            self._handle_loss(None)
         return process
 
     def _end_process(self) -> None:
@@ -144,23 +144,23 @@ class WatchedWorker:
             self._process.kill()
             self._process = None
 
-    def _hear(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
+    def _handle(self, said: Event | _Ready | _Stopped, chunk: Chunk) -> bool:
         """Handle a message from the process; True if it has finished the chunk."""
         if isinstance(said, _Stopped):
             self._end_process()
             raise InputError(said.reason)
-        if isinstance(said, Began):
+        if isinstance(said, CallStarted):
             self._begun = said
             self._begun_at = time.monotonic()
             allowed = math.inf if said.what == UNREAD or self._work.timeout is None else self._work.timeout
             self._deadline = self._begun_at + allowed * len(said.rows)
-        elif isinstance(said, Ended):
+        elif isinstance(said, CallEnded):
             self._begun, self._deadline = None, math.inf
-        elif isinstance(said, Clicked):
+        elif isinstance(said, RowFinished):
             chunk.rows.setdefault(said.number, []).append(said.row)
             if said.done:
                 chunk.finished.add(said.number)
-        elif isinstance(said, Repeated):
+        elif isinstance(said, BatchFailed):
             chunk.repeated.append(said.reason)
         else:
             self._deadline = math.inf
@@ -168,7 +168,7 @@ class WatchedWorker:
             return True
         return False
 
-    def _lost(self, chunk: Chunk | None, reason: str = "", once_more: bool = False) -> None:
+    def _handle_loss(self, chunk: Chunk | None, reason: str = "", once_more: bool = False) -> None:
         """The process hung or died: record a failure or retry the samples; WorkerLost if the method was not running."""
         with self._lock:  # without a process, it was ended from outside
             reason = reason or f"the worker process ended ({self._process.exit_cause() if self._process else 'killed'})"

@@ -19,7 +19,7 @@ from disbench.core.click_policies import BUDGETS, RANDOM_POLICIES, is_replay
 from disbench.core.errors import InputError
 from disbench.harness.archive import is_run, open_run
 from disbench.harness.measures import MEASURES, RunRows, Value, measure_run, read_rows
-from disbench.harness.presets import departures
+from disbench.harness.presets import changed_settings
 from disbench.harness.protocol import Protocol, SetProtocol
 from disbench.harness.record import DIVERSE, FIRST_CLICKS, Record, RunRecord
 from disbench.harness.sample_loop import StoredFirstClicks, read_first_clicks_run
@@ -100,7 +100,7 @@ class Entry:
     @property
     def preset(self) -> str:
         """The preset and how the run deviates from it; "" for the standard protocol."""
-        changed = departures(self.record.protocol)
+        changed = changed_settings(self.record.protocol)
         return plain(self.record.protocol.preset + (f", but its own {' and '.join(changed)}" if changed else ""))
 
     @property

@@ -561,7 +561,7 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
         box = helpers.get_bbox(image, points=np.array([first, last]), pad=relax, zero_pad=True)
         crop = helpers.crop_from_bbox(image.astype(np.float32), box, zero_pad=True)
         resized = helpers.fixed_resize(crop, (side, side), flagval=linear)
-        points = marked(inside, first, last, relax, options["margin"], side)
+        points = crop_points(inside, first, last, relax, options["margin"], side)
         maps = helpers.make_gt(resized[..., 0], points, sigma=options["sigma"], one_mask_per_point=False)
         maps = 255.0 * (maps - maps.min()) / (maps.max() - maps.min() + 1e-10)
         both = np.concatenate((resized, maps), axis=2).transpose((2, 0, 1))[None].astype(np.float32)
@@ -573,7 +573,7 @@ def iog(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> Mod
     return Model(StatelessSession, answer)
 
 
-def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: int) -> Any:
+def crop_points(inside: Any, first: Any, last: Any, relax: int, margin: int, side: int) -> Any:
     """The inside point and the resized box's four corners, moved outwards, (x, y) in the square: int (5, 2)."""
     cv2, size = importlib.import_module("cv2"), last - first + 1 + 2 * relax
     box = np.pad(np.ones(last[::-1] - first[::-1] + 1, dtype=np.float32), relax)
@@ -588,7 +588,7 @@ def marked(inside: Any, first: Any, last: Any, relax: int, margin: int, side: in
 # Their code thresholds both at 0.5.
 
 
-def numbered(clicks: Any) -> Any:
+def click_array(clicks: Any) -> Any:
     """Clicks for FCANet and FocusCut: int64 (clicks, 3) of x, y, and 1 for positive or 0 for negative."""
     return np.array([(x, y, int(positive)) for x, y, positive in clicks], dtype=np.int64)
 
@@ -600,7 +600,7 @@ def fcanet(repo: str, checkpoint: str, options: dict[str, Any], device: str) -> 
 
     def answer(image: Any, clicks: Any) -> Any:
         integrity = bool(options["integrity"])
-        return core.predict(net, image, numbered(clicks), if_sis=integrity, if_cuda=on_gpu) == 1
+        return core.predict(net, image, click_array(clicks), if_sis=integrity, if_cuda=on_gpu) == 1
 
     return Model(StatelessSession, answer)
 
@@ -616,7 +616,7 @@ class FocusCutSession:
         self.focused: list[dict[str, Any]] = []
 
     def predict(self, clicks: Any) -> Any:
-        points = numbered(clicks)
+        points = click_array(clicks)
         whole = (self.settings, self.net, self.sample, points)
         if len(points) == 1 and self.settings["zoom_in"] == 0:
             self.asking.predict_wo(*whole)  # gives the mask for the first zoom-in

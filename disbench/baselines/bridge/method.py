@@ -234,13 +234,13 @@ def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
             found[f"{name}_sha256"] = file_sha256(path)
     if options.get("repo"):
         git = ["git", "-C", str(Path(str(options["repo"])).expanduser())]
-        own = bool(_said([*git, "ls-files"]))  # otherwise the folder is not a checkout itself
-        found["repo_commit"] = _said([*git, "rev-parse", "HEAD"]) if own else ""
-        found["repo_changed"] = own and bool(_said([*git, "status", "--porcelain", "-uno", "."]))
+        own = bool(_output_of([*git, "ls-files"]))  # otherwise the folder is not a checkout itself
+        found["repo_commit"] = _output_of([*git, "rev-parse", "HEAD"]) if own else ""
+        found["repo_changed"] = own and bool(_output_of([*git, "status", "--porcelain", "-uno", "."]))
     return found
 
 
-def _said(command: Sequence[str]) -> str:
+def _output_of(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -258,7 +258,7 @@ class Child:
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         import fcntl  # noqa: PLC0415  (not on every system)
 
-        self._words, self._heard, self._over = bytearray(), bytearray(), False
+        self._stderr, self._received, self._ended = bytearray(), bytearray(), False
         # The child's Python must not search this Python's modules.
         environment = {name: text for name, text in os.environ.items() if name != "PYTHONHOME"}
         environment["PYTHONPATH"] = str(SHIMS)
@@ -281,7 +281,7 @@ class Child:
         for pipe in (self._incoming, self._outgoing):  # a pipe that holds a whole mask needs fewer round trips
             with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener = threading.Thread(target=self._drain_stderr, daemon=True)
         self._listener.start()
         header, _ = self.ask({"type": "start"}, timeout=timeout)
         if header.get("protocol") != PROTOCOL:
@@ -311,15 +311,15 @@ class Child:
         verb = header["type"]
         asked = f"the program was asked to {verb} and"
         end = time.monotonic() + timeout
-        self._heard.clear()
+        self._received.clear()
         try:
             for piece in packed(header, arrays) if verb != "start" else ():
                 self._write(piece, end)
             answer, found = read_message(lambda count: self._read(count, end), most_bytes)
         except (WireError, EOFError, OSError) as error:
-            happened = self._what_happened(error, timeout)
+            happened = self._describe_failure(error, timeout)
             self.end(0)
-            raise self._told(f"{asked} {happened}") from None
+            raise self._with_stderr(f"{asked} {happened}") from None
         except BaseException:
             self.end(0)
             raise
@@ -336,9 +336,9 @@ class Child:
 
     def end(self, patience: float = _PARTING_SECONDS) -> None:
         """End the process and its children, `patience` seconds after closing its input."""
-        if self._over:
+        if self._ended:
             return  # its process id may have been reused
-        self._over = True
+        self._ended = True
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
@@ -352,9 +352,9 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
-    def _what_happened(self, error: Exception, timeout: float) -> str:
+    def _describe_failure(self, error: Exception, timeout: float) -> str:
         if isinstance(error, WireError):
-            wrote = f"{found} where a message was due" if (found := self._garbage()) else str(error)
+            wrote = f"{found} where a message was due" if (found := self._unexpected_output()) else str(error)
             return f"wrote {wrote}; its standard output is for the protocol alone"
         if isinstance(error, TimeoutError):
             happened = f"did not answer within {timeout:g} s"
@@ -363,7 +363,7 @@ class Child:
             happened = "closed its standard output"
             if (code := self._process.poll()) is not None:
                 happened = f"{'was' if code < 0 else 'ended with'} {describe_exit(code)}"
-        wrote = self._garbage()
+        wrote = self._unexpected_output()
         return f"wrote {wrote}, and {happened}" if wrote else happened
 
     def _read(self, count: int, end: float) -> npt.NDArray[np.uint8]:
@@ -374,8 +374,8 @@ class Child:
             got = os.readv(self._incoming, [view[done:]])
             if not got:
                 raise EOFError
-            if len(self._heard) < _BEGINNING:
-                self._heard += view[done : done + min(got, _BEGINNING)]
+            if len(self._received) < _BEGINNING:
+                self._received += view[done : done + min(got, _BEGINNING)]
             done += got
         return content
 
@@ -386,12 +386,12 @@ class Child:
             with contextlib.suppress(BlockingIOError):
                 view = view[os.write(self._outgoing, view) :]
 
-    def _listen(self) -> None:
+    def _drain_stderr(self) -> None:
         """Drain the child's standard error so that it never blocks, keeping the end."""
         assert self._process.stderr is not None
         with contextlib.suppress(OSError, ValueError), self._process.stderr as stream:
             while said := stream.read(1 << 16):
-                self._words = (self._words + said)[-_WORDS:]
+                self._stderr = (self._stderr + said)[-_WORDS:]
 
     def _wait(self, descriptor: int, event: int, end: float) -> None:
         """Wait until a pipe can be read or written; EOFError if the child has ended and left nothing to read."""
@@ -405,17 +405,17 @@ class Child:
                 raise EOFError
         raise TimeoutError
 
-    def _garbage(self) -> str:
+    def _unexpected_output(self) -> str:
         """The child's output where a message was expected; "" if it may be the start of a message."""
-        heard = bytes(self._heard)
+        heard = bytes(self._received)
         if heard.startswith(MAGIC[: len(heard)]):
             return ""
         if select.select([self._incoming], [], [], 0)[0]:
             heard += os.read(self._incoming, _BEGINNING)
         return repr(heard[:_BEGINNING])
 
-    def _told(self, sentence: str) -> BridgeError:
-        words = _plain(bytes(self._words).decode(errors="replace"))
+    def _with_stderr(self, sentence: str) -> BridgeError:
+        words = _plain(bytes(self._stderr).decode(errors="replace"))
         sentence = sentence[: _SENTENCE - _FEWEST_WORDS] if words else sentence
         joined = f"{sentence}; its last words: "
         return BridgeError(joined + words[len(joined) - _SENTENCE :] if words else sentence)

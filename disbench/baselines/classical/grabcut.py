@@ -73,16 +73,16 @@ class GrabCutSession:
         if self._labels is not None and clicks == self._seen:
             return self._labels
         follows = self._labels is not None and clicks[: len(self._seen)] == self._seen
-        goes_on = follows and self._method.continuation == "kept"
-        labels = _with_seeds(self._labels if goes_on else None, seeds)
-        if goes_on and not _has_both(labels):
-            goes_on, labels = False, _with_seeds(None, seeds)
-        if not goes_on:
+        continues = follows and self._method.continuation == "kept"
+        labels = _with_seeds(self._labels if continues else None, seeds)
+        if continues and not _has_both(labels):
+            continues, labels = False, _with_seeds(None, seeds)
+        if not continues:
             self._models = _new_models()
         if _has_both(labels):
             cv2 = opencv()
             cv2.setRNGSeed(SEED)  # the initial k-means is random
-            mode = cv2.GC_EVAL if goes_on else cv2.GC_INIT_WITH_MASK
+            mode = cv2.GC_EVAL if continues else cv2.GC_INIT_WITH_MASK
             cv2.grabCut(self._image, labels, None, *self._models, self._method.iterations, mode)
         self._seen, self._labels = clicks, labels
         return labels

@@ -20,7 +20,7 @@ from disbench.disnet.training.train import TRAINED, begin
 from disbench.disnet.training.train import train as train_network
 from disbench.harness.protocol import Protocol
 from disbench.harness.record import Execution
-from disbench.harness.run import check_same, run_benchmark
+from disbench.harness.run import check_same_job, run_benchmark
 from disbench.io import definitions
 from disbench.io.settings import overrides
 from disbench.reports.ablation.plans import (
@@ -266,7 +266,7 @@ def _begin(cell: Cell, again: bool) -> None:
         begin(cell.folder / TRAINING, "overwrite")
     elif (cell.folder / RECORD).exists():
         there, wanted = (record.as_dict() for record in (read_record(cell.folder), cell.record))
-        check_same(there, wanted, cell.folder, "row")
+        check_same_job(there, wanted, cell.folder, "row")
         return
     write_record(cell.folder, cell.record)
 

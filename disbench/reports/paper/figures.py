@@ -18,7 +18,13 @@ from disbench.reports.curves import Panel, draw_curves
 from disbench.reports.entries import Entry, by_dataset, by_setting, find_runs, read_entries
 from disbench.reports.paper.definitions import Dataset, PaperCurves, PaperPictures, is_method, read_definition
 from disbench.reports.paper.tables import FORMATS as TABLE_FORMATS
-from disbench.reports.paper.tables import departures, make_paper_table, not_shown, notes_on_samples, read_paper_runs
+from disbench.reports.paper.tables import (
+    changed_settings,
+    make_paper_table,
+    not_shown,
+    notes_on_samples,
+    read_paper_runs,
+)
 from disbench.reports.render import Footnotes, counted, plain
 from disbench.reports.report import Report, make_report, run_curve
 from disbench.reports.samples import (
@@ -88,7 +94,7 @@ def _panel(dataset: Dataset, entries: Sequence[Entry], shown: Sequence[Sequence[
     for style, members in enumerate(shown):
         for entry in members:
             if entry.dataset == dataset.card:
-                texts = (*departures(entry), *notes_on_samples(entry, dataset, most_common_opencv(entries)))
+                texts = (*changed_settings(entry), *notes_on_samples(entry, dataset, most_common_opencv(entries)))
                 curves.append(run_curve(entry, notes.marks(*texts), style))
     marked = tuple(f"[{mark}] {text}" for mark, text in notes.by_mark().items())
     return Panel(dataset.title, tuple(curves), marked)

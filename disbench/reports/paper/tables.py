@@ -176,7 +176,7 @@ def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first
     entry = table.printed(row) if row else None
     by_card = {run.dataset: run for run in runs}
     remarks = read_published().remarks_on(entry) if entry else []
-    run_notes = departures(runs[0]) if runs else ()
+    run_notes = changed_settings(runs[0]) if runs else ()
     if runs and runs[0].rows.stop_at is not None:
         end = f"samples end at an IoU of {runs[0].rows.stop_at:g}"
         run_notes += (f"{end}, which changes no number of clicks up to it",)
@@ -230,11 +230,11 @@ def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: 
         measured_notes=notes_on_samples(run, measure.dataset, opencv) if run else (),
         comparable=run is not None
         and run.conditions["samples"] == "all"
-        and not (_other_data(run, measure.dataset) or departures(run)),
+        and not (_other_data(run, measure.dataset) or changed_settings(run)),
     )
 
 
-def departures(entry: Entry) -> tuple[str, ...]:
+def changed_settings(entry: Entry) -> tuple[str, ...]:
     """How a run deviates from the paper's protocol, whatever the dataset."""
     usual, own = entry.record.method.facts.threshold, entry.record.protocol.threshold
     other = f"threshold {own:g} instead of the method's own {usual:g}" if own != usual else ""

@@ -461,7 +461,7 @@ def test_iog_is_given_the_corners_of_the_stretched_mask(first: tuple[int, int], 
     mask[(top + bottom) // 2 - 4 : (top + bottom) // 2 + 5, left : right + 1] = 1
     crop = np.pad(mask, 30)[top : bottom + 61, left : right + 61]
     rows, columns = np.nonzero(cv2.resize(crop, (512, 512), interpolation=cv2.INTER_LINEAR) > 0.5)
-    found = adapters.marked(np.array([left + 7, top + 9]), np.array(first), np.array(last), 30, 10, 512)
+    found = adapters.crop_points(np.array([left + 7, top + 9]), np.array(first), np.array(last), 30, 10, 512)
     x, y = [columns.min() - 10, columns.max() + 10], [rows.min() - 10, rows.max() + 10]
     assert found[1:].tolist() == [[x[0], y[0]], [x[0], y[1]], [x[1], y[0]], [x[1], y[1]]]
     here = np.zeros_like(crop)

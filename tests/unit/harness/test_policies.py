@@ -22,7 +22,7 @@ from disbench.harness.measures import read_rows
 from disbench.harness.protocol import Protocol
 from disbench.harness.sample_loop import TargetsTask
 from disbench.harness.store import read_run
-from disbench.harness.tasks import Clicked, Reader, run_chunk
+from disbench.harness.tasks import Reader, RowFinished, run_chunk
 from disbench.reports.entries import find_runs, read_entries
 from disbench.reports.report import make_report
 from disbench.reports.sensitivity import depth_series, depth_tables, extremes, extremes_table
@@ -49,7 +49,7 @@ def rows_of(method: Any, samples: Sequence[Any], batched: bool = False) -> dict[
     readers = [Reader(number, sample.id, lambda sample=sample: sample) for number, sample in enumerate(samples)]
     by_sample: dict[int, list[Any]] = {}
     for event in run_chunk(method, readers, task, batched=batched):
-        if isinstance(event, Clicked):
+        if isinstance(event, RowFinished):
             by_sample.setdefault(event.number, []).append(event.row)
     rows = [row for number in sorted(by_sample) for row in task.kept(by_sample[number])]
     return {policy: [row for row in rows if row.policy == policy] for policy in POLICIES}

@@ -15,7 +15,7 @@ from disbench.harness import Execution, Protocol, StoredRun, evaluate, run_bench
 from disbench.harness.run import run_task
 from disbench.harness.sample_loop import FirstClicksTask, StoredFirstClicks, read_first_clicks_run
 from disbench.harness.store import read_run
-from disbench.harness.tasks import Clicked, Reader, run_chunk
+from disbench.harness.tasks import Reader, RowFinished, run_chunk
 from disbench.io.recorded_clicks import ClickSequence, to_parquet
 from disbench.reports.entries import read_entries
 from disbench.reports.report import make_report
@@ -224,7 +224,7 @@ def test_an_image_is_opened_once_and_reset_between_clicks(clicks: Path) -> None:
     number = SOURCE.ids.index("s5")
     events = list(run_chunk(method, [Reader(number, "s5", lambda: SOURCE.read(number))], task))
     assert method.told == ["open", 1, "restart", 1, "restart", 1]
-    assert [event.done for event in events if isinstance(event, Clicked)] == [False, False, True]
+    assert [event.done for event in events if isinstance(event, RowFinished)] == [False, False, True]
 
 
 def test_what_the_task_refuses(clicks: Path) -> None:

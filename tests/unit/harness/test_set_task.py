@@ -36,7 +36,7 @@ from disbench.harness.set_task import (
     read_answers,
 )
 from disbench.harness.store import JOURNAL, RUN, read_run, task_of
-from disbench.harness.tasks import Clicked, Reader, run_chunk
+from disbench.harness.tasks import Reader, RowFinished, run_chunk
 from disbench.reports.ambiguity.numbers import read_numbers
 from tests import toy_methods
 from tests.refusals import refuses
@@ -82,7 +82,7 @@ class Offers:
 
 def answers(method: Offers, sample: SetSample, task: SetTask) -> list[AnswerRow]:
     events = run_chunk(method, [Reader(0, sample.id, lambda: sample)], task)  # type: ignore[arg-type]
-    return [e.row for e in events if isinstance(e, Clicked) and isinstance(e.row, AnswerRow)]
+    return [e.row for e in events if isinstance(e, RowFinished) and isinstance(e.row, AnswerRow)]
 
 
 def ious(row: AnswerRow) -> npt.NDArray[np.float64]:
