@@ -24,10 +24,9 @@ from disbench.reports.tables import deviation, failures, reference, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
 HOW = (
-    "Each measure is computed on the same samples of both runs, and A's value minus B's is averaged. Interval: 95 % "
-    "percentile bootstrap of that mean over samples. p: two-sided, the signs of the differences are flipped at random; "
-    f"(b + 1) / (B + 1) with B = {RESAMPLES:,}, not corrected for the number of measures. A lower NoC and a higher IoU "
-    "are better; the last columns count samples."
+    "A minus B on the same samples, averaged. Interval: 95 % percentile bootstrap of the mean over samples. p: "
+    f"two-sided sign-flip test, (b + 1) / (B + 1) with B = {RESAMPLES:,}, not corrected for the number of measures. "
+    "Lower NoC and higher IoU are better; the last columns count samples."
 )
 _RENAMED = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
 """Fields of `Difference` renamed in `comparison.csv`: field -> column."""

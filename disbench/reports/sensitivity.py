@@ -21,27 +21,28 @@ from disbench.reports.entries import Entry, alike, run_label
 from disbench.reports.render import DASH, Cell, Column, Footnotes, Table, counted, number_cell, plain
 
 _DEPTH = (
-    "The standard click (the deepest error), and clicks drawn from slices of equal mass of the error's distance "
-    "transform, the shallowest first; one run each. Mean ±: mean over samples of the mean and of the population "
-    "deviation over the slices. To standard: their mean less the standard click's number; the next column: the "
-    "shallowest slice less the deepest; NoC as a share of what is subtracted, mean over samples; in brackets 95 % "
-    "bootstrap intervals over samples. NSR: deviation over mean, mean over samples. The slices show how sensitive a "
-    "method is to the depth of clicks, not how people click."
+    "Standard: the protocol's click, in the middle of the largest error. D1 to D10: clicks drawn from ten slices of "
+    "equal mass of the error's distance transform, shallowest first. Mean ±: mean and population standard deviation "
+    "over slices, averaged over samples. To standard: mean of the slices minus the standard click; D1 − D10: the "
+    "shallowest minus the deepest; for NoC, relative to the subtrahend, per sample. NSR: deviation over mean, "
+    "averaged over samples. In brackets: 95 % bootstrap intervals over samples. Slices show how sensitive a method is "
+    "to click depth, not how people click."
 )
 _EXTREMES = (
-    "Standard: the protocol's click. Worst, best: at each click the candidate after which the method's IoU is smallest "
-    "(largest), of several that are spread over the error, the standard click among them. Bounds of what was tried, "
-    "not of what exists; beyond click 1 each choice is greedy. Δ: AuC of the best less that of the worst, x 100, mean "
-    "over samples with its 95 % bootstrap interval. IoU@1 ±: mean over samples of the population deviation over all "
-    "candidates of the first click."
+    "Standard: the protocol's click. Worst, best: of several candidate clicks spread over the error, including the "
+    "standard one, the click with the lowest (highest) resulting IoU. The results bound the clicks tried, not all "
+    "possible clicks; after click 1 each choice is greedy. Δ: AuC of best minus worst, x 100, mean over samples with "
+    "its 95 % bootstrap interval. IoU@1 ±: population standard deviation over the candidates of the first click, "
+    "averaged over samples."
 )
 _FIRST_CLICKS = (
-    "IoU after one click, each alone from the start: the protocol's standard click, and all recorded first clicks "
-    "of a sample. The candidate of the highest score counts; best: that of the highest IoU. other@t: share of clicks "
-    "where the candidate of the highest score has an IoU below t % and another one reaches it. Recorded clicks: mean "
-    "over samples of the mean over a sample's clicks; ± and NSR: mean over samples of the population deviation over "
-    "clicks, and of its quotient by the mean (where that is not 0). Difference: recorded less standard. In brackets: "
-    "95 % bootstrap intervals over samples. Off target: recorded clicks beside the object, which count like the others."
+    "IoU after one click: the protocol's standard click, and each recorded first click of a sample. The candidate "
+    "with the highest score counts; best: the one with the highest IoU. other@t: share of clicks where the candidate "
+    "with the highest score has an IoU below t % and another one reaches it. Recorded clicks: mean over a sample's "
+    "clicks, averaged over samples; ±: population standard deviation over clicks, averaged over samples; NSR: that "
+    "deviation over the mean (where it is not 0), averaged over samples. Difference: recorded minus standard. In "
+    "brackets: 95 % bootstrap intervals over samples. Off target: recorded clicks outside the object; they count like "
+    "the others."
 )
 _SHOWN = (f"noc_{SOLVED}", f"nof_{SOLVED}_ritm", "auc", "boundary_auc")
 _DRAWN = (f"noc_{SOLVED}", "auc")

@@ -40,7 +40,7 @@ def quality_table(entries: Sequence[Entry]) -> Table:
     """Mean IoU after several clicks, share of samples never solved, and time of runs on the same samples."""
     caption = (
         "Mean IoU and mean boundary IoU, area under their curves (AuC), share of samples that never reach an IoU of "
-        f"{SOLVED / 100:.2f}, seconds a click (opening the image is part of the first)."
+        f"{SOLVED / 100:.2f}, and seconds per click (opening the image is part of the first)."
     )
     return _table("quality", f"{entries[0].dataset_name}: quality and time", caption, entries, "quality", _RUN)
 
@@ -54,7 +54,7 @@ def leaderboard_table(entries: Sequence[Entry]) -> Table:
 def budget_table(entries: Sequence[Entry]) -> Table:
     """IoU of methods with a fixed budget of points, on all datasets."""
     caption = (
-        "Mean IoU with its 95 % interval of methods that get all their points at once; they have no number of clicks."
+        "Mean IoU with its 95 % interval, for methods that get all points at once and so have no number of clicks."
     )
     before = ("Dataset", "Method", "Budget", "Samples", "Failed")
     return _table("budgets", "Fixed budgets", caption, entries, "budgets", before, _METHOD)
@@ -157,8 +157,8 @@ def failures(entry: Entry) -> str:
     """The number of samples that failed or cannot be read, and the first reasons; "" if none."""
     unread, texts = set(entry.rows.unread), []
     for is_unread, head in (
-        (False, "the method failed on {}, which count with an IoU of 0 from that click on"),
-        (True, "{} that count with an IoU of 0"),
+        (False, "the method failed on {}, whose IoU counts as 0 from that click on"),
+        (True, "{} whose IoU counts as 0"),
     ):
         reasons = [plain(reason) for name, reason in entry.rows.failures if (name in unread) == is_unread]
         if reasons:

@@ -64,7 +64,7 @@ def test_a_bad_sample_is_said_at_the_end_and_done_again_alone(folder: Path, tmp_
     for words in ("1 of 3 samples cannot be read", "i1.png", "31 x 20", f"disbench data verify {folder}"):
         assert words in result.stderr
     printed("report", "run", cwd=tmp_path)
-    assert "1 of 3 samples that count with an IoU of 0" in (tmp_path / "report" / "report.md").read_text()
+    assert "1 of 3 samples whose IoU counts as 0" in (tmp_path / "report" / "report.md").read_text()
     mask.write_bytes(good)
     printed(*arguments, cwd=tmp_path)
     assert not read_run(tmp_path / "run").record.result.failed

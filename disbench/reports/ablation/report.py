@@ -30,16 +30,16 @@ from disbench.reports.report import Report
 from disbench.reports.tables import notes_on_dataset
 
 _HOW = (
-    "Measured: after less before on the same samples, mean over seeds. Over samples: 95 % percentile bootstrap of the "
-    "paired differences (exact for clicks and failures). Over seeds: 95 % t interval of the seeds' differences; of one "
-    "seed there is none, and no interval then tells how another training would have come out. Finding: holds, against: "
-    "every interval that there is excludes 0, on the paper's side or on the other; better, worse: likewise, where the "
-    "paper prints no difference or 0; not decided: some interval has 0 in it. Nothing is corrected for the number of "
-    "differences. Of NoC and NoF less is better, of mIoU@1 (after the first click) more; NoF counts by RITM's rule."
+    "Measured: after minus before on the same samples, mean over seeds. Over samples: 95 % percentile bootstrap of "
+    "the paired differences (exact for clicks and failures). Over seeds: 95 % t interval of the seeds' differences; "
+    "one seed has none, so nothing shows how another training would have come out. Finding: holds, against: every "
+    "interval excludes 0, on the paper's side or the other; better, worse: the same where the paper prints no "
+    "difference or 0; not decided: some interval contains 0. Not corrected for the number of differences. Lower NoC "
+    "and higher mIoU@1 (after the first click) are better; NoF follows RITM's rule."
 )
 _ROWS = (
-    "Mean over seeds and samples; in brackets the 95 % interval over samples and, after a stroke, the one over "
-    "seeds where there are several."
+    "Mean over seeds and samples, with the 95 % interval over samples in brackets and, after a stroke, the one over "
+    "seeds if there are several."
 )
 
 

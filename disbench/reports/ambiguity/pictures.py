@@ -29,14 +29,14 @@ from disbench.shards.manifest import read_manifest
 _MOST_MEMBERS = 4
 """Maximum masks drawn per set, innermost first."""
 _LEGEND = (
-    "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then a row a method: "
-    "the candidate that it chooses itself, and for each mask of the set the candidate that is nearest to it (blue "
-    "area). The sets are drawn at random from those of two masks or more."
+    "First row of a set: the click, and the masks it may mean, innermost first (dashed outline). Then one row per "
+    "method: its own choice, and the candidate nearest to each mask (blue). Sets are drawn at random from those of at "
+    "least two masks."
 )
 _ANSWERS_LEGEND = (
-    "First row of a set: the click, and the masks that it may mean, inner to outer (dashed line). Then, for each "
-    "method, its answers (blue area) where each of them is meant: after the first click, and after the last. The sets "
-    "are drawn at random from those of two masks or more."
+    "First row of a set: the click, and the masks it may mean, innermost first (dashed outline). Then, for each "
+    "method and target mask, the predictions (blue) after the first and the last click. Sets are drawn at random from "
+    "those of at least two masks."
 )
 
 
@@ -93,7 +93,7 @@ def draw_pictures(runs: Sequence[tuple[Numbers, StoredAnswers]], options: Pictur
     for name in _chosen([name for name in stored[0] if all(name in answers for answers in stored)], options):
         sample = source.read(numbers_of[name])
         strips.append(_strip(sample, relations[name], [answers[name] for answers in stored]))
-    return _drawn(f"What a first click may mean, and what is offered: {who.title}", _LEGEND, strips)
+    return _drawn(f"Masks a first click may mean, and the nearest candidates: {who.title}", _LEGEND, strips)
 
 
 def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOptions) -> bytes | None:
@@ -110,7 +110,7 @@ def draw_intents(runs: Sequence[tuple[Numbers, StoredRun]], options: PictureOpti
     ids = [f"{one.id}/{member}" for one in samples for member in range(min(len(one.members), _MOST_MEMBERS))]
     found = [(who, {one.sample.id: one for one in read_samples(run, IntentSource(source), ids)}) for who, run in stored]
     strips = [_strip_of_answers(sample, relations[sample.id], found) for sample in samples]
-    return _drawn(f"What is answered for each mask that a first click may mean: {who.title}", _ANSWERS_LEGEND, strips)
+    return _drawn(f"Predictions for each mask a first click may mean: {who.title}", _ANSWERS_LEGEND, strips)
 
 
 def _drawn(heading: str, legend: str, strips: Sequence[Strip]) -> bytes | None:

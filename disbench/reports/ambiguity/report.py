@@ -21,7 +21,7 @@ from disbench.reports.entries import alike, split_runs
 from disbench.reports.render import DASH, Cell, Column, Table, counted, csv_text, latex, markdown, number_cell
 
 Run = TypeVar("Run")
-FIGURE = "Coverage against candidates kept; clicks to be understood"
+FIGURE = "Coverage against candidates kept; clicks to reach the intended mask"
 _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
 
@@ -59,15 +59,15 @@ class _Shown:
 
 _CLICKS = "{:.2f}".format
 _SAME_CLICK = (
-    "The same first click, each mask of its set in turn as the target. The second click is the first that says which "
-    "is meant."
+    "The same first click, with each mask of its set in turn as the target. The second click is the first to indicate "
+    "which mask is meant."
 )
-_SIZE = "The area of a mask as a share of the outermost one of its set: at least the first number, below the second."
+_SIZE = "Area of the mask relative to the outermost mask of its set: at least the first number, below the second."
 _KINDS = (
-    ("", "clicks to be understood", "Meant", _SAME_CLICK),
-    ("_by_level", "by place in the set", "Place", "The place of a mask in its set, the innermost first."),
+    ("", "clicks to reach the intended mask", "Intent", _SAME_CLICK),
+    ("_by_level", "by place in the set", "Place", "Place of the mask in its set, innermost first."),
     ("_by_relative_size", "by relative size", "Size", _SIZE),
-    ("_by_part", "by part", "Part", "The clicked part itself, by its name; the most frequent names."),
+    ("_by_part", "by part", "Part", "The clicked part itself, by name; the most frequent names."),
 )
 """Tables of the intents task: suffix of the measures, title, heading of the groups, caption."""
 _Row = tuple[tuple[str, ...], Numbers, str, str]
@@ -116,8 +116,8 @@ def overview(runs: Sequence[Numbers]) -> Table:
         _Shown("Held when moved", "held_own_choice"),
     )
     caption = (
-        "How far a method's candidates for one click cover all that it may mean: mean over a set's masks of the best "
-        f"candidate's IoU. {_INTERVALS} Rows of different sets, or with other first clicks, cannot be compared."
+        "Coverage: mean over a set's masks of the best candidate's IoU. "
+        f"{_INTERVALS} Rows on different sets or first clicks are not comparable."
     )
     rows = [
         ((f"{run.who.title}, {run.sets:,}", run.who.label), run, "", "") for group in by_sets(runs) for run in group
@@ -159,12 +159,12 @@ def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
     distances = sorted({run.who.moved for run in runs if run.who.moved})
-    several = " (the list of runs says which by how many)" if len(distances) > 1 else ""
+    several = " (see the list of runs)" if len(distances) > 1 else ""
     moved = f" a click is moved by {' or '.join(map(str, distances))} pixels{several}" if distances else ""
     caption = (
         "Redundancy: mean IoU between candidates. Waste: share of candidates below an IoU of 0.5 with every mask. "
-        "Calibration and rank correlation: the score against the IoU with the nearest mask. Held when moved: IoU of "
-        f"the answers before and after{moved}. {_INTERVALS}"
+        "Calibration and rank correlation: score against IoU with the nearest mask. Held when moved: IoU of "
+        f"predictions before and after{moved}. {_INTERVALS}"
     )
     return caption, (
         _Shown("Redundancy", "redundancy"),
@@ -178,19 +178,19 @@ def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
 
 
 def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
-    kinds = {"coverage_by_relation": "coverage of masks", "coverage_by_size": "coverage of sets of so many masks"}
+    kinds = {"coverage_by_relation": "coverage of masks", "coverage_by_size": "coverage of sets by number of masks"}
     shown = [
         _Shown(f"{name} ({number.count:,})", measure, name, above)
         for measure, above in kinds.items()
         for name, number in runs[0].of(measure).items()
     ]
-    return f"What a mask is to the clicked object; in parentheses how many. {_INTERVALS}", shown
+    return f"Relation of the mask to the clicked object; number of masks in parentheses. {_INTERVALS}", shown
 
 
 def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
     caption = (
-        "In sets of two masks or more: share of clicks at which the candidate that the method itself chooses is "
-        "nearest to the mask of this relation, with an IoU of 0.5 or more."
+        "In sets of at least two masks: share of clicks for which the method's own choice is nearest to the mask of "
+        "this relation, with an IoU of at least 0.5."
     )
     names = [name for name in (*FAMILIES, NOTHING) if any(name in run.of("own_choice_means") for run in runs)]
     return caption, [_Shown(name, "own_choice_means", name, text=_percent, absent=_percent(0)) for name in names]
@@ -227,8 +227,8 @@ def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
         _Shown("Gap", "gap", text=_CLICKS),
     ]
     caption = (
-        "Share of sets all of whose masks reach the IoU within so many clicks each. Gap of granularity: the largest "
-        f"mean number of clicks to it over the places in a set, less the smallest. {_INTERVALS}"
+        "Share of sets in which every mask reaches the IoU within this many clicks. Gap of granularity: the largest "
+        f"minus the smallest mean NoC over places in a set. {_INTERVALS}"
     )
     rows = [
         ((run.who.label, run.selection, f"{percent} %"), run, "", f"_{percent}") for run in runs for percent in PERCENTS
@@ -241,19 +241,19 @@ def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
     """The table, or nothing if no set has two masks."""
     if not any(number.count for run in runs for number in run.of("gap_85").values()):
         return []
-    found = {"IoU": "_iou", "containment": "", "of the truth's": "_of_truth"}
-    shown = [_Shown("the truth", "containment_truth", interval=False)]
+    found = {"IoU": "_iou", "containment": "", "relative to truth": "_of_truth"}
+    shown = [_Shown("ground truth", "containment_truth", interval=False)]
     for name in ANSWERED:
         above = f"after the {name} click"
         shown += [_Shown(heading, f"containment_{name}{ending}", above=above) for heading, ending in found.items()]
     without = ", ".join(run.who.label for run in runs if not run.of("containment_truth"))
     caption = (
-        "Share of the answer for a mask that lies in the answer for the next mask of its set; the truth's own share; "
-        "and the first as a share of the second, at most 1. One answer for all masks has a containment of 1, so the "
-        f"mean IoU of both answers is beside it. {_INTERVALS}"
+        "Share of a mask's prediction inside the prediction for the next mask of its set; the ground truth's share; "
+        "and their quotient, at most 1. A method that predicts the same mask for all targets has a containment of 1, "
+        f"so the mean IoU of both predictions is given too. {_INTERVALS}"
         + (f" Not measured without masks: {without}; run with --store kept." if without else "")
     )
-    title, rows = f"{runs[0].who.title}: containment of answers", _grouped(runs, "containment_truth")
+    title, rows = f"{runs[0].who.title}: containment of predictions", _grouped(runs, "containment_truth")
     return [_table(f"containment-{place}", title, caption, shown, (*_METHOD, "Masks", "Pairs"), rows)]
 
 

@@ -41,8 +41,8 @@ FORMATS = (*FIGURE_FORMATS, "csv")
 """Formats of a figure of curves; `csv` has the values."""
 LEGEND = (
     "Blue area: a mask. Dashed line, yellow and black: the target. Grey stripes: ignored pixels. Yellow dot: the first "
-    "click; white disc: a positive click, black square: a negative one, the last one larger. Frame: the candidate that "
-    "was kept. A rectangle on an image: the part that the others enlarge."
+    "click; white disc: positive click, black square: negative click, the last one larger. Frame: the kept candidate. "
+    "Rectangle on an image: the part enlarged in the other panels."
 )
 
 

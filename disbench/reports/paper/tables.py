@@ -390,16 +390,14 @@ def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
     has_failures = any(measure.kind == "nof" for measure in definition.measures)
     has_methods = any(label.published == "method" for label in definition.labels)
     parts = [
-        f"Published: as printed ({definition.source}); a number behind a stroke is another source's, see the mark; "
-        f"{NOT_PRINTED}: there is none. Measured: from the stored runs, with the 95 % bootstrap interval over samples; "
-        f"{NOT_RUN}: no stored run belongs to the row. Difference: measured minus published, before a stroke.",
-        "NoF is counted by RITM's rule (samples whose NoC equals 20), as published numbers are."
-        if has_failures
-        else "",
+        f"Published: as printed ({definition.source}); a number after a stroke is from another source, see the mark; "
+        f"{NOT_PRINTED}: not published. Measured: from stored runs, with the 95 % bootstrap interval over samples; "
+        f"{NOT_RUN}: no stored run. Difference: measured minus published (the number before a stroke).",
+        "NoF follows RITM's rule (samples whose NoC equals 20), as published numbers do." if has_failures else "",
         "↑: uses the first click; ↓: diverse output." if has_methods else "",
-        "In each group of the paper's table the best number is bold, the second best underlined: among published "
-        "numbers (those before a stroke), and apart from them among measured ones of at least two runs without a mark "
-        "for their protocol or samples."
+        "In each group of the paper's table the best number is bold and the second best underlined, separately for "
+        "published numbers (before a stroke) and for measured ones, if at least two runs have no mark for their "
+        "protocol or samples."
         if definition.set_off_best
         else "",
         f"Protocol where no mark says otherwise: {protocol}, samples all.",

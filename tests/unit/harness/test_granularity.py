@@ -271,8 +271,8 @@ def test_who_was_told_is_in_a_table_of_its_own(tmp_path: Path, nested: IntentSou
     assert drawn == {f"pictures-intents-{number}.png" for number in (1, 2, 3)}
     text = (tmp_path / "ambiguity" / "ambiguity.md").read_text()
     for ending in ("", ", told the granularity", ", knows the answer"):
-        assert f"{ending}: clicks to be understood" in text
-        assert f"{ending}: containment of answers" in text
+        assert f"{ending}: clicks to reach the intended mask" in text
+        assert f"{ending}: containment of predictions" in text
     (table,) = [part for part in text.split("\n## ") if ", told the granularity: by relative size" in part]
     assert "(told the granularity) |" in table
     assert "knows" not in table

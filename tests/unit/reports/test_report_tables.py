@@ -128,7 +128,7 @@ def test_failed_samples_are_marked_with_their_reasons(tmp_path: Path) -> None:
     write_run(tmp_path / "run", failed=reasons)
     entries = entries_of(tmp_path)
     text = (
-        "the method failed on 5 of 12 samples, which count with an IoU of 0 from that click on: 2 × predict raised A; "
+        "the method failed on 5 of 12 samples, whose IoU counts as 0 from that click on: 2 × predict raised A; "
         "1 × open raised B; 1 × C; and 1 more"
     )
     assert cell(clicks_table(entries), 0, "Method")[1] == [text]
