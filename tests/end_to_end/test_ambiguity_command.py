@@ -54,7 +54,13 @@ def test_the_report_on_ambiguity(place: Path, photo_shards: Path) -> None:
     wanted |= {"tables.tex", "pictures-2.png"}  # of the second coverage table's runs: the first stored no masks
     assert names == wanted
     text = (place / "ambiguity" / "ambiguity.md").read_text()
-    for part in ("coverage", "candidates and scores", "by relation and size", "what one answer means", "be understood"):
+    for part in (
+        "coverage",
+        "candidates and scores",
+        "by relation and size",
+        "what one answer means",
+        "the intended mask",
+    ):
         assert part in text
     # Runs with other first clicks are in tables of their own, and each says which.
     headings = [line for line in text.splitlines() if line.startswith("## ") and line.endswith(": coverage")]
