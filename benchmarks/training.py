@@ -38,8 +38,8 @@ TURNS = 3
 PARTS = {
     "loading": [(train, "_next")],
     "stage 1": [(Disnet, "propose")],
-    "losses": [(two_stages, name) for name in ("proposal_loss", "chosen_candidates", "refinement_loss", "_mean_iou")],
-    "clicks": [(two_stages.TwoStageLoss, name) for name in ("_click", "_clicked")],
+    "losses": [(two_stages, name) for name in ("proposal_loss", "choose_candidates", "refinement_loss", "_mean_iou")],
+    "clicks": [(two_stages.TwoStageLoss, name) for name in ("_click", "_make_clicks")],
     "stage 2": [(Disnet, "refine")],
     "backward": [(accelerate.Accelerator, "backward")],
     "optimizer": [

@@ -116,11 +116,17 @@ def compare(
     data: common.DataOption = None,
 ) -> None:
     """Compare two runs on the same samples: paired differences, intervals, p-values, pictures."""
-    from disbench.reports.comparison import compare_runs, draw_differences, lines_of, one_run, write_comparison
+    from disbench.reports.comparison import (
+        compare_runs,
+        comparison_lines,
+        draw_differences,
+        single_run,
+        write_comparison,
+    )
 
-    comparison = compare_runs(one_run(addresses.local_copy(run_a)), one_run(addresses.local_copy(run_b)))
+    comparison = compare_runs(single_run(addresses.local_copy(run_a)), single_run(addresses.local_copy(run_b)))
     picture = draw_differences(comparison, data, samples, dataset) if samples else None
-    echo_lines(lines_of(comparison))
+    echo_lines(comparison_lines(comparison))
     typer.echo("")
     for file in write_comparison(comparison, out, picture):
         typer.echo(f"look at: {file}")

@@ -89,12 +89,12 @@ def profile(
 ) -> None:
     """Print parameters and FLOPs of a DISNet by part, for the first and a later click."""
     from disbench.disnet.options import NetworkSettings
-    from disbench.disnet.profile import profile_of
+    from disbench.disnet.profile import flop_table
     from disbench.disnet.training.settings import load_training
     from disbench.reports.render import as_text
 
     settings = NetworkSettings() if method == "disnet" else load_training(method).network
-    typer.echo(as_text(profile_of(settings, clicks)))
+    typer.echo(as_text(flop_table(settings, clicks)))
 
 
 def _line(name: str, content: Mapping[str, Any]) -> str:

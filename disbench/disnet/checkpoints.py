@@ -27,14 +27,14 @@ from disbench.io.settings import Count, parse_json_table, settings_from
 NETWORK = "network.safetensors"
 _OPTIMIZER, _AVERAGES, _STATE = "optimizer.safetensors", "averages.safetensors", "state.json"
 OLD = ".old"
-_OURS = "disbench"
+_METADATA_KEY = "disbench"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-MAY_DIFFER = {"shards", "features", "workers", "checkpoint_every", "log_every"}
-MAY_DIFFER |= {"validate_every", "validation", "validation_options", "validation_samples"}
+IGNORED_SETTINGS = {"shards", "features", "workers", "checkpoint_every", "log_every"}
+IGNORED_SETTINGS |= {"validate_every", "validation", "validation_options", "validation_samples"}
 """Settings that do not affect any training step."""
 
-_RETIRED = {"mask_floor": 1e-6, "patch": 16}
+_REMOVED = {"mask_floor": 1e-6, "patch": 16}
 """Settings in older files that are now constants with these values."""
 
 
@@ -60,7 +60,7 @@ class TrainingState:
     files: Mapping[str, str]
 
 
-def stored_network() -> Path:
+def shipped_checkpoint() -> Path:
     """Checkpoint of the small network shipped with disbench."""
     return definitions.folder("baselines") / "disnet-small.safetensors"
 
@@ -98,8 +98,8 @@ def load_network(path: Path) -> TrainedNetwork:
 
 
 def _current(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the settings in `_RETIRED`; one with another value stays and is rejected as unknown."""
-    kept = {name: value for name, value in content.items() if name not in _RETIRED or _RETIRED[name] != value}
+    """Drop the settings in `_REMOVED`; one with another value stays and is rejected as unknown."""
+    kept = {name: value for name, value in content.items() if name not in _REMOVED or _REMOVED[name] != value}
     return {name: _current(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
@@ -158,9 +158,9 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def check_same_training(folder: Path, state: TrainingState, training: Training, facts: Mapping[str, str]) -> None:
-    """Check that a checkpoint belongs to this training; settings in `MAY_DIFFER` are ignored."""
+    """Check that a checkpoint belongs to this training; settings in `IGNORED_SETTINGS` are ignored."""
     here, there = (
-        {name: value for name, value in own.as_dict().items() if name not in MAY_DIFFER} | dict(more)
+        {name: value for name, value in own.as_dict().items() if name not in IGNORED_SETTINGS} | dict(more)
         for own, more in ((training, facts), (state.training, state.facts))
     )
     for name, value in here.items():
@@ -208,7 +208,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     from safetensors.torch import save  # noqa: PLC0415
 
     # All metadata in one string: safetensors writes several entries in arbitrary order.
-    texts = {_OURS: json.dumps(dict(metadata), sort_keys=True)}
+    texts = {_METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, texts)
     with atomic_write(path) as file:
         file.write(data)
@@ -218,7 +218,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     safetensors = import_extra("safetensors", "models", "a checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = parse_json_table((file.metadata() or {}).get(_OURS, "{}"))
+            metadata: dict[str, Any] = parse_json_table((file.metadata() or {}).get(_METADATA_KEY, "{}"))
             if not all(isinstance(text, str) for text in metadata.values()):
                 raise ValueError("metadata values are not strings")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118

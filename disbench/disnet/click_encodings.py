@@ -73,7 +73,7 @@ def position_code(points: Tensor, channels: int, input_side: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-2).flatten(-3)
 
 
-def sampled_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
+def sample_features(features: Tensor, points: Tensor, stride: int) -> Tensor:
     """Sample features at points, bilinear between cell centers, constant beyond the outermost centers.
 
     From features (batch, channels, height, width) and points (batch, n, 2) of x, y in input pixels, `stride` pixels
@@ -117,7 +117,7 @@ class ClickVectors(nn.Module):
 
     def forward(self, features: Tensor, clicks: ClickBatch, stride: int) -> Tensor:
         """F': float (batch, clicks, d); features: F^-1, float (batch, d, height, width)."""
-        found = sampled_features(features, clicks.points, stride)
+        found = sample_features(features, clicks.points, stride)
         if self.codes is not None:
             codes = self.codes(clicks, stride * max(features.shape[-2:]))
             found = torch.cat([found, codes.to(found.dtype)], dim=-1)

@@ -17,8 +17,8 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError, unknown_name
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import ClickBatch, Kept, Proposals, click_batch, stacked
-from disbench.disnet.checkpoints import load_network, stored_network
-from disbench.disnet.network import Disnet, NetworkInput, input_of
+from disbench.disnet.checkpoints import load_network, shipped_checkpoint
+from disbench.disnet.network import Disnet, NetworkInput, build_network_input
 from disbench.disnet.training.settings import Training
 from disbench.workers import threads
 
@@ -45,15 +45,15 @@ class DisnetMethod:
         answers: dict[int, Prediction] = {}
         for is_later in set(later):
             numbers = [number for number, own in enumerate(later) if own == is_later]
-            answer = self._refined if is_later and not one_stage else self._proposed
+            answer = self._refine if is_later and not one_stage else self._propose
             found = answer([sessions[n] for n in numbers], [clicks[n] for n in numbers])
             answers.update(zip(numbers, found, strict=True))
         return [answers[number] for number in range(len(sessions))]
 
     @torch.inference_mode()
-    def _proposed(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
+    def _propose(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         """Candidates for first clicks; with `first_click` off, for all clicks and the previous masks."""
-        given = self.clicks_of(sessions, clicks)
+        given = self.batch_clicks(sessions, clicks)
         inputs = torch.stack([session.input for session in sessions]).to(self.device)
         one_stage = not self.network.options.first_click
         previous = stacked([s.kept for s in sessions]).logits if one_stage and sessions[0].proposals else None
@@ -82,16 +82,16 @@ class DisnetMethod:
         return scores
 
     @torch.inference_mode()
-    def _refined(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
+    def _refine(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> list[Prediction]:
         kept = stacked([session.kept for session in sessions])
         first = zip(sessions, kept.logits, strict=True)
         last = torch.stack([own if session.last is None else session.last for session, own in first])
-        logits = self.network.refine(kept, self.clicks_of(sessions, clicks), last)
+        logits = self.network.refine(kept, self.batch_clicks(sessions, clicks), last)
         for session, own in zip(sessions, logits, strict=True):
             session.last = own
         return [_prediction(session, own[None], None) for session, own in zip(sessions, logits, strict=True)]
 
-    def clicks_of(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
+    def batch_clicks(self, sessions: Sequence[DisnetSession], clicks: Sequence[Sequence[Click]]) -> ClickBatch:
         """Clicks on the sessions' images, in input pixels."""
         frame, sizes = self.network.frame, [session.size for session in sessions]
         scales, offsets = [frame.scale(size) for size in sizes], [frame.offset(size) for size in sizes]
@@ -161,7 +161,7 @@ def disnet(
         InputError: the checkpoint or the encoder's weights are missing or damaged, the checkpoint does not match its
             labels, or the device is missing.
     """
-    path = Path(checkpoint).expanduser() if checkpoint else stored_network()
+    path = Path(checkpoint).expanduser() if checkpoint else shipped_checkpoint()
     if not checkpoint and labels.get("design"):
         name = labels["design"]
         raise InputError(
@@ -174,7 +174,7 @@ def disnet(
     network: Disnet = on_device(loaded.network, device, "disnet")
     network.options = replace(network.options, refine_first=refine_first)
     torch.set_num_threads(threads.allowed())
-    return DisnetMethod(network, input_of(replace(loaded.training.network, weights=weights), cache), device)
+    return DisnetMethod(network, build_network_input(replace(loaded.training.network, weights=weights), cache), device)
 
 
 def design(

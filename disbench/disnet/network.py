@@ -61,7 +61,7 @@ class Disnet(nn.Module):
     def propose(self, inputs: Tensor, clicks: ClickBatch, previous: Tensor | None = None) -> Proposals:
         """Candidates (paper, eq. 2) for the first clicks; with `first_click` off, for all clicks and the previous mask.
 
-        `inputs` are stacked results of `input_of`; `previous` are logits, float (batch, grid, grid).
+        `inputs` are stacked results of `build_network_input`; `previous` are logits, float (batch, grid, grid).
         """
         if self.design is not None and not self.design.feedback:
             previous = None
@@ -89,14 +89,14 @@ def build_network(settings: NetworkSettings, pretrained: bool = True) -> Disnet:
         config = settings.vit if pretrained else replace(settings.vit, weights=None)
         second = RefinementNetwork(config.channels, options) if options.first_click else None
         frame, design = Frame("stretched", config.input_side), build_design(settings, config.channels)
-        return _without_unused(Disnet(ProposalNetwork(config, options), second, frame, options, design))
+        return _freeze_unused(Disnet(ProposalNetwork(config, options), second, frame, options, design))
     parts = sam_parts(locate("mobilesam", settings.weights)["sam.onnx"] if pretrained else None)
     last = SamRefinementNetwork(parts, options) if options.first_click else None
     frame, design = Frame("padded", SIDE), build_design(settings, CHANNELS)
-    return _without_unused(Disnet(SamProposalNetwork(parts, options), last, frame, options, design))
+    return _freeze_unused(Disnet(SamProposalNetwork(parts, options), last, frame, options, design))
 
 
-def _without_unused(network: Disnet) -> Disnet:
+def _freeze_unused(network: Disnet) -> Disnet:
     """Freeze parameters that the network's design never uses, which distributed training would reject."""
     design = network.design
     if design is not None:
@@ -107,7 +107,7 @@ def _without_unused(network: Disnet) -> Disnet:
     return network
 
 
-def input_of(settings: NetworkSettings, cache: str = "") -> NetworkInput:
+def build_network_input(settings: NetworkSettings, cache: str = "") -> NetworkInput:
     """The function that converts images to a network's input; `cache` is a folder for a frozen encoder's features."""
     if settings.architecture == "vit":
         return partial(stretched, side=settings.vit.input_side)

@@ -93,7 +93,7 @@ def profile(
     return [part for stage, module in stages.items() for part in _rows(stage, module, columns)]
 
 
-def profile_of(settings: NetworkSettings, later: int = 5) -> Table:
+def flop_table(settings: NetworkSettings, later: int = 5) -> Table:
     """FLOPs of a network with random weights at clicks 1, 2 and `later`, without a frozen encoder."""
     network = build_network(settings, pretrained=False).eval()
     inputs = None if settings.architecture == "vit" else torch.zeros(1, *ENCODING[1:])
@@ -115,7 +115,7 @@ def profile_table(parts: Sequence[Part], later: Sequence[int], unit: str = "GFLO
     return Table("disnet-cost", "", "", tuple(columns), tuple(tuple(map(Cell, row)) for row in texts), {})
 
 
-def parts_of(stage: nn.Module) -> dict[str, list[nn.Module]]:
+def stage_parts(stage: nn.Module) -> dict[str, list[nn.Module]]:
     """The modules of each part of a stage.
 
     The parts are the stage's attribute `parts` (name -> module) if it has one; a part nested in another is counted
@@ -164,7 +164,7 @@ def _measured(stage: nn.Module, run: Callable[[], Any], meter: Meter) -> tuple[A
 
 def _owners(stage: nn.Module) -> dict[nn.Module, str]:
     owners = dict.fromkeys(stage.modules(), REST)
-    for name, modules in parts_of(stage).items():
+    for name, modules in stage_parts(stage).items():
         owners |= {inner: name for module in modules for inner in module.modules()}
     return owners
 
@@ -173,7 +173,7 @@ def _rows(stage: str, module: nn.Module, columns: Sequence[dict[str, dict[str, f
     parameters: Counter[str] = Counter()
     for inner, owner in _owners(module).items():
         parameters[owner] += sum(parameter.numel() for parameter in inner.parameters(recurse=False))
-    for name in (*parts_of(module), REST):
+    for name in (*stage_parts(module), REST):
         yield Part(stage, name, parameters[name], tuple(column.get(stage, {}).get(name, 0.0) for column in columns))
 
 

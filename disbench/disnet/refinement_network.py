@@ -16,7 +16,7 @@ from disbench.disnet.batches import STRIDE, ClickBatch, Kept
 from disbench.disnet.click_encodings import ClickVectors, decay_map, grid_radii, on_grid
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, Modulation
 
-FIRST_BETA = 4.0  # initial value of the learned weight of an additive decay map
+INITIAL_BETA = 4.0  # initial value of the learned weight of an additive decay map
 MASK_FLOOR = 1e-6  # lower bound of M_s and 1 - M_s in the logarithm
 
 
@@ -40,7 +40,7 @@ def scaled_products(query: Tensor, key: nn.Linear, cells: Tensor) -> Tensor:
     return products / math.sqrt(query.shape[-1])
 
 
-def modulated(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
+def modulate(products: Tensor, decay: Tensor, modulation: Modulation, beta: Tensor | None) -> Tensor:
     """Modulate QK' / sqrt(d), float (batch, cells), by a decay map G of that shape; "product" is eq. 7 and 8."""
     if beta is not None:
         return products + beta * decay
@@ -71,7 +71,7 @@ class MaskedClickAttention(PlainAttention):
         super().__init__(channels)
         self.options = options
         self.negative_value = nn.Linear(channels, channels) if options.separate_values else None
-        self.beta = nn.Parameter(torch.tensor(FIRST_BETA)) if options.modulation == "additive" else None
+        self.beta = nn.Parameter(torch.tensor(INITIAL_BETA)) if options.modulation == "additive" else None
 
     def forward(self, token: Tensor, features: Tensor, *given: Any) -> Tensor:
         """Z_MCA, float (batch, d).
@@ -90,7 +90,7 @@ class MaskedClickAttention(PlainAttention):
             own = mask if positive else 1 - mask
             if options.clicks_in_mask:
                 own = torch.maximum(own, decay)
-            scores = modulated(products, decay.flatten(1), options.modulation, self.beta)
+            scores = modulate(products, decay.flatten(1), options.modulation, self.beta)
             gathered = value(masked_attention(scores, own.clamp(min=MASK_FLOOR).log().flatten(1), cells))
             if options.gate_unclicked:
                 gathered = gathered * clicks.signed(positive).any(dim=1, keepdim=True).float()

@@ -23,16 +23,16 @@ from disbench.disnet.sam_weights import SamParts, image_positions
 
 CHANNELS = 32  # d, the width of the upscaled embedding
 HEADS = 4
-COMPARED = 128  # width of candidates in the comparison
+PAIR_WIDTH = 128  # width of candidates in the comparison
 FINE = 2
 """Downsampling of F^-1 for the DAMC blocks; on its 256 x 256 cells they would cost three times the decoder."""
 TOKEN_NOISE = 0.1  # standard deviation of the noise on repeated copies of mask tokens, relative to the tokens' own
-FIRST_ORDER = (1, 2, 3, 0)
+TOKEN_ORDER = (1, 2, 3, 0)
 """Order in which candidates copy SAM's mask tokens: the three multi-mask tokens first."""
 SCORE_SLOPE, SCORE_MIDDLE = 10.0, 0.7  # objectness starts as SLOPE * (the decoder's estimated IoU - MIDDLE)
 
 
-class TwoWay(nn.Module):
+class TwoWayDecoder(nn.Module):
     """The two-way transformer and upscaling of transformers' SamMaskDecoder, with padded points masked out.
 
     Computes the same sums faster: projections of the 4,096 cells are applied to the few tokens instead
@@ -75,13 +75,13 @@ class SamStage(nn.Module):
         prompts: Any = copy.deepcopy(parts.prompt_encoder)
         prompts.point_embed = prompts.point_embed[:2]  # the others are box corners
         self.prompts: Any = prompts
-        self.two_way = TwoWay(copy.deepcopy(parts.mask_decoder))
+        self.two_way = TwoWayDecoder(copy.deepcopy(parts.mask_decoder))
         self.positions: Tensor
         self.register_buffer("positions", image_positions(self.prompts).detach(), persistent=False)
-        self.register_load_state_dict_post_hook(_place_again)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_restore_positions)  # type: ignore[no-untyped-call]
 
     def decoded(self, own: Tensor, clicks: ClickBatch, image: Tensor, wanted: slice) -> tuple[Tensor, Tensor]:
-        """The `wanted` of the stage's own tokens (batch, t, 256), decoded, and the upscaled embedding (`TwoWay`)."""
+        """The `wanted` of the stage's own tokens (batch, t, 256), decoded, and the upscaled embedding."""
         points, given = point_tokens(self.prompts, clicks)
         tokens = torch.cat([own, points.to(own.dtype)], dim=1)
         given = torch.cat([given.new_ones(own.shape[:2]), given], dim=1)
@@ -99,11 +99,11 @@ class SamProposalNetwork(SamStage):
             self.prompts.mask_embed = nn.Identity()  # unused: neither trained nor stored
         decoder: Any = parts.mask_decoder
         again = range(options.outputs)  # more than four candidates repeat the tokens; one copies the single-mask token
-        order = [0] if options.outputs == 1 else [FIRST_ORDER[n % len(FIRST_ORDER)] for n in again]
+        order = [0] if options.outputs == 1 else [TOKEN_ORDER[n % len(TOKEN_ORDER)] for n in again]
         self.iou_token = nn.Parameter(decoder.iou_token.weight.detach().clone())
         self.candidate_tokens = nn.Parameter(_grown_tokens(decoder.mask_tokens.weight.detach(), order))
         self.hypernetworks = nn.ModuleList(copy.deepcopy(decoder.output_hypernetworks_mlps[number]) for number in order)
-        self.objectness = _grown_head(decoder.iou_prediction_head, order)
+        self.objectness = _build_score_head(decoder.iou_prediction_head, order)
         self.comparison = Comparison(self.candidate_tokens.shape[1])
 
     @property
@@ -146,11 +146,14 @@ class ComparisonLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.projection = nn.LayerNorm(COMPARED), nn.Linear(COMPARED, 3 * COMPARED)
-        self.out = nn.Linear(COMPARED, COMPARED)
-        wide = 2 * COMPARED
+        self.norm, self.projection = nn.LayerNorm(PAIR_WIDTH), nn.Linear(PAIR_WIDTH, 3 * PAIR_WIDTH)
+        self.out = nn.Linear(PAIR_WIDTH, PAIR_WIDTH)
+        wide = 2 * PAIR_WIDTH
         self.ffn = nn.Sequential(
-            nn.LayerNorm(COMPARED), nn.Linear(COMPARED, wide), nn.ReLU(), nn.Linear(wide, COMPARED)
+            nn.LayerNorm(PAIR_WIDTH),
+            nn.Linear(PAIR_WIDTH, wide),
+            nn.ReLU(),
+            nn.Linear(wide, PAIR_WIDTH),
         )
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
@@ -171,10 +174,10 @@ class Comparison(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.query, self.inside, self.shape = (nn.Linear(size, COMPARED) for size in (width, width, 3))
+        self.query, self.inside, self.shape = (nn.Linear(size, PAIR_WIDTH) for size in (width, width, 3))
         self.layers = nn.ModuleList(ComparisonLayer() for _ in range(2))
         self.overlap = nn.Parameter(torch.zeros(HEADS))
-        self.correction = _zero(nn.Linear(COMPARED, 1))
+        self.correction = _zero(nn.Linear(PAIR_WIDTH, 1))
 
     def forward(self, scores: Tensor, queries: Tensor, logits: Tensor, image: Tensor) -> Tensor:
         """Logits of the object scores, float (batch, N).
@@ -334,18 +337,18 @@ def _products(
     return _split(products.mT, 1, heads)
 
 
-def _place_again(stage: SamStage, _: object) -> None:
+def _restore_positions(stage: SamStage, _: object) -> None:
     stage.positions = image_positions(stage.prompts).detach()
 
 
 def _grown_tokens(tokens: Tensor, order: Sequence[int]) -> Tensor:
     grown = tokens[list(order)]  # a copy
-    again = grown[len(FIRST_ORDER) :]
+    again = grown[len(TOKEN_ORDER) :]
     again += torch.randn_like(again) * grown.std() * TOKEN_NOISE
     return grown
 
 
-def _grown_head(head: Any, order: Sequence[int]) -> Any:
+def _build_score_head(head: Any, order: Sequence[int]) -> Any:
     """The decoder's IoU head with one output per candidate, scaled to a logit."""
     grown = copy.deepcopy(head)
     last: nn.Linear = grown.proj_out

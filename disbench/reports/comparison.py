@@ -19,7 +19,7 @@ from disbench.harness.store import StoredRun
 from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import DASH, Cell, Column, Footnotes, Table, as_text, counted, csv_text, markdown, plain
-from disbench.reports.samples import mask_panels, open_same_dataset, read_samples, window_of
+from disbench.reports.samples import common_window, mask_panels, open_same_dataset, read_samples
 from disbench.reports.tables import deviation, failures, reference, undefined
 
 PAGE, RESULTS, PICTURE = "comparison.md", "comparison.csv", "differences.png"
@@ -63,7 +63,7 @@ class Comparison:
         return self.a.rows.samples
 
 
-def one_run(folder: Path) -> StoredRun:
+def single_run(folder: Path) -> StoredRun:
     """The only run in or below a folder; `InputError` if there is none, more than one, or a damaged one."""
     runs = find_runs([folder])
     if len(runs) > 1:
@@ -111,7 +111,7 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def lines_of(comparison: Comparison) -> list[str]:
+def comparison_lines(comparison: Comparison) -> list[str]:
     """The comparison as terminal output."""
     return [
         *_heading(comparison),
@@ -172,7 +172,7 @@ def draw_differences(comparison: Comparison, data: Path | None, samples: int = 8
     names = [comparison.samples[number] for number in chosen]
     strips = []
     for number, of_a, of_b in zip(chosen, *(read_samples(run, source, names) for run in runs), strict=True):
-        window = window_of(of_a, of_b)
+        window = common_window(of_a, of_b)
         rows = (
             (of_a.panel("image", outlined=window), *mask_panels(of_a, window, "A")),
             (of_b.target_panel(window), *mask_panels(of_b, window, "B")),

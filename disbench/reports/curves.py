@@ -96,13 +96,13 @@ def _draw_panel(axes: Axes, panel: Panel) -> float:
 
     for place, curve in enumerate(panel.curves):
         _plot(axes, curve, 0.6 * ((place + 0.5) / len(panel.curves) - 0.5))
-    _decorate(axes, panel)
+    _format_axes(axes, panel)
     title = wrap_text(panel.title, _TITLE, _WIDTH - 1)
     axes.set_title("\n".join(title), fontsize=_TITLE)
     width = _WIDTH - 2 * _PAD - _SAMPLE - 0.25
     labels = [_label(curve, width) for curve in panel.curves]
     notes = ["\n".join(wrap_text(note, _NOTE, width)) for note in panel.notes]
-    samples = [Line2D([], [], **_look(curve)) for curve in panel.curves]
+    samples = [Line2D([], [], **_line_style(curve)) for curve in panel.curves]
     legend = axes.legend(
         [*samples, *(Line2D([], [], linestyle="none") for _ in notes)],
         [*labels, *notes],
@@ -124,7 +124,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> float:
 
 
 def _plot(axes: Axes, curve: Curve, shift: float) -> None:
-    look, xs = _look(curve), np.arange(1, len(curve.values) + 1)
+    look, xs = _line_style(curve), np.arange(1, len(curve.values) + 1)
     if curve.spread is not None:
         axes.errorbar(xs + shift, curve.values, yerr=curve.spread, capsize=2, **look)
         return
@@ -136,7 +136,7 @@ def _plot(axes: Axes, curve: Curve, shift: float) -> None:
         axes.plot(np.arange(1, len(curve.bound) + 1), curve.bound, clip_on=False, **look)
 
 
-def _look(curve: Curve) -> dict[str, Any]:
+def _line_style(curve: Curve) -> dict[str, Any]:
     marker, size = MARKERS[curve.style % len(MARKERS)]
     colour = COLOURS[curve.style % len(COLOURS)]
     return {
@@ -151,7 +151,7 @@ def _look(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _decorate(axes: Axes, panel: Panel) -> None:
+def _format_axes(axes: Axes, panel: Panel) -> None:
     drawn = [values for curve in panel.curves for values in (curve.values, curve.bound) if values is not None]
     longest = max(map(len, drawn), default=20)
     if not panel.curves:

@@ -139,7 +139,7 @@ def find_runs(folders: Sequence[Path]) -> list[StoredRun]:
     return found.required()
 
 
-class FoundRuns(NamedTuple):
+class RunsByTask(NamedTuple):
     """Runs by task; lists may be empty."""
 
     targets: list[StoredRun]
@@ -155,7 +155,7 @@ class FoundRuns(NamedTuple):
         return self.targets
 
 
-def split_runs(folders: Sequence[Path]) -> FoundRuns:
+def split_runs(folders: Sequence[Path]) -> RunsByTask:
     """Find runs in folders; each is a run (packed or not) or contains runs at any depth.
 
     Returns:
@@ -179,7 +179,7 @@ def split_runs(folders: Sequence[Path]) -> FoundRuns:
         if there.record != run.record:
             raise InputError(f"{run.folder}: the folder and the archive of this name are different runs; move one")
     answers, first = map(read_answers, by_task.get(DIVERSE, ())), by_task.get(FIRST_CLICKS, ())
-    return FoundRuns(list(runs.values()), list(answers), list(map(read_first_clicks_run, first)))
+    return RunsByTask(list(runs.values()), list(answers), list(map(read_first_clicks_run, first)))
 
 
 def read_entries(runs: Sequence[StoredRun]) -> list[Entry]:

@@ -77,9 +77,9 @@ def page_html(
                 for key, label in _FILTERS.items()
             ],
             "plain_tables": tables,
-            "figures": [(caption, _embedded(image)) for caption, image in figures],
+            "figures": [(caption, _data_uri(image)) for caption, image in figures],
             "pictures": [
-                (number, entries[number], [(caption, _embedded(image)) for caption, image in own])
+                (number, entries[number], [(caption, _data_uri(image)) for caption, image in own])
                 for number, own in shown.items()
                 if own
             ],
@@ -106,7 +106,7 @@ def _filled(values: Mapping[str, Any]) -> str:
     return page.render(values, policy=policy, style=Markup(style), script=Markup(script))
 
 
-def _embedded(image: bytes) -> Markup:
+def _data_uri(image: bytes) -> Markup:
     """An image as a data URI."""
     from markupsafe import Markup  # noqa: PLC0415  (comes with jinja2)
 

@@ -25,7 +25,7 @@ from disbench.io.files import write_files
 from disbench.reports.entries import Entry, find_runs, read_entries
 from disbench.reports.render import Picture, counted, csv_text, plain
 
-LISTED = "failures.csv"
+FAILURES_CSV = "failures.csv"
 _PAGE_WIDTH = 1500
 """Maximum width of a leaderboard picture in pixels."""
 SHOWN_CLICKS = (1, 5, 20)
@@ -143,7 +143,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def window_of(*found: RunSample) -> Window | None:
+def common_window(*found: RunSample) -> Window | None:
     """The window around the target and all clicks of all runs; None if it covers most of the image."""
     clicks = [click for of_run in found for click in of_run.clicks(len(of_run.rows))]
     return window_around(found[0].sample.target, clicks)
@@ -186,7 +186,7 @@ def candidate_panels(found: RunSample, most: int, window: Window | None) -> list
     return [_candidate(found, number, f"candidate {number + 1}", every[number], window) for number in shown]
 
 
-def first_masks(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
+def first_click_column(found: RunSample, label: str, most: int, window: Window | None) -> list[Panel]:
     """The kept mask of the first click, then the other candidates if stored."""
     row, every = found.rows[0], found.candidates(1)
     if row.failure or every is None:
@@ -270,7 +270,7 @@ def draw_failures(entry: Entry, data: Path | None, samples: int = 8, dataset: st
     source = open_same_dataset(entry.run, data, dataset)
     strips = []
     for place, found in enumerate(read_samples(entry.run, source, [one.sample for one in chosen])):
-        one, window = chosen[place], window_of(found)
+        one, window = chosen[place], common_window(found)
         clicks, name, final = found.clicks(len(found.rows)), plain(one.sample), f"final IoU {one.final:.3f}"
         heading = f"Never solved, {place + 1} of {len(never):,}: {name}, {final}"
         if one.solved:
@@ -321,8 +321,8 @@ def write_failures(
             }
             for one in (*never, *late)
         ]
-    write_files({LISTED: csv_text(records).encode(), **pictures}, out)
-    return [*lines, f"{out / LISTED}: all of them"]
+    write_files({FAILURES_CSV: csv_text(records).encode(), **pictures}, out)
+    return [*lines, f"{out / FAILURES_CSV}: all of them"]
 
 
 def failure_pictures(entries: Sequence[Entry], data: Path | None, samples: int) -> dict[str, list[Picture]]:

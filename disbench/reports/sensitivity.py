@@ -44,8 +44,8 @@ _FIRST_CLICKS = (
     "brackets: 95 % bootstrap intervals over samples. Off target: recorded clicks outside the object; they count like "
     "the others."
 )
-_SHOWN = (f"noc_{SOLVED}", f"nof_{SOLVED}_ritm", "auc", "boundary_auc")
-_DRAWN = (f"noc_{SOLVED}", "auc")
+_TABLE_MEASURES = (f"noc_{SOLVED}", f"nof_{SOLVED}_ritm", "auc", "boundary_auc")
+_PANEL_MEASURES = (f"noc_{SOLVED}", "auc")
 _PERCENTS = (75, 90)
 _IOU, _SIGNED = "{:.3f}".format, "{:+.3f}".format
 
@@ -71,7 +71,7 @@ class Series:
         return base, np.stack(slices)
 
 
-def _complete(
+def _complete_series(
     entries: Sequence[Entry],
     policies: Sequence[str],
     same: Callable[[Entry], object],
@@ -108,7 +108,7 @@ def depth_series(entries: Sequence[Entry]) -> list[Series]:
     def same(run: Entry) -> tuple[float, ...]:
         return _option("of", run), _option("power", run), run.record.protocol.seed
 
-    return _complete(entries, ("slice",), same, partial(_option, "group"), partial(_option, "of"))
+    return _complete_series(entries, ("slice",), same, partial(_option, "group"), partial(_option, "of"))
 
 
 def depth_tables(series: Sequence[Series]) -> list[Table]:
@@ -118,7 +118,7 @@ def depth_tables(series: Sequence[Series]) -> list[Table]:
         after = ("mean ±", "to standard", f"{names[0]} − {names[-1]}", "NSR")
         columns = [Column(name, number=False) for name in ("Dataset", "Method", "Measure")]
         columns += map(Column, ("standard", *names, *after))
-        rows = [_depth_row(one, MEASURES[name]) for one in ones for name in _SHOWN]
+        rows = [_depth_row(one, MEASURES[name]) for one in ones for name in _TABLE_MEASURES]
         name = "depth" if not tables else f"depth-{len(tables) + 1}"
         tables.append(Table(name, "Depth of clicks", _DEPTH, tuple(columns), tuple(rows), {}))
     return tables
@@ -128,7 +128,7 @@ def depth_panels(series: Sequence[Series]) -> list[Panel]:
     """NoC and AuC against the depth of clicks, two panels per dataset."""
     panels = []
     for (name, _, policies), ones in alike(series, lambda one: (*one.base.dataset_key, one.names)).items():
-        for measure in map(MEASURES.__getitem__, _DRAWN):
+        for measure in map(MEASURES.__getitem__, _PANEL_MEASURES):
             curves = []
             for style, one in enumerate(ones):
                 numbers = [run.values[measure.name].number for run in (*one.slices, one.base)]
@@ -175,7 +175,7 @@ def extremes(entries: Sequence[Entry]) -> list[Series]:
     def place(run: Entry) -> int:
         return EXTREMES[run.record.protocol.click_policy.name]
 
-    return _complete(entries, tuple(EXTREMES), partial(_option, "candidates"), place, lambda _: len(EXTREMES))
+    return _complete_series(entries, tuple(EXTREMES), partial(_option, "candidates"), place, lambda _: len(EXTREMES))
 
 
 def extremes_table(found: Sequence[Series]) -> Table:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from disbench.core.clicks import Click
 from disbench.disnet.batches import ClickBatch, Kept, click_batch
-from disbench.disnet.click_encodings import ClickVectors, decay_map, disk_map, on_grid, position_code, sampled_features
+from disbench.disnet.click_encodings import ClickVectors, decay_map, disk_map, on_grid, position_code, sample_features
 from disbench.disnet.options import ClickAttentionOptions, DisnetOptions, GuidanceOptions
 from disbench.disnet.refinement_network import (
     ConvFfn,
@@ -429,5 +429,5 @@ def test_cells_and_points_agree() -> None:
     clicks = batch_of([[(x, y, True)]])
     assert on_grid(clicks, literal.STRIDE).points.tolist() == [[[5, 2]]]
     _, features, _ = drawn_inputs()
-    found = sampled_features(features[:1].permute(0, 3, 1, 2), clicks.points, literal.STRIDE)
+    found = sample_features(features[:1].permute(0, 3, 1, 2), clicks.points, literal.STRIDE)
     torch.testing.assert_close(found[0, 0], features[0, 2, 5])

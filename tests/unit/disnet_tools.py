@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from disbench.disnet.batches import ClickBatch, Frame
-from disbench.disnet.network import Disnet, build_network, input_of
+from disbench.disnet.network import Disnet, build_network, build_network_input
 from disbench.disnet.options import DisnetOptions, NetworkSettings, ViTConfig
 from disbench.disnet.training.examples import Batch, Examples, collate
 from disbench.disnet.training.settings import Shards, Training
@@ -52,7 +52,7 @@ def tiny_training(shards: Path | str = "", **changes: Any) -> Training:
 def photo_batch(shards: Path, numbers: Sequence[int] = (0, 40, 200), epoch: int = 0, **more: Any) -> Batch:
     """Examples of the photos as the tiny network takes them."""
     training = tiny_training(shards, **more)
-    examples = Examples(training, Frame("stretched", SIDE), input_of(training.network))
+    examples = Examples(training, Frame("stretched", SIDE), build_network_input(training.network))
     return collate([examples[epoch, number] for number in numbers])
 
 

@@ -19,7 +19,7 @@ Parts = dict[str, Tensor]  # summands of a loss, scalars, by name
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class GroundTruth:
     """Ground truth for the answers to some clicks.
 
     Attributes:
@@ -54,7 +54,7 @@ class Design(nn.Module):
         """The design's output, from the base network's output for these clicks."""
         return proposals
 
-    def loss(self, proposals: Proposals, goal: Goal, training: Training) -> tuple[Tensor, Parts]:
+    def loss(self, proposals: Proposals, goal: GroundTruth, training: Training) -> tuple[Tensor, Parts]:
         """The loss, summed over the decoder's layers, and its summands without gradients."""
         layers = [(proposals.logits, proposals.objectness), *proposals.earlier]
         found = [self.layer_loss(logits, scores, goal, training) for logits, scores in layers]
@@ -63,7 +63,7 @@ class Design(nn.Module):
             parts["earlier"] = _sum(*found[1:]).detach()
         return _sum(*found), parts
 
-    def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
+    def layer_loss(self, logits: Tensor, scores: Tensor, goal: GroundTruth, training: Training) -> Parts:
         """One layer's summands, from its mask logits (batch, N, h, w) and score logits (batch, N)."""
         return {"mask": mask_losses(logits[:, 0], goal.targets, goal.valid, training.refinement).mean()}
 
@@ -74,14 +74,14 @@ def mask_losses(logits: Tensor, targets: Tensor, valid: Tensor, weights: Refinem
     return torch.stack([weight * loss(logits, targets, valid) for weight, loss in used]).sum(dim=0)
 
 
-def candidate_losses(logits: Tensor, goal: Goal, weights: RefinementLoss) -> Tensor:
+def candidate_losses(logits: Tensor, goal: GroundTruth, weights: RefinementLoss) -> Tensor:
     """`mask_losses` of each candidate against its sample's target: float (batch, N), from logits (batch, N, h, w)."""
     targets, valid = (part[:, None].expand(logits.shape).flatten(0, 1) for part in (goal.targets, goal.valid))
     return mask_losses(logits.flatten(0, 1), targets, valid, weights).view(logits.shape[:2])
 
 
 @torch.no_grad()
-def target_ious(logits: Tensor, goal: Goal) -> Tensor:
+def target_ious(logits: Tensor, goal: GroundTruth) -> Tensor:
     """IoU of each candidate with its sample's target: float32 (batch, N), 0 for an empty union."""
     targets, valid = goal.targets[:, None], goal.valid[:, None]
     found = (logits.sigmoid() > THRESHOLD) & valid

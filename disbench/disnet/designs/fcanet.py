@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disbench.disnet.batches import STRIDE, ClickBatch, Proposals
-from disbench.disnet.click_encodings import click_distances, on_grid, sampled_features
+from disbench.disnet.click_encodings import click_distances, on_grid, sample_features
 from disbench.disnet.designs.design import Design
 
 
@@ -48,7 +48,7 @@ class FcaNet(Design):
 
         q . F / sqrt(d) + a * distance + b, with q from F at the click and distances relative to the grid's side.
         """
-        query = self.query(sampled_features(features, first.points, STRIDE)[:, 0])
+        query = self.query(sample_features(features, first.points, STRIDE)[:, 0])
         products = torch.einsum("bd,bdhw->bhw", query, features) / math.sqrt(features.shape[1])
         height, width = features.shape[-2:]
         distances = click_distances(on_grid(first, STRIDE), (height, width))[:, 0] / max(height, width)

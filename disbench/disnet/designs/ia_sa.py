@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from disbench.core.clicks import Click
 from disbench.core.prediction import Prediction, RgbImage
 from disbench.disnet.batches import STRIDE, ClickBatch
-from disbench.disnet.click_encodings import sampled_features
+from disbench.disnet.click_encodings import sample_features
 from disbench.disnet.method import DisnetMethod, DisnetSession, Label, design
 from disbench.disnet.network import trained_parameters
 from disbench.disnet.training.losses import THRESHOLD, binary_cross_entropy
 
-CLICKS_SHARE = 0.5  # weight of the click loss; the mask loss has 1 - CLICKS_SHARE
-ANCHOR = 1.0  # weight of the squared distance from the initial weights
+CLICK_WEIGHT = 0.5  # weight of the click loss; the mask loss has 1 - CLICK_WEIGHT
+ANCHOR_WEIGHT = 1.0  # weight of the squared distance from the initial weights
 
 
 def ia_sa(
@@ -105,7 +105,7 @@ class AdaptiveMethod:
                 logits = network.propose(inputs, clicks, last).logits[:, 0]
                 loss = correction_loss(logits, clicks, last, valid)
                 for parameter, value in zip(self.parameters, start, strict=True):
-                    loss = loss + ANCHOR * (parameter - value).square().sum()
+                    loss = loss + ANCHOR_WEIGHT * (parameter - value).square().sum()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -117,10 +117,10 @@ def correction_loss(logits: Tensor, clicks: ClickBatch, last: Tensor, valid: Ten
 
     Clicks are in input pixels, the other arguments (1, grid, grid).
     """
-    found = sampled_features(logits[:, None], clicks.points, STRIDE)[..., 0]
+    found = sample_features(logits[:, None], clicks.points, STRIDE)[..., 0]
     at_clicks = F.binary_cross_entropy_with_logits(found, clicks.positive.to(found.dtype))
     with_mask = binary_cross_entropy(logits, last.sigmoid() > THRESHOLD, valid).mean()
-    return CLICKS_SHARE * at_clicks + (1 - CLICKS_SHARE) * with_mask
+    return CLICK_WEIGHT * at_clicks + (1 - CLICK_WEIGHT) * with_mask
 
 
 class AdaptiveSession:
@@ -162,4 +162,4 @@ class AdaptiveSession:
         method = self.method.inner
         last = self.inner.kept.logits.clone()  # an inference tensor
         inputs = self.inner.input[None].to(method.device)
-        self.method.adapt(inputs, method.clicks_of([self.inner], [self.clicks]), last, self.valid)
+        self.method.adapt(inputs, method.batch_clicks([self.inner], [self.clicks]), last, self.valid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from disbench.disnet.designs.design import Design, Goal, Parts, candidate_losses
+from disbench.disnet.designs.design import Design, GroundTruth, Parts, candidate_losses
 from disbench.disnet.training.settings import Training
 
 
@@ -20,7 +20,7 @@ class LatentDiversity(Design):
     single = False
     feedback = False
 
-    def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
+    def layer_loss(self, logits: Tensor, scores: Tensor, goal: GroundTruth, training: Training) -> Parts:
         """The best mask's loss, and the selection's cross entropy."""
         least, best = candidate_losses(logits, goal, training.refinement).min(dim=1)
         selection = F.cross_entropy(scores.float(), best)

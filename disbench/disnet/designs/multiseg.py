@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disbench.disnet.designs.design import Design, Goal, Parts, mask_losses
+from disbench.disnet.designs.design import Design, GroundTruth, Parts, mask_losses
 from disbench.disnet.training.settings import Training
 
 SMALLEST = 1 / 16  # the first scale; the last is 1, the whole image
@@ -23,14 +23,14 @@ class MultiSeg(Design):
 
     single = False
 
-    def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
+    def layer_loss(self, logits: Tensor, scores: Tensor, goal: GroundTruth, training: Training) -> Parts:
         """The loss of each scale that has a mask in the set, and the cross entropy of the scores.
 
         If several masks of the set have one scale, uses the target if among them, otherwise the one nearest to it.
         """
         chosen: dict[tuple[int, int], Tensor] = {}
         for row, (own, valid) in enumerate(zip(goal.sets, goal.valid, strict=True)):
-            numbers, distances = scale_numbers(own, valid, logits.shape[1])
+            numbers, distances = nearest_scales(own, valid, logits.shape[1])
             distances[0] = -1
             for place in distances.argsort().tolist():
                 chosen.setdefault((row, int(numbers[place])), own[place])
@@ -43,7 +43,7 @@ class MultiSeg(Design):
         return {"mask": losses.mean(), "scale": training.matching.objectness * score}
 
 
-def scale_numbers(masks: Tensor, valid: Tensor, scales: int) -> tuple[Tensor, Tensor]:
+def nearest_scales(masks: Tensor, valid: Tensor, scales: int) -> tuple[Tensor, Tensor]:
     """Index of the nearest scale for each mask, int64 (K,), and the distance to it in steps, float (K,).
 
     From masks, bool (K, h, w), and the cells inside the image, bool (h, w).

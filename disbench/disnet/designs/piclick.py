@@ -13,7 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from disbench.disnet.batches import Proposals
-from disbench.disnet.designs.design import Design, Goal, Parts
+from disbench.disnet.designs.design import Design, GroundTruth, Parts
 from disbench.disnet.training.losses import proposal_loss
 from disbench.disnet.training.settings import Training
 
@@ -23,7 +23,7 @@ class PiClick(Design):
 
     single = False
 
-    def loss(self, proposals: Proposals, goal: Goal, training: Training) -> tuple[Tensor, Parts]:
+    def loss(self, proposals: Proposals, goal: GroundTruth, training: Training) -> tuple[Tensor, Parts]:
         """DISNet's matching loss, with the IoU with the target as the ground truth of the scores."""
         weights = replace(training.matching, objectness_target="own-iou", redundancy=0.0, ranking=0.0)
         return proposal_loss(proposals, goal.sets, goal.valid, weights)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from disbench.disnet.batches import ClickBatch, Proposals
-from disbench.disnet.designs.design import Design, Goal, Parts, candidate_losses, target_ious
+from disbench.disnet.designs.design import Design, GroundTruth, Parts, candidate_losses, target_ious
 from disbench.disnet.training.settings import Training
 
 
@@ -32,7 +32,7 @@ class SamStyle(Design):
             earlier=tuple((logits[:, own], scores[:, own]) for logits, scores in proposals.earlier),
         )
 
-    def layer_loss(self, logits: Tensor, scores: Tensor, goal: Goal, training: Training) -> Parts:
+    def layer_loss(self, logits: Tensor, scores: Tensor, goal: GroundTruth, training: Training) -> Parts:
         """The best candidate's loss, and the squared error of all IoU estimates."""
         errors = (scores.float().sigmoid() - target_ious(logits, goal)).square()
         best = candidate_losses(logits, goal, training.refinement).amin(dim=1)

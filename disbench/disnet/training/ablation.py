@@ -13,7 +13,7 @@ from tqdm import tqdm
 from disbench.baselines.cards import method_spec
 from disbench.core.errors import InputError
 from disbench.datasets.cards import open_dataset
-from disbench.disnet.checkpoints import MAY_DIFFER
+from disbench.disnet.checkpoints import IGNORED_SETTINGS
 from disbench.disnet.method import described
 from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.disnet.training.train import TRAINED, begin
@@ -44,7 +44,7 @@ from disbench.shards.manifest import read_manifest
 from disbench.workers import LocalEngine, threads
 
 TRAINING = "training"
-_PLACES = ("checkpoint", "weights", "cache", "device")  # method options that do not affect results
+_EXECUTION_OPTIONS = ("checkpoint", "weights", "cache", "device")  # method options that do not affect results
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +215,9 @@ def _cell(plan: AblationPlan, row: PlannedRow, training: Training, out: Path, op
         ablation=plan.name,
         row=row.name,
         seed=training.seed,
-        training={name: value for name, value in training.as_dict().items() if name not in MAY_DIFFER},
+        training={name: value for name, value in training.as_dict().items() if name not in IGNORED_SETTINGS},
         shards={name: manifest.content_hash for name, manifest in manifests.items()},
-        method={name: value for name, value in values.items() if name not in _PLACES},
+        method={name: value for name, value in values.items() if name not in _EXECUTION_OPTIONS},
     )
     return Cell(out / plan.name / row.name / f"seed-{training.seed}", record, card, given)
 

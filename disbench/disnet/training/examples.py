@@ -27,7 +27,7 @@ from disbench.core.prediction import RgbImage
 from disbench.core.scenes import SampledScene, Scene, SetOfObjects
 from disbench.disnet.batches import STRIDE, ClickBatch, Frame, click_batch
 from disbench.disnet.network import NetworkInput
-from disbench.disnet.training.losses import cut_set, distinct
+from disbench.disnet.training.losses import distinct, select_masks
 from disbench.disnet.training.settings import Augmentation, Shards, Training
 from disbench.io import definitions
 from disbench.io.files import file_sha256
@@ -269,7 +269,7 @@ class Examples(Dataset[Example]):
         """The distinct masks of a set, at most N, and the index of the supervised mask among them."""
         left = masks[distinct(masks)]
         place = next(n for n, mask in enumerate(left) if np.array_equal(mask, masks[supervised]))
-        cut = cut_set(left, place, self.outputs, generator)
+        cut = select_masks(left, place, self.outputs, generator)
         return left[cut], int(np.flatnonzero(cut == place)[0])
 
     def _usable_view(
@@ -361,7 +361,7 @@ def refinement_clicks(first: ClickBatch, clicks: Sequence[Sequence[Click]]) -> C
     return ClickBatch(points, found.positive, found.given).to(first.points.device)
 
 
-def refuse_measured(sources: Sequence[Shards]) -> None:
+def refuse_measured_images(sources: Sequence[Shards]) -> None:
     """Check that training shards contain no benchmark or validation image.
 
     These are the images of GrabCut, Berkeley, DAVIS, COCO_MVal, `instances_val.json`, and the splits clothing-parts-300

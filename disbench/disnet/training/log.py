@@ -72,7 +72,7 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-class Meter:
+class ThroughputMeter:
     """Examples per second, fraction of time spent waiting for data, and peak memory."""
 
     def __init__(self, examples_a_step: int) -> None:

@@ -140,7 +140,7 @@ def match(
     """
     outputs = logits.shape[1]
     if any(len(masks) > outputs for masks in targets):
-        raise ValueError(f"a set has more masks than the {outputs} candidates; cut it with cut_set first")
+        raise ValueError(f"a set has more masks than the {outputs} candidates; cut it with select_masks first")
     costs = [pairwise_costs(*parts, weights) for parts in zip(logits, targets, valid, objectness, strict=True)]
     table = torch.cat(costs, dim=1).cpu().numpy()  # a single device synchronisation
     ends = np.cumsum([len(masks) for masks in targets])[:-1]
@@ -193,7 +193,7 @@ def _layer_losses(
         "mask": weights.mask * pixel_loss(chosen, wanted, counts).sum() / matched,
         "dice": weights.dice * dice_loss(chosen, wanted, counts).sum() / matched,
     }
-    goals, shares = _goals(logits, pairs, targets, valid, weights)
+    goals, shares = _objectness_targets(logits, pairs, targets, valid, weights)
     entropy = F.binary_cross_entropy_with_logits(objectness.to(goals.dtype), goals, shares, reduction="sum")
     losses["objectness"] = weights.objectness * (entropy / shares.sum())
     if weights.ranking:  # log(1 + exp(-difference)) of a click's pairs of candidates, weighted by their goals' gap
@@ -204,7 +204,7 @@ def _layer_losses(
 
 
 @torch.no_grad()
-def _goals(
+def _objectness_targets(
     logits: Tensor, pairs: Sequence[Pairs], targets: Sequence[Tensor], valid: Tensor, weights: MatchWeights
 ) -> tuple[Tensor, Tensor]:
     """Target and weight of each candidate's objectness: float (batch, N) each, at least float32."""
@@ -237,7 +237,7 @@ def distinct(masks: BoolArray) -> IntArray:
     return np.array(kept, dtype=np.int64)
 
 
-def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
+def select_masks(masks: BoolArray, supervised: int, outputs: int, generator: np.random.Generator) -> IntArray:
     """Select at most `outputs` masks of a set, for sets with more masks than candidates.
 
     Returns ascending indices, int64 (k,): the first mask (the center's), `supervised`, which supervises stage 2, and
@@ -253,7 +253,7 @@ def cut_set(masks: BoolArray, supervised: int, outputs: int, generator: np.rando
 
 
 @torch.no_grad()
-def chosen_candidates(
+def choose_candidates(
     logits: Tensor, supervised: Tensor, valid: Tensor, rule: Selection = "current", sets: Sequence[Tensor] = ()
 ) -> Tensor:
     """The candidate of each sample that is passed to stage 2, chosen by its IoU with the ground truth.

@@ -100,7 +100,7 @@ class Training:
     Attributes:
         sampling: label for reports: how the shards' sets were sampled ("hierarchy", "proximity", ...).
         training_data: label for reports: names of the datasets.
-        allow_measured: allow images that are also used for benchmarks or validation (`examples.refuse_measured`).
+        allow_measured: allow images also used for benchmarks or validation (`examples.refuse_measured_images`).
         start: checkpoint to start from, "disnet" for the small network shipped with disbench; "" for the network's own
             initial weights (`vit.weights`, or SAM's decoder).
         start_parts: name prefixes of the parameters to load from `start` ("proposal"), whose other parts may differ;
@@ -118,7 +118,7 @@ class Training:
         betas: the two betas of Adam.
         clip: maximum gradient norm, 0 for none.
         matching: weights of stage 1's losses; `refinement` are those of stage 2.
-        selection: which candidate is passed to stage 2; see `losses.chosen_candidates`.
+        selection: which candidate is passed to stage 2; see `losses.choose_candidates`.
         chosen_by_score: fraction of examples where the candidate with the best score is passed instead.
         corrective_clicks: stage 2 gets 0 to this many clicks on its own prediction.
         later_clicks: "random" (the paper): random clicks before the corrective clicks, and a loss after the last click;
@@ -198,13 +198,13 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> Training:
     content = {"name": path.stem, **definitions.load(path)}
     base = content.pop("base", "")
     if base:
-        content = _put_over(definitions.load(definitions.find("baselines/configs", str(base))), content)
+        content = _merge_settings(definitions.load(definitions.find("baselines/configs", str(base))), content)
     return settings_from(Training, with_overrides(content, overrides, Training), str(path))
 
 
-def _put_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     nested = {key for key in base if isinstance(base[key], Mapping) and isinstance(changes.get(key), Mapping)}
-    return {**base, **changes, **{key: _put_over(base[key], changes[key]) for key in nested}}
+    return {**base, **changes, **{key: _merge_settings(base[key], changes[key]) for key in nested}}
 
 
 def resolved(training: Training, root: Path | None) -> Training:

@@ -30,13 +30,13 @@ from disbench.disnet.checkpoints import (
     read_state,
     save_network,
     save_state,
-    stored_network,
+    shipped_checkpoint,
 )
 from disbench.disnet.method import DisnetMethod
-from disbench.disnet.network import Disnet, build_network, input_of, train_only, trained_parameters
+from disbench.disnet.network import Disnet, build_network, build_network_input, train_only, trained_parameters
 from disbench.disnet.options import NetworkSettings
-from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate, refuse_measured
-from disbench.disnet.training.log import Meter, TrainingLog
+from disbench.disnet.training.examples import Batch, EpochSampler, Examples, collate, refuse_measured_images
+from disbench.disnet.training.log import ThroughputMeter, TrainingLog
 from disbench.disnet.training.settings import Training
 from disbench.disnet.training.two_stages import TwoStageLoss, draw_rounds
 from disbench.io import addresses
@@ -100,7 +100,7 @@ def dry_run(training: Training, out: Path, device: str = "") -> dict[str, float 
     began = time.monotonic()
     run = _Run(replace(training, workers=0), out, device)
     with _fast_products(training.network):
-        found = run.try_one()
+        found = run.first_step()
     return {**found, "seconds": round(time.monotonic() - began, 2)}
 
 
@@ -119,11 +119,11 @@ class _Run:
         self.training, self.out = training, out
         _keep_memory()
         if not training.allow_measured:
-            refuse_measured(training.shards)
+            refuse_measured_images(training.shards)
         self.accelerator = _accelerator(training, device)
         torch.manual_seed(training.seed)
         network, self.start = _starting_network(training)
-        self.network_input = input_of(training.network, training.features)
+        self.network_input = build_network_input(training.network, training.features)
         self.examples = Examples(training, network.frame, self.network_input)
         self.steps = total_steps(training, len(self.examples), self.accelerator.num_processes)
         self.network = network.to(self.accelerator.device)
@@ -131,7 +131,7 @@ class _Run:
         groups = parameter_groups(self.network, training)
         self.optimizer = torch.optim.Adam(groups, betas=(training.betas[0], training.betas[1]), fused=True)
         self.step = self._resumed()
-        loss = TwoStageLoss(self.network, training, clickers=max(training.workers, 1))
+        loss = TwoStageLoss(self.network, training, click_threads=max(training.workers, 1))
         self.loss, self.prepared = self.accelerator.prepare(loss, self.optimizer)
 
     def go(self, benchmark: Benchmark | None, report: Report | None, until: int) -> TrainingResult:
@@ -139,7 +139,7 @@ class _Run:
         began = time.monotonic()
         log = self._log("log", self.step + 1)
         last = min(until or self.steps, self.steps)
-        meter = Meter(self.training.batch * self.training.accumulate)
+        meter = ThroughputMeter(self.training.batch * self.training.accumulate)
         figures: Mapping[str, float] = {}
         parts: list[dict[str, float]] = []
         batches = iter(self._loader(last))
@@ -147,7 +147,7 @@ class _Run:
             parts += self._one_step(batches, meter)
             self.step += 1
             meter.step()
-            if self._due(self.training.log_every) or self.step == self.steps:
+            if self._is_due(self.training.log_every) or self.step == self.steps:
                 means = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
                 figures = {**means, **meter.read(), "rate": float(self.optimizer.param_groups[0]["lr"])}
                 parts = []
@@ -155,9 +155,9 @@ class _Run:
                     log.add(self.step, figures)
                     if report is not None:
                         report(self.step, self.steps, figures)
-            if benchmark is not None and self._due(self.training.validate_every):
+            if benchmark is not None and self._is_due(self.training.validate_every):
                 self._validate(benchmark)
-            if self._due(self.training.checkpoint_every) or self.step == last:
+            if self._is_due(self.training.checkpoint_every) or self.step == last:
                 self._save()
         path = self.out / TRAINED
         if log is not None:
@@ -167,7 +167,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
         return TrainingResult(path, self.step, time.monotonic() - began, figures)
 
-    def try_one(self) -> dict[str, float | str]:
+    def first_step(self) -> dict[str, float | str]:
         """The first step's losses and gradients, without an update."""
         batch = _next(iter(self._loader(self.step + 1))).to(self.accelerator.device)
         parts = self._backward(batch, self._drawn_rounds(batch, 0))
@@ -183,7 +183,7 @@ class _Run:
             **parts,
         }
 
-    def _one_step(self, batches: Iterator[Batch], meter: Meter) -> list[dict[str, float]]:
+    def _one_step(self, batches: Iterator[Batch], meter: ThroughputMeter) -> list[dict[str, float]]:
         warmup = warmup_steps(self.training, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, warmup, group["rate"], self.training.first_rate)
@@ -243,7 +243,7 @@ class _Run:
             multiprocessing_context=processes.CONTEXT if workers else None,
         )
 
-    def _due(self, every: int) -> bool:
+    def _is_due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
     def _log(self, name: str, step: int) -> TrainingLog | None:
@@ -349,7 +349,7 @@ def _starting_network(training: Training) -> tuple[Disnet, dict[str, Any]]:
     if not training.start:
         network = build_network(training.network)
     else:
-        path = stored_network() if training.start == "disnet" else Path(addresses.localize(training.start))
+        path = shipped_checkpoint() if training.start == "disnet" else Path(addresses.localize(training.start))
         found = load_network(path)
         if training.start_parts:
             network = build_network(training.network)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from disbench.core.clicks import NO_ERROR, Click, next_click
 from disbench.disnet.batches import ClickBatch, Kept, Proposals
-from disbench.disnet.designs.design import Goal
+from disbench.disnet.designs.design import GroundTruth
 from disbench.disnet.network import Disnet
 from disbench.disnet.training.examples import Batch, refinement_clicks
-from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, chosen_candidates, proposal_loss
+from disbench.disnet.training.losses import MASK_LOSSES, THRESHOLD, choose_candidates, proposal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training
 
 Parts = dict[str, Tensor]  # summands of the loss and figures of a step, by name
@@ -25,19 +25,19 @@ Clicks = list[list[Click]]
 class TwoStageLoss(nn.Module):
     """The loss of a batch as one module, to be wrapped by distributed training.
 
-    `clickers` is the number of threads that simulate clicks (OpenCV releases Python's lock).
+    `click_threads` is the number of threads that simulate clicks (OpenCV releases Python's lock).
     """
 
-    def __init__(self, network: Disnet, training: Training, clickers: int = 1) -> None:
+    def __init__(self, network: Disnet, training: Training, click_threads: int = 1) -> None:
         super().__init__()
         self.network, self.settings = network, training
         self._first, self._second = _is_trained(network.proposal), _is_trained(network.refinement)
-        self._map = ThreadPoolExecutor(clickers).map if clickers > 1 else map
+        self._map = ThreadPoolExecutor(click_threads).map if click_threads > 1 else map
 
     def forward(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         """The loss and its summands; `rounds` is the number of corrective clicks of each example."""
         if self.network.design is not None:
-            return self._designed(batch, rounds)
+            return self._design_loss(batch, rounds)
         if self.network.options.first_click:
             return self._two_stages(batch, rounds)
         return self._one_stage(batch, rounds)
@@ -54,7 +54,7 @@ class TwoStageLoss(nn.Module):
             answers, last, index = self._followed(kept, batch, rounds)
             targets, valid = batch.targets[index], batch.valid[index]
         else:
-            clicks = self._clicked(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
+            clicks = self._make_clicks(batch, rounds, lambda given, rows: self.network.refine(kept.rows(rows), given))
             answers = last = self.network.refine(kept, clicks)
             targets, valid = batch.targets, batch.valid
         second, more = refinement_loss(answers, targets, valid, self.settings.refinement)
@@ -92,18 +92,18 @@ class TwoStageLoss(nn.Module):
 
         def answer(given: ClickBatch, rows: Tensor) -> Tensor:
             later = self.network.propose(batch.inputs[rows], given, previous[rows])
-            best = chosen_candidates(later.logits, batch.targets[rows], batch.valid[rows])
+            best = choose_candidates(later.logits, batch.targets[rows], batch.valid[rows])
             logits = later.keep(best).logits
             previous[rows] = logits.detach()
             return logits
 
-        clicks = self._clicked(batch, rounds, answer)
+        clicks = self._make_clicks(batch, rounds, answer)
         later = self.network.propose(batch.inputs, clicks, previous)
         second, more = proposal_loss(later, list(batch.targets[:, None]), batch.valid, matching)
         parts |= {f"later_{name}": value for name, value in more.items()}
         return loss + second, parts | {"iou2": _mean_iou(later.keep(self._chosen(later, batch)).logits, batch)}
 
-    def _designed(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
+    def _design_loss(self, batch: Batch, rounds: Sequence[int]) -> tuple[Tensor, Parts]:
         """A design's loss of the first answer plus the mean loss of its later answers (see `later_clicks`)."""
         clicks: Clicks = [list(given[:1]) for given in batch.clicks]
         loss, parts, last = self._answered(batch, batch.first, clicks, None)
@@ -138,19 +138,19 @@ class TwoStageLoss(nn.Module):
         """A design's loss of its answers to some clicks, its summands, and the kept masks without gradients."""
         assert self.network.design is not None
         proposals = self.network.propose(batch.inputs, given, last)
-        loss, parts = self.network.design.loss(proposals, goal_of(batch, clicks), self.settings)
+        loss, parts = self.network.design.loss(proposals, ground_truth_of(batch, clicks), self.settings)
         return loss, parts, proposals.keep(self._chosen(proposals, batch)).logits.detach()
 
     def _chosen(self, proposals: Proposals, batch: Batch) -> Tensor:
         rule, share = self.settings.selection, self.settings.chosen_by_score
-        best = chosen_candidates(proposals.logits, batch.targets, batch.valid, rule, batch.masks)
+        best = choose_candidates(proposals.logits, batch.targets, batch.valid, rule, batch.masks)
         if not share:
             return best
         by_score = torch.rand(len(best)).to(best.device) < share
         return torch.where(by_score, proposals.objectness.argmax(dim=1), best)
 
     @torch.no_grad()
-    def _clicked(
+    def _make_clicks(
         self, batch: Batch, rounds: Sequence[int], answer: Callable[[ClickBatch, Tensor], Tensor]
     ) -> ClickBatch:
         """All clicks of stage 2: the first click, random clicks, then corrective clicks on the current answer.
@@ -172,7 +172,7 @@ def _turns(rounds: Sequence[int]) -> list[list[int]]:
     return [[row for row, count in enumerate(rounds) if count > number] for number in range(max(rounds, default=0))]
 
 
-def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
+def ground_truth_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> GroundTruth:
     """The masks that clicks, in cells, may mean; all masks of a set agree with the first click."""
     sets = []
     for masks, target, own in zip(batch.masks, batch.targets, clicks, strict=True):
@@ -180,7 +180,7 @@ def goal_of(batch: Batch, clicks: Sequence[Sequence[Click]]) -> Goal:
         signs = torch.tensor([click.positive for click in own[1:]], dtype=torch.bool, device=masks.device)
         agrees = (masks[:, y, x] == signs).all(dim=1) & (masks != target).flatten(1).any(dim=1)
         sets.append(torch.cat([target[None], masks[agrees]]))
-    return Goal(batch.targets, sets, batch.valid)
+    return GroundTruth(batch.targets, sets, batch.valid)
 
 
 def refinement_loss(

@@ -47,14 +47,14 @@ FIRST = replace(MEASURES["mean_iou_1"], by_sample=lambda rows: np.array([row[0] 
 """IoU at click 1, available even if runs stop early."""
 
 
-class CellRun(NamedTuple):
+class SeedRun(NamedTuple):
     """The run of a row and seed."""
 
     record: RowRecord
     entry: Entry
 
 
-Results = Mapping[tuple[str, str], Mapping[int, CellRun]]
+Results = Mapping[tuple[str, str], Mapping[int, SeedRun]]
 """(row, dataset) -> seed -> run."""
 
 
@@ -75,7 +75,7 @@ def _text(measure: Measure, value: float, *, sign: bool = False) -> str:
     return f"{before}{size}" if float(size) else size
 
 
-def values_of(runs: Sequence[CellRun], measure: Measure) -> FloatArray:
+def values_of(runs: Sequence[SeedRun], measure: Measure) -> FloatArray:
     """A measure as float64 (seeds, samples), 1 for a failure; `UnavailableError` if it is missing."""
     assert measure.by_sample is not None
     found = np.stack([np.asarray(measure.by_sample(run.entry.rows), dtype=np.float64) for run in runs])
@@ -121,7 +121,7 @@ def estimate(values: npt.ArrayLike, measure: Measure) -> Estimate:
     return Estimate(mean, (low * scale / seeds, high * scale / seeds), over_seeds)
 
 
-def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
+def read_results(folder: Path) -> dict[tuple[str, str], dict[int, SeedRun]]:
     """The finished runs in an ablation's folder.
 
     Raises:
@@ -132,11 +132,11 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     }
     if not records:
         raise InputError(f"{folder}: contains no finished row of an ablation; run disbench ablate to the end")
-    found: dict[tuple[str, str], dict[int, CellRun]] = {}
-    first_of: dict[str, CellRun] = {}
+    found: dict[tuple[str, str], dict[int, SeedRun]] = {}
+    first_of: dict[str, SeedRun] = {}
     for entry in read_entries(find_runs(list(records))):
         place, options = entry.run.folder, entry.record.method.options
-        own = CellRun(records[place], entry)
+        own = SeedRun(records[place], entry)
         for name, value in own.record.method.items():
             if options.get(name) != value:
                 raise InputError(
@@ -150,7 +150,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
                 f"{place} was trained for {own.record.budget}, but {one.entry.run.folder} for {one.record.budget}; "
                 "rows are compared at one budget, so use another --out for each"
             )
-        if _how(entry) != _how(first.entry):
+        if _protocol_key(entry) != _protocol_key(first.entry):
             raise InputError(
                 f"{place} and {first.entry.run.folder} differ in samples or protocol; measure all rows with the same "
                 "--every, --limit and --stop-at"
@@ -159,7 +159,7 @@ def read_results(folder: Path) -> dict[tuple[str, str], dict[int, CellRun]]:
     return found
 
 
-def _how(entry: Entry) -> tuple[object, ...]:
+def _protocol_key(entry: Entry) -> tuple[object, ...]:
     rows, threshold = entry.rows, entry.record.protocol.threshold
     return entry.content_hash, dict(entry.conditions), threshold, rows.stop_at, list(rows.samples)
 
@@ -304,7 +304,7 @@ def report_ablation(plan: AblationPlan, folder: Path) -> Report:
             measured = sign.missing if sign.ours is None else _text(sign.measure, sign.ours.mean, sign=True)
             found = "" if sign.ours is None else f" ({sign.finding})"
             lines.append(f"  {sign.contrast.name} on {sign.dataset}: NoC@90 {measured}, paper {sign.paper.text}{found}")
-    lines += [*filter(None, [_unmeasured(ablation.signs)]), _tally(ablation.signs)]
+    lines += [*filter(None, [_unmeasured(ablation.signs)]), _count_findings(ablation.signs)]
     paths = write_files(contents, folder / "report")
     return Report(tuple(paths), (*map(str, paths), *lines))
 
@@ -317,7 +317,7 @@ def _page(ablation: MeasuredAblation) -> str:
         f"Every row is trained for {budget}.",
         f"The paper also prints numbers on {', '.join(unmeasured)}, where nothing was run." if unmeasured else "",
         _unmeasured(ablation.signs),
-        f"{_tally(ablation.signs)}.",
+        f"{_count_findings(ablation.signs)}.",
     ]
     paragraphs = [
         f"# {markdown.escape(ablation.plan.title)}",
@@ -343,7 +343,7 @@ def _unmeasured(signs: Sequence[Sign]) -> str:
     return f"Without a difference, since a row of theirs was not run: {'; '.join(names)}." if names else ""
 
 
-def _tally(signs: Sequence[Sign]) -> str:
+def _count_findings(signs: Sequence[Sign]) -> str:
     counts = Counter(sign.finding for sign in signs if sign.paper.side and sign.ours is not None)
     if not counts:
         return "No sign that the paper prints was measured"
@@ -364,7 +364,7 @@ def _rows_table(ablation: MeasuredAblation) -> Table:
     return Table(f"rows-{plan.name}", plan.title, _ROWS, tuple(columns), tuple(rows), notes.by_mark())
 
 
-def _row_cell(runs: Mapping[int, CellRun], measure: Measure, notes: Footnotes) -> Cell:
+def _row_cell(runs: Mapping[int, SeedRun], measure: Measure, notes: Footnotes) -> Cell:
     if not runs:
         return Cell(NOT_RUN)
     own = [runs[seed] for seed in sorted(runs)]

@@ -24,11 +24,11 @@ from disbench.reports.ambiguity.numbers import (
     SIZES,
     Number,
     Numbers,
+    describe_run,
     family,
     fitting,
     locate_sets,
     mean_of,
-    who_of,
 )
 from disbench.reports.render import plain
 from disbench.sampling.links import part_key
@@ -100,7 +100,7 @@ def read_intents(run: StoredRun) -> Numbers:
         values = _by_groups(targets, ious) | _whole_sets(targets, ious)
         if run.record.execution.store != "none":
             values |= _containment(run, known)
-        return Numbers(who_of(run.folder, run.record), values, selection=run.protocol.selection)
+        return Numbers(describe_run(run.folder, run.record), values, selection=run.protocol.selection)
 
 
 def _targets(run: StoredRun) -> Iterable[_Target]:

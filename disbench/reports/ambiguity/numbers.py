@@ -198,7 +198,7 @@ def fitting(folder: Path) -> AbstractContextManager[None]:
     return as_input_error(folder, "its files are inconsistent", "run it again with --existing overwrite")
 
 
-def who_of(folder: Path, record: RunRecord | SetRunRecord) -> Who:
+def describe_run(folder: Path, record: RunRecord | SetRunRecord) -> Who:
     """Describe a run for reports."""
     dataset, sets = record.dataset, record.dataset.sets
     protocol = {**record.protocol.as_dict(), "every": record.every, "limit": record.limit}
@@ -253,7 +253,7 @@ def read_numbers(run: StoredAnswers) -> Numbers:
         values |= {("own_choice_means", name): Number(count, share) for name, share in _meant(drawn).items()}
         for name, curve in _curves(drawn).items():
             values |= {(name, str(kept)): Number(count, value) for kept, value in enumerate(curve.tolist(), start=1)}
-        who = who_of(run.folder, run.record)
+        who = describe_run(run.folder, run.record)
         return Numbers(who, values, sets=len(sets), images=len(set(images.tolist())), clicks=count)
 
 

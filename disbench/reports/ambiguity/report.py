@@ -26,7 +26,7 @@ _INTERVALS = "In brackets: 95 % bootstrap intervals over images."
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Metric:
     """A column of numbers.
 
     Attributes:
@@ -74,7 +74,7 @@ _Row = tuple[tuple[str, ...], Numbers, str, str]
 """A row: labels, run, group, suffix of the measures."""
 _METHOD, _RIGHT = ("Method", "Selection"), ("Targets", "Pairs", "IoU")
 """Headings of row labels; those in `_RIGHT` are numbers."""
-_CANDIDATES = _Shown("Candidates", "candidates", text="{:.3g}".format)
+_CANDIDATES = _Metric("Candidates", "candidates", text="{:.3g}".format)
 
 
 def by_sets(runs: Sequence[Numbers]) -> list[list[Numbers]]:
@@ -108,12 +108,12 @@ def overview(runs: Sequence[Numbers]) -> Table:
     """One row per run, over all sets."""
     shown = (
         _CANDIDATES,
-        _Shown("Coverage", "coverage"),
-        _Shown("Recall at 0.75", "recall_75"),
-        _Shown("Coverage by its own choice", "coverage_own_choice"),
-        _Shown("Redundancy", "redundancy"),
-        _Shown("Waste", "waste"),
-        _Shown("Held when moved", "held_own_choice"),
+        _Metric("Coverage", "coverage"),
+        _Metric("Recall at 0.75", "recall_75"),
+        _Metric("Coverage by its own choice", "coverage_own_choice"),
+        _Metric("Redundancy", "redundancy"),
+        _Metric("Waste", "waste"),
+        _Metric("Held when moved", "held_own_choice"),
     )
     caption = (
         "Coverage: mean over a set's masks of the best candidate's IoU. "
@@ -126,7 +126,7 @@ def overview(runs: Sequence[Numbers]) -> Table:
 
 
 def _table(
-    name: str, title: str, caption: str, shown: Sequence[_Shown], labels: Sequence[str], rows: Sequence[_Row]
+    name: str, title: str, caption: str, shown: Sequence[_Metric], labels: Sequence[str], rows: Sequence[_Row]
 ) -> Table:
     """A table; `labels` are the headings of the row labels."""
     cells = tuple(
@@ -138,7 +138,7 @@ def _table(
     return Table(name, title, caption, tuple(columns), cells, {})
 
 
-def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Metric]]:
     first = runs[0]
     caption = (
         f"{first.sets:,} sets ({first.who.sets}) on {first.images:,} images, {first.clicks:,} first clicks "
@@ -146,18 +146,18 @@ def _coverage(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
     )
     return caption, (
         _CANDIDATES,
-        _Shown("Coverage", "coverage"),
-        *(_Shown(f"{percent} %", f"recall_{percent}", above="recall at IoU", interval=False) for percent in RECALLS),
-        _Shown("own score", "coverage_own_choice", above="coverage by one"),
-        _Shown("oracle", "coverage_oracle", above="coverage by one", kept=1),
-        _Shown("own score", "coverage_own_order", above="coverage by three", kept=3),
-        _Shown("oracle", "coverage_oracle", above="coverage by three", kept=3),
-        _Shown("Failed", "failed", text="{:.0f}".format),
-        _Shown("s/click", "model_seconds", text=significant),
+        _Metric("Coverage", "coverage"),
+        *(_Metric(f"{percent} %", f"recall_{percent}", above="recall at IoU", interval=False) for percent in RECALLS),
+        _Metric("own score", "coverage_own_choice", above="coverage by one"),
+        _Metric("oracle", "coverage_oracle", above="coverage by one", kept=1),
+        _Metric("own score", "coverage_own_order", above="coverage by three", kept=3),
+        _Metric("oracle", "coverage_oracle", above="coverage by three", kept=3),
+        _Metric("Failed", "failed", text="{:.0f}".format),
+        _Metric("s/click", "model_seconds", text=significant),
     )
 
 
-def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Metric]]:
     distances = sorted({run.who.moved for run in runs if run.who.moved})
     several = " (see the list of runs)" if len(distances) > 1 else ""
     moved = f" a click is moved by {' or '.join(map(str, distances))} pixels{several}" if distances else ""
@@ -167,33 +167,33 @@ def _candidates(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
         f"predictions before and after{moved}. {_INTERVALS}"
     )
     return caption, (
-        _Shown("Redundancy", "redundancy"),
-        _Shown("Waste", "waste"),
-        _Shown("error", "calibration_error", above="calibration"),
-        _Shown("all", "rank_correlation", above="rank correlation"),
-        _Shown("within a click", "rank_correlation_within", above="rank correlation"),
-        _Shown("own choice", "held_own_choice", above="held when moved"),
-        _Shown("best candidates", "held_best", above="held when moved"),
+        _Metric("Redundancy", "redundancy"),
+        _Metric("Waste", "waste"),
+        _Metric("error", "calibration_error", above="calibration"),
+        _Metric("all", "rank_correlation", above="rank correlation"),
+        _Metric("within a click", "rank_correlation_within", above="rank correlation"),
+        _Metric("own choice", "held_own_choice", above="held when moved"),
+        _Metric("best candidates", "held_best", above="held when moved"),
     )
 
 
-def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+def _groups(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Metric]]:
     kinds = {"coverage_by_relation": "coverage of masks", "coverage_by_size": "coverage of sets by number of masks"}
     shown = [
-        _Shown(f"{name} ({number.count:,})", measure, name, above)
+        _Metric(f"{name} ({number.count:,})", measure, name, above)
         for measure, above in kinds.items()
         for name, number in runs[0].of(measure).items()
     ]
     return f"Relation of the mask to the clicked object; number of masks in parentheses. {_INTERVALS}", shown
 
 
-def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Shown]]:
+def _meant(runs: Sequence[Numbers]) -> tuple[str, Sequence[_Metric]]:
     caption = (
         "In sets of at least two masks: share of clicks for which the method's own choice is nearest to the mask of "
         "this relation, with an IoU of at least 0.5."
     )
     names = [name for name in (*FAMILIES, NOTHING) if any(name in run.of("own_choice_means") for run in runs)]
-    return caption, [_Shown(name, "own_choice_means", name, text=_percent, absent=_percent(0)) for name in names]
+    return caption, [_Metric(name, "own_choice_means", name, text=_percent, absent=_percent(0)) for name in names]
 
 
 def _percent(share: float) -> str:
@@ -202,9 +202,9 @@ def _percent(share: float) -> str:
 
 def _intents_table(runs: Sequence[Numbers], place: int, kind: str, title: str, heading: str, caption: str) -> Table:
     shown = (
-        *(_Shown(f"NoC@{percent}", f"noc_{percent}{kind}", text=_CLICKS) for percent in PERCENTS),
-        _Shown("1", f"iou_1{kind}", above="IoU after click"),
-        _Shown("2", f"iou_2{kind}", above="IoU after click"),
+        *(_Metric(f"NoC@{percent}", f"noc_{percent}{kind}", text=_CLICKS) for percent in PERCENTS),
+        _Metric("1", f"iou_1{kind}", above="IoU after click"),
+        _Metric("2", f"iou_2{kind}", above="IoU after click"),
     )
     text = f"{caption} Asked with {runs[0].who.asked}. {_INTERVALS}"
     name = f"intents{kind.replace('_', '-')}-{place}"
@@ -223,8 +223,8 @@ def _grouped(runs: Sequence[Numbers], measure: str) -> list[_Row]:
 
 def _whole_sets_table(runs: Sequence[Numbers], place: int) -> Table:
     shown = [
-        *(_Shown(str(clicks), "all_within", str(clicks), "all found within clicks", _percent) for clicks in WITHIN),
-        _Shown("Gap", "gap", text=_CLICKS),
+        *(_Metric(str(clicks), "all_within", str(clicks), "all found within clicks", _percent) for clicks in WITHIN),
+        _Metric("Gap", "gap", text=_CLICKS),
     ]
     caption = (
         "Share of sets in which every mask reaches the IoU within this many clicks. Gap of granularity: the largest "
@@ -242,10 +242,10 @@ def _containment_table(runs: Sequence[Numbers], place: int) -> list[Table]:
     if not any(number.count for run in runs for number in run.of("gap_85").values()):
         return []
     found = {"IoU": "_iou", "containment": "", "relative to truth": "_of_truth"}
-    shown = [_Shown("ground truth", "containment_truth", interval=False)]
+    shown = [_Metric("ground truth", "containment_truth", interval=False)]
     for name in ANSWERED:
         above = f"after the {name} click"
-        shown += [_Shown(heading, f"containment_{name}{ending}", above=above) for heading, ending in found.items()]
+        shown += [_Metric(heading, f"containment_{name}{ending}", above=above) for heading, ending in found.items()]
     without = ", ".join(run.who.label for run in runs if not run.of("containment_truth"))
     caption = (
         "Share of a mask's prediction inside the prediction for the next mask of its set; the ground truth's share; "

@@ -58,7 +58,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedRow:
     """A row of a published table (CSV file), with its source and its fields by column.
 
     `labels` are fields without numbers; `numbers` are as printed, or ""; `others` are measures that disbench lacks.
@@ -122,7 +122,7 @@ class Sources:
 class Published:
     """The rows of all files, and the content of `sources.toml`."""
 
-    rows: tuple[Printed, ...]
+    rows: tuple[PublishedRow, ...]
     sources: Sources
 
     def measure(self, column: str) -> Measure:
@@ -144,7 +144,7 @@ class Published:
         measure = self.measure(column)
         return f"{measure.dataset.title} {measure.title}"
 
-    def find(self, entry: Mapping[str, str]) -> Printed:
+    def find(self, entry: Mapping[str, str]) -> PublishedRow:
         """The row with an entry's `file` and labels; `InputError` unless exactly one matches."""
         file = entry.get("file", "")
         labels = {key: value for key, value in entry.items() if key != "file"}
@@ -155,11 +155,11 @@ class Published:
         return found[0]
 
     @cached_property
-    def compared(self) -> list[tuple[list[Printed], bool]]:
+    def compared(self) -> list[tuple[list[PublishedRow], bool]]:
         """The groups of compared rows in `sources.toml`, each with its `one_way`."""
         return [([self.find(entry) for entry in group.entries], group.one_way) for group in self.sources.compared]
 
-    def elsewhere(self, row: Printed) -> list[tuple[Printed, dict[str, str]]]:
+    def elsewhere(self, row: PublishedRow) -> list[tuple[PublishedRow, dict[str, str]]]:
         """Rows of other sources, with their numbers that differ from this row: column -> number as printed."""
         found = []
         for entries, one_way in self.compared:
@@ -178,12 +178,12 @@ class Published:
         """Remarks on a whole table."""
         return [remark.text for remark in self.sources.remarks if remark.file == file and not remark.where]
 
-    def remarks_on(self, row: Printed) -> list[Remark]:
+    def remarks_on(self, row: PublishedRow) -> list[Remark]:
         """Remarks on a row or some of its numbers."""
         remarks = self.sources.remarks
         return [remark for remark in remarks if remark.file == row.file and remark.where and row.has(remark.where)]
 
-    def sentence(self, row: Printed, other: Printed, numbers: Mapping[str, str]) -> str:
+    def sentence(self, row: PublishedRow, other: PublishedRow, numbers: Mapping[str, str]) -> str:
         """A sentence on the differing numbers of another source."""
         differing = [text for key, text in other.labels.items() if row.labels.get(key) not in (None, text) and text]
         whose = f" for {', '.join(differing)}:" if differing else ""
@@ -200,11 +200,11 @@ def read_published() -> Published:
     return Published(tuple(row for name, file in sources.files.items() for row in _rows(folder / name, file)), sources)
 
 
-def _rows(path: Path, about: File) -> Iterator[Printed]:
+def _rows(path: Path, about: File) -> Iterator[PublishedRow]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, strict=True):
             numbers = {column: text for column, text in row.items() if _MEASURE.fullmatch(column)}
-            yield Printed(
+            yield PublishedRow(
                 file=path.name,
                 source=row.get(_SOURCE) or about.source,
                 method=row.get("method") or about.method,
@@ -278,7 +278,7 @@ class Pattern:
 
     def beside(self, shared: Pattern, full_models: Mapping[str, Mapping[str, Any]]) -> Pattern:
         """The pattern combined with the one `shared` by its table and the options of its method's full model."""
-        methods = _several(self.method or shared.method)
+        methods = _as_tuple(self.method or shared.method)
         full = {name: value for method in methods for name, value in full_models.get(method.lower(), {}).items()}
         return Pattern(
             methods,
@@ -298,11 +298,11 @@ class Pattern:
         backbone = bare(str(options.get("backbone", entry.backbone)))
         data = _data(options.get("training_data", entry.training_data))
         return (
-            is_method(entry, _several(self.method))
-            and (not self.backbone or backbone in map(bare, _several(self.backbone)))
-            and (not self.training_data or data in map(_data, _several(self.training_data)))
+            is_method(entry, _as_tuple(self.method))
+            and (not self.backbone or backbone in map(bare, _as_tuple(self.backbone)))
+            and (not self.training_data or data in map(_data, _as_tuple(self.training_data)))
             and all(
-                any(_same(options.get(name), value) for value in _several(values))
+                any(_same(options.get(name), value) for value in _as_tuple(values))
                 for name, values in self.options.items()
             )
         )
@@ -384,7 +384,7 @@ class PaperTable:
         """The measures of `columns`."""
         return tuple(map(read_published().measure, self.columns))
 
-    def printed(self, name: str) -> Printed:
+    def printed(self, name: str) -> PublishedRow:
         """The published numbers of a row."""
         return read_published().find({"file": self.published, **self.rows[name].entry})
 
@@ -451,7 +451,7 @@ def is_method(entry: Entry, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(entry.method.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _several(value: Any) -> tuple[Any, ...]:
+def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 

@@ -30,7 +30,7 @@ from disbench.reports.report import Report, make_report, run_curve
 from disbench.reports.samples import (
     RunSample,
     candidate_panels,
-    first_masks,
+    first_click_column,
     mask_panel,
     open_same_dataset,
     read_samples,
@@ -221,7 +221,9 @@ def _methods(
 def _method_strip(labels: Sequence[str], samples: Sequence[RunSample], candidates: int) -> Strip:
     first = samples[0]
     window = window_around(first.sample.target, first.clicks(1), margin=3)
-    columns = [first_masks(found, label, candidates, window) for label, found in zip(labels, samples, strict=True)]
+    columns = [
+        first_click_column(found, label, candidates, window) for label, found in zip(labels, samples, strict=True)
+    ]
     columns = [[first.first_click_panel(window)], [first.target_panel(window)], *columns]
     rows = range(max(map(len, columns)))
     return Strip(

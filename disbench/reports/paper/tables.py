@@ -22,7 +22,7 @@ from disbench.reports.paper.definitions import (
     Measure,
     PaperTable,
     Pattern,
-    Printed,
+    PublishedRow,
     is_method,
     read_definition,
     read_published,
@@ -132,7 +132,7 @@ class Block:
 
     group: int
     row: str
-    entry: Printed | None
+    entry: PublishedRow | None
     labels: tuple[str, ...]
     first: bool
     runs: tuple[Entry, ...]
@@ -193,7 +193,7 @@ def _block(table: PaperTable, group: int, row: str, runs: Sequence[Entry], first
     )
 
 
-def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
+def _label(label: Label, entry: PublishedRow | None, runs: Sequence[Entry]) -> str:
     """The printed label (methods with citation and marks as in the paper's Table 1); without a row, the run's own."""
     if entry is not None and label.published == "method":
         citation = entry.labels.get("citation", "")
@@ -212,7 +212,7 @@ def _label(label: Label, entry: Printed | None, runs: Sequence[Entry]) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else plain(option_value(value))
 
 
-def _number(measure: Measure, entry: Printed | None, run: Entry | None, opencv: str) -> Number:
+def _number(measure: Measure, entry: PublishedRow | None, run: Entry | None, opencv: str) -> Number:
     published, others, notes, printed = read_published(), [], [], ""
     if entry:
         printed = entry.numbers.get(measure.column, "")

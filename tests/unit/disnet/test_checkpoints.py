@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from disbench.core.clicks import Click
 from disbench.disnet.batches import click_batch
 from disbench.disnet.checkpoints import (
-    MAY_DIFFER,
+    IGNORED_SETTINGS,
     check_same_training,
     latest_state,
     load_network,
@@ -242,4 +242,4 @@ def test_where_data_lies_and_what_is_logged_may_differ(state: tuple[State, Path]
         "elsewhere", workers=2, checkpoint_every=1, log_every=3, validate_every=1, validation="grabcut"
     )
     check_same_training(state[1], read_state(state[1]), dataclasses.replace(moved, validation_samples=2), {})
-    assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(Training)}
+    assert set(IGNORED_SETTINGS) <= {field.name for field in dataclasses.fields(Training)}

@@ -17,16 +17,16 @@ from disbench.core.clicks import Click
 from disbench.core.errors import InputError
 from disbench.disnet.checkpoints import save_network
 from disbench.disnet.designs import DESIGNS
-from disbench.disnet.designs.design import Goal
+from disbench.disnet.designs.design import GroundTruth
 from disbench.disnet.designs.dos_gc import GraphCutMethod
-from disbench.disnet.designs.ia_sa import ANCHOR, CLICKS_SHARE, AdaptiveMethod, correction_loss
+from disbench.disnet.designs.ia_sa import ANCHOR_WEIGHT, CLICK_WEIGHT, AdaptiveMethod, correction_loss
 from disbench.disnet.designs.multiseg import SMALLEST
 from disbench.disnet.method import DisnetMethod, disnet
-from disbench.disnet.network import Disnet, build_network, input_of
+from disbench.disnet.network import Disnet, build_network, build_network_input
 from disbench.disnet.training.examples import Batch
 from disbench.disnet.training.losses import binary_cross_entropy, dice_loss, normalized_focal_loss
 from disbench.disnet.training.settings import RefinementLoss, Training, load_training
-from disbench.disnet.training.two_stages import TwoStageLoss, goal_of
+from disbench.disnet.training.two_stages import TwoStageLoss, ground_truth_of
 from tests.refusals import refuses
 from tests.unit.disnet_tools import above, photo_batch, tiny_settings, tiny_training, valid_iou, without_gradient
 
@@ -66,7 +66,7 @@ def one_mask(logits: Tensor, target: Tensor, valid: Tensor) -> float:
     return sum(weight * float(loss(*given)) for weight, loss in terms)
 
 
-def restated(name: str, logits: Tensor, scores: Tensor, goal: Goal) -> float:
+def restated(name: str, logits: Tensor, scores: Tensor, goal: GroundTruth) -> float:
     """A layer's loss as the design's file tells it, sample by sample and mask by mask."""
     samples = list(zip(logits, scores, goal.sets, goal.valid, strict=True))
     if name == "multiseg":
@@ -114,7 +114,7 @@ def test_the_loss_written_out(name: str, batch: Batch) -> None:
             point = torch.tensor([[[9.5, 13.5]]]).expand(3, -1, -1)
             ones = torch.ones(3, 2, dtype=torch.bool)
             given = dataclasses.replace(given, points=torch.cat([given.points, point], 1), positive=ones, given=ones)
-        goal = goal_of(batch, clicks)
+        goal = ground_truth_of(batch, clicks)
         with torch.no_grad():
             found = made.propose(batch.inputs, given)
             assert made.design is not None
@@ -134,8 +134,8 @@ def test_piclick_is_matched_to_what_the_clicks_may_mean(batch: Batch) -> None:
     )
     y, x = (int(place) for place in (target != other).nonzero()[0])
     first = shown.clicks[0][0]
-    assert len(goal_of(shown, [(first,)]).sets[0]) == len(masks)
-    told = goal_of(shown, [(first, Click(x, y, bool(target[y, x])))]).sets[0]
+    assert len(ground_truth_of(shown, [(first,)]).sets[0]) == len(masks)
+    told = ground_truth_of(shown, [(first, Click(x, y, bool(target[y, x])))]).sets[0]
     assert torch.equal(told[0], target) and not any(torch.equal(mask, other) for mask in told)
     made = network_of("piclick")
     assert made.design is not None
@@ -145,7 +145,7 @@ def test_piclick_is_matched_to_what_the_clicks_may_mean(batch: Batch) -> None:
         costs = []
         for score in (9.0, -9.0):
             scored = dataclasses.replace(exact, objectness=torch.full((1, 3), score))
-            _, parts = made.design.loss(scored, goal_of(shown, [(first,)]), training_of("piclick"))
+            _, parts = made.design.loss(scored, ground_truth_of(shown, [(first,)]), training_of("piclick"))
             costs.append(float(parts["objectness"]))
     assert costs[0] < 0.01 and costs[1] > 10, "all three fit the target wholly"
 
@@ -208,7 +208,7 @@ def test_masks_at_clicks_and_the_file(name: str, counts: tuple[int, int], tmp_pa
     picture = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
     clicks = [Click(30, 20, True), Click(5, 30, False)]
     answers = []
-    for method in (loaded, DisnetMethod(made, input_of(settings_of(name)))):
+    for method in (loaded, DisnetMethod(made, build_network_input(settings_of(name)))):
         session = method.open(picture)
         answers += [session.predict(clicks[:1]).masks, session.predict(clicks).masks]
     assert tuple(len(masks) for masks in answers[:2]) == counts
@@ -272,7 +272,7 @@ def test_graph_cut_moves_the_boundary_to_the_colours_and_keeps_to_the_clicks() -
 
 def adapted(single_image: bool, image_sequence: bool, order: Path | None = None) -> list[Any]:
     """Answers to two images' clicks, and whether the weights that images start with have moved."""
-    inner = DisnetMethod(network_of("ritm"), input_of(settings_of("ritm")))
+    inner = DisnetMethod(network_of("ritm"), build_network_input(settings_of("ritm")))
     method = AdaptiveMethod(inner, single_image, image_sequence, steps=2, rate=1e-3, order=order)
     before = [weights.clone() for weights in method.sequence]
     answers: list[Any] = []
@@ -302,5 +302,5 @@ def test_the_loss_of_corrections(batch: Batch) -> None:
     at_click = _entropy(logits[0, 5, 3], 1.0)
     pairs = zip(logits.flatten(), (last.sigmoid() > 0.49).flatten(), strict=True)
     mask = float(np.mean([_entropy(value, float(inside)) for value, inside in pairs]))
-    expected = CLICKS_SHARE * at_click + (1 - CLICKS_SHARE) * mask
-    assert ANCHOR > 0 and float(correction_loss(logits, given, last, valid)) == pytest.approx(expected, rel=1e-4)
+    expected = CLICK_WEIGHT * at_click + (1 - CLICK_WEIGHT) * mask
+    assert ANCHOR_WEIGHT > 0 and float(correction_loss(logits, given, last, valid)) == pytest.approx(expected, rel=1e-4)

@@ -18,8 +18,7 @@ from disbench.core.metrics import iou
 from disbench.disnet.batches import Proposals
 from disbench.disnet.training.losses import (
     binary_cross_entropy,
-    chosen_candidates,
-    cut_set,
+    choose_candidates,
     dice_loss,
     distinct,
     focal_loss,
@@ -27,6 +26,7 @@ from disbench.disnet.training.losses import (
     normalized_focal_loss,
     pairwise_costs,
     proposal_loss,
+    select_masks,
 )
 from disbench.disnet.training.settings import MatchWeights, Selection
 
@@ -255,7 +255,7 @@ def test_matching_is_the_cheapest_of_all(counts: list[int], seed: int, weights: 
 
 def test_sets_that_cannot_be_matched_are_named() -> None:
     drawn = Drawn([2, 5])
-    with pytest.raises(ValueError, match="4 candidates; cut it with cut_set"):
+    with pytest.raises(ValueError, match="4 candidates; cut it with select_masks"):
         match(drawn.logits, drawn.objectness, drawn.sets, drawn.valid, MatchWeights())
     drawn = Drawn([2, 3])
     drawn.objectness[1, 2] = math.nan
@@ -383,8 +383,8 @@ def test_distinct_masks(bits: list[int]) -> None:
 def test_cut_sets(count: int, outputs: int, data: st.DataObject) -> None:
     supervised = data.draw(st.integers(0, count - 1))
     masks = np.zeros((count, 1, 1), dtype=bool)
-    found = cut_set(masks, supervised, outputs, np.random.default_rng(count))
-    assert np.array_equal(found, cut_set(masks, supervised, outputs, np.random.default_rng(count)))
+    found = select_masks(masks, supervised, outputs, np.random.default_rng(count))
+    assert np.array_equal(found, select_masks(masks, supervised, outputs, np.random.default_rng(count)))
     numbers = found.tolist()
     assert found.dtype == np.int64
     assert numbers == sorted(set(numbers))
@@ -409,13 +409,13 @@ def literal_choice(logits: Tensor, masks: Tensor, valid: Tensor) -> int:
 def test_the_candidate_that_goes_on(seed: int, rule: Selection) -> None:
     drawn = Drawn([2, 1, 3], seed=seed)
     supervised = torch.stack([masks[-1] for masks in drawn.sets])
-    found = chosen_candidates(drawn.logits, supervised, drawn.valid, rule, drawn.sets)
+    found = choose_candidates(drawn.logits, supervised, drawn.valid, rule, drawn.sets)
     goals = [masks[-1:] if rule == "current" else masks for masks in drawn.sets]
     assert found.dtype == torch.int64
     assert found.tolist() == [literal_choice(*parts) for parts in zip(drawn.logits, goals, drawn.valid, strict=True)]
     for row in range(3):
         one = slice(row, row + 1)
-        alone = chosen_candidates(drawn.logits[one], supervised[one], drawn.valid[one], rule, drawn.sets[one])
+        alone = choose_candidates(drawn.logits[one], supervised[one], drawn.valid[one], rule, drawn.sets[one])
         assert alone.tolist() == [found[row].item()]
 
 
@@ -427,12 +427,12 @@ def test_rules_of_choice_and_equal_candidates() -> None:
     logits = torch.stack([inner[0], near_outer]).float()[None] * 10 - 5
     sets = [torch.stack([inner[0], outer])]
     valid = torch.ones(1, 1, 6, dtype=torch.bool)
-    assert chosen_candidates(logits, outer[None], valid, "current", sets).tolist() == [1]
-    assert chosen_candidates(logits, outer[None], valid, "any-gt", sets).tolist() == [0]
+    assert choose_candidates(logits, outer[None], valid, "current", sets).tolist() == [1]
+    assert choose_candidates(logits, outer[None], valid, "any-gt", sets).tolist() == [0]
     valid = torch.ones(1, 1, 2, dtype=torch.bool)
     goal = torch.tensor([[[True, False]]])
     at = math.log(0.49 / 0.51)
     logits = torch.tensor([[[[at - 0.01, -9]], [[at + 0.01, -9]], [[9.0, -9]]]])
-    assert chosen_candidates(logits, goal, valid, "current", []).tolist() == [1]
+    assert choose_candidates(logits, goal, valid, "current", []).tolist() == [1]
     nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
-    assert chosen_candidates(-logits.abs() - 1, nothing, valid, "current", []).tolist() == [0]
+    assert choose_candidates(-logits.abs() - 1, nothing, valid, "current", []).tolist() == [0]

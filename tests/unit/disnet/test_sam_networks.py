@@ -16,9 +16,9 @@ from disbench.baselines.sam.mobilesam import _decoder_graph
 from disbench.disnet.batches import ClickBatch, Kept
 from disbench.disnet.options import DisnetOptions
 from disbench.disnet.sam_networks import (
-    FIRST_ORDER,
     SCORE_MIDDLE,
     SCORE_SLOPE,
+    TOKEN_ORDER,
     Comparison,
     SamProposalNetwork,
     SamRefinementNetwork,
@@ -121,7 +121,7 @@ def test_stage_one_begins_as_the_decoder(parts: SamParts) -> None:
     assert torch.allclose(found.objectness[0, :4], estimates, atol=0.2 * SCORE_SLOPE)
     assert not torch.equal(found.logits[0, 4], found.logits[0, 0]), "grown from the first, but not it"
     tokens: Any = parts.mask_decoder
-    assert torch.equal(made.candidate_tokens[:4], tokens.mask_tokens.weight[list(FIRST_ORDER)])
+    assert torch.equal(made.candidate_tokens[:4], tokens.mask_tokens.weight[list(TOKEN_ORDER)])
     apart = (made.candidate_tokens[4] - made.candidate_tokens[0]).std() / tokens.mask_tokens.weight.std()
     assert 0.05 < apart < 0.2
 
@@ -183,7 +183,7 @@ def test_with_weights_both_stages_are_what_onnx_runtime_says() -> None:
     with torch.inference_mode():
         found = proposal(features(1), batch_of([clicks]))
         masks, scores = asked(clicks[:1])
-        order = list(FIRST_ORDER)
+        order = list(TOKEN_ORDER)
         assert np.abs(masks).max() > 5
         assert np.allclose(found.logits, masks[:, order], rtol=0, atol=1e-3)
         assert np.allclose(found.objectness, SCORE_SLOPE * (scores[:, order] - SCORE_MIDDLE), rtol=0, atol=1e-3)

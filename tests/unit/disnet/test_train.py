@@ -193,7 +193,7 @@ def test_a_training_can_take_a_part_of_another_network(
 ) -> None:
     """Here of the shipped one, by its name."""
     start = whole / "disnet.safetensors"
-    monkeypatch.setattr("disbench.disnet.training.train.stored_network", lambda: start)
+    monkeypatch.setattr("disbench.disnet.training.train.shipped_checkpoint", lambda: start)
     settings: dict[str, Any] = {"start": "disnet", "trained": ("refinement",), "network": tiny_settings(mca=False)}
     trained(tmp_path, photo_shards, **settings, start_parts=("proposal",))
     theirs, found = (load_network(path).network for path in (start, tmp_path / "disnet.safetensors"))

@@ -17,7 +17,7 @@ from shard_tools import random_scene, write_shards
 
 from disbench.core.errors import InputError
 from disbench.disnet.options import DisnetOptions
-from disbench.disnet.training.examples import refuse_measured
+from disbench.disnet.training.examples import refuse_measured_images
 from disbench.disnet.training.log import TrainingLog
 from disbench.disnet.training.settings import Shards, Training, load_training, resolved
 from disbench.disnet.training.train import dry_run
@@ -165,7 +165,7 @@ def shards_of(folder: Path, *file_names: str) -> Shards:
 
 @pytest.mark.parametrize("name", ["000000303818.jpg", "train2017/000000456496.jpg", "COCO_train2014_000000001675.jpg"])
 def test_coco_images_by_number(tmp_path: Path, name: str) -> None:
-    refuses(name, lambda: refuse_measured([shards_of(tmp_path, "000000000009.jpg", name)]))
+    refuses(name, lambda: refuse_measured_images([shards_of(tmp_path, "000000000009.jpg", name)]))
 
 
 @pytest.mark.real_data
@@ -177,18 +177,18 @@ def test_files_of_the_benchmarks(tmp_path: Path, data_root: Path, folder: str) -
     lines = (definitions.folder("datasets") / "measured-images.txt").read_text().splitlines()
     assert {f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in images} <= set(lines)
     shutil.copy(images[3], tmp_path)
-    refuses(images[3].name, lambda: refuse_measured([shards_of(tmp_path, images[3].name)]))
+    refuses(images[3].name, lambda: refuse_measured_images([shards_of(tmp_path, images[3].name)]))
 
 
 def test_images_that_a_training_does_not_take(tmp_path: Path) -> None:
     shards = shards_of(tmp_path, "000000000009.jpg", "train2017/000000456496.jpg")
-    refuse_measured([replace(shards, only="0*")])
-    refuses("456496", lambda: refuse_measured([replace(shards, only="*6.jpg")]))
+    refuse_measured_images([replace(shards, only="0*")])
+    refuses("456496", lambda: refuse_measured_images([replace(shards, only="*6.jpg")]))
 
 
 def test_another_image_of_the_same_name_is_not_refused(tmp_path: Path) -> None:
     (tmp_path / "000.jpg").write_bytes(b"one's own first frame")
-    refuse_measured([shards_of(tmp_path, "000.jpg", "missing.jpg", "12.jpg")])
+    refuse_measured_images([shards_of(tmp_path, "000.jpg", "missing.jpg", "12.jpg")])
 
 
 def test_a_training_refuses_them_unless_told(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ def batch(photo_shards: Path) -> Batch:
 
 
 def step(
-    made: Disnet, batch: Batch, rounds: Sequence[int] = ROUNDS, clickers: int = 1, **settings: Any
+    made: Disnet, batch: Batch, rounds: Sequence[int] = ROUNDS, click_threads: int = 1, **settings: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    return TwoStageLoss(made, tiny_training(**settings), clickers)(batch, rounds)
+    return TwoStageLoss(made, tiny_training(**settings), click_threads)(batch, rounds)
 
 
 def best(proposals: Proposals, goals: Sequence[Any], valid: Any) -> Tensor:

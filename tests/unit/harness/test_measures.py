@@ -15,7 +15,7 @@ from disbench.core.errors import InputError
 from disbench.core.statistics import bootstrap_interval
 from disbench.harness.measures import MEASURES, PERCENTS, Measure, Place, RunRows, Value, measure_run, read_rows
 from disbench.harness.store import StoredRun
-from disbench.reports.comparison import compare_runs, lines_of
+from disbench.reports.comparison import compare_runs, comparison_lines
 from disbench.reports.report import make_report
 from tests.unit.run_tools import draw_ious, write_run
 
@@ -153,5 +153,5 @@ def test_a_new_measure_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "step back" in files[name] and shown in files[name]
     row = next(csv.DictReader(io.StringIO(files["results.csv"])))
     assert float(row["step_back"]) == value.number and float(row["step_back_low"]) == value.low
-    compared = "\n".join(lines_of(compare_runs(*runs))).splitlines()
+    compared = "\n".join(comparison_lines(compare_runs(*runs))).splitlines()
     assert any(line.startswith("step back") and shown in line for line in compared)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from disbench.core.statistics import bootstrap_interval
-from disbench.reports.comparison import compare_runs, draw_differences, lines_of, write_comparison
+from disbench.reports.comparison import compare_runs, comparison_lines, draw_differences, write_comparison
 from tests.refusals import refuses
 from tests.toy_methods import Discs
 from tests.unit.run_tools import HASH, draw_ious, write_photo_run, write_run
@@ -90,7 +90,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert "6 clicks a sample" in reasons["iou_20"]
     assert "not a number" in reasons["iou_3"]
     assert not reasons["noc_90"]
-    assert sum(line.startswith("warning: ") for line in lines_of(found)) == len(found.warnings)
+    assert sum(line.startswith("warning: ") for line in comparison_lines(found)) == len(found.warnings)
 
 
 def test_files(tmp_path: Path) -> None:
