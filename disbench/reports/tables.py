@@ -262,7 +262,7 @@ def _cell(
 def _shared(shared: Mapping[str, str], opencv: str = "") -> str:
     values = {**shared, **({"OpenCV": opencv} if opencv else {})}
     conditions = ", ".join(f"{key} {value}" for key, value in values.items() if (key, value) != ("seed", "none"))
-    return f"Protocol where no mark says otherwise: {conditions}."
+    return f"Protocol, unless marked: {conditions}."
 
 
 def _record(entry: Entry, group: Sequence[Entry]) -> dict[str, Any]:

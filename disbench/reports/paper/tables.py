@@ -400,7 +400,7 @@ def _caption(definition: PaperTable, remarks: Sequence[str]) -> str:
         "protocol or samples."
         if definition.set_off_best
         else "",
-        f"Protocol where no mark says otherwise: {protocol}, samples all.",
+        f"Protocol, unless marked: {protocol}, samples all.",
         *published.remarks_on_table(definition.published),
         *remarks,
     ]

@@ -282,7 +282,7 @@
     const high = Math.ceil(Math.max(...clicks) + 0.3);
     const step = high - low > 12 ? 4 : high - low > 5 ? 2 : 1;
     const along = scale(Math.log(fastest), Math.log(slowest), BOX.left, width - BOX.right);
-    const x = { to: (value) => along(Math.log(value)), ticks: logarithmic(fastest, slowest), title: "Seconds a click (logarithmic)" };
+    const x = { to: (value) => along(Math.log(value)), ticks: logarithmic(fastest, slowest), title: "Seconds per click (logarithmic)" };
     const y = {
       to: scale(low, high, BOX.height - BOX.bottom, BOX.top),
       ticks: range(Math.ceil(low / step) * step, high, step).filter((v) => v <= high).map((v) => [v, String(v)]),
