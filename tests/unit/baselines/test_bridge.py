@@ -152,7 +152,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("program", "words"), NONSENSE)
 def test_a_program_that_does_not_speak_the_protocol(program: str, words: str) -> None:
-    refuses(words, Bridge, command=program, start_timeout=0.5)
+    refuses(words, Bridge, command=program, start_timeout=0.5 if "sleep" in program else 30)
 
 
 def test_a_program_of_the_users_own(bridge: Maker, tmp_path: Path) -> None:
